@@ -1,0 +1,168 @@
+"""What all settings share: every default, and the data sets with their U-Nets.
+
+A preset changes only what differs from `digits`, the default.
+"""
+
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+
+
+def digits() -> ConfigDict:
+    """scikit-learn's 8x8 digits, a U-Net of about 0.25 million parameters."""
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(
+        source="digits",  # digits, tfds, folder
+        name="",  # of a TFDS data set
+        data_dir="",  # of TFDS; empty for its own default
+        train_split="train",
+        test_split="test",
+        download=False,
+        path="",  # of a folder with one sub-folder per class
+        image_size=8,
+        channels=1,
+        random_flip=False,
+    )
+    config.diffusion = dict(schedule="cosine", num_steps=1000)
+    config.unet = dict(
+        model_channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(2,),  # downsampling factors
+        num_heads=2,
+        num_head_channels=0,  # 0: num_heads heads at every resolution
+        num_groups=8,
+        dropout=0.0,
+        use_scale_shift_norm=True,
+        resblock_updown=False,
+        use_new_attention_order=False,
+        learn_variance=False,
+        dtype="float32",
+    )
+    config.modalities = ConfigDict()
+    config.optimizer = dict(
+        learning_rate=1e-3,
+        warmup_steps=100,
+        final_fraction=0.1,
+        b1=0.9,
+        b2=0.999,
+        weight_decay=0.0,
+        clip_norm=1.0,
+    )
+    config.train = dict(
+        num_steps=3000,
+        batch_size=128,
+        ema_decay=0.999,
+        variance_weight=0.001,  # of the variational bound, with learn_variance
+        max_skipped_in_a_row=10,
+    )
+    config.watch = dict(
+        log_every=100,
+        checkpoint_every=1000,
+        keep_checkpoints=2,
+        sample_every=1500,
+        num_pictures=32,
+    )
+    config.sampling = dict(
+        sampler="ancestral",  # ancestral, ddim
+        num_steps=250,
+        eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
+        fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
+        batch_size=256,
+    )
+    config.mesh = dict(fsdp=1)
+    return config
+
+
+def smoke() -> ConfigDict:
+    """Digits, for a look at all parts within a minute."""
+    config = digits()
+    config.unet.model_channels = 16
+    config.train.update(num_steps=60, batch_size=32)
+    config.watch.update(
+        log_every=20, checkpoint_every=30, sample_every=60, num_pictures=8
+    )
+    config.sampling.num_steps = 20
+    return config
+
+
+def fashion_mnist() -> ConfigDict:
+    """Fashion-MNIST 28x28 from TFDS."""
+    config = digits()
+    config.data.update(source="tfds", name="fashion_mnist", image_size=28)
+    config.unet.update(model_channels=64, channel_mult=(1, 2, 2), num_res_blocks=2)
+    config.unet.update(attention_resolutions=(2, 4), num_groups=32, num_heads=4)
+    config.optimizer.learning_rate = 3e-4
+    config.train.update(num_steps=50_000, ema_decay=0.9995)
+    config.watch.update(checkpoint_every=2000, sample_every=5000)
+    return config
+
+
+def cifar10() -> ConfigDict:
+    """CIFAR-10 32x32 from TFDS, the U-Net of Nichol & Dhariwal 2021."""
+    config = digits()
+    config.data.update(source="tfds", name="cifar10", image_size=32, channels=3)
+    config.data.random_flip = True
+    config.unet.update(model_channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=3)
+    config.unet.update(attention_resolutions=(2, 4), num_heads=4, num_groups=32)
+    config.unet.update(dropout=0.3, learn_variance=True)
+    config.optimizer.update(learning_rate=1e-4, final_fraction=1.0)
+    config.train.update(num_steps=500_000, ema_decay=0.9999)
+    config.watch.update(checkpoint_every=5000, sample_every=25_000)
+    return config
+
+
+def imagenet64() -> ConfigDict:
+    """ImageNet 64x64 from TFDS, ADM's widths and hyper-parameters (its Table 12)."""
+    config = digits()
+    config.data.update(source="tfds", name="imagenet_resized/64x64", image_size=64)
+    config.data.update(channels=3, test_split="validation", random_flip=True)
+    config.unet.update(
+        model_channels=192,
+        channel_mult=(1, 2, 3, 4),
+        num_res_blocks=3,
+        attention_resolutions=(2, 4, 8),
+        num_head_channels=64,
+        num_groups=32,
+        dropout=0.1,
+        resblock_updown=True,
+        use_new_attention_order=True,
+        learn_variance=True,
+        dtype="bfloat16",
+    )
+    config.optimizer.update(learning_rate=3e-4, final_fraction=1.0)
+    config.train.update(num_steps=540_000, batch_size=2048, ema_decay=0.9999)
+    config.watch.update(checkpoint_every=5000, sample_every=25_000)
+    return config
+
+
+def imagenet128() -> ConfigDict:
+    """ImageNet 128x128 from TFDS, ADM's widths and hyper-parameters (its Table 11)."""
+    config = imagenet64()
+    config.data.update(name="imagenet2012", image_size=128)
+    config.diffusion.schedule = "linear"
+    config.unet.update(
+        model_channels=256,
+        channel_mult=(1, 1, 2, 3, 4),
+        num_res_blocks=2,
+        attention_resolutions=(4, 8, 16),
+        num_heads=4,
+        num_head_channels=0,
+        dropout=0.0,
+        use_new_attention_order=False,
+    )
+    config.optimizer.learning_rate = 1e-4
+    config.train.update(num_steps=4_360_000, batch_size=256)
+    return config
+
+
+PRESETS = (digits, smoke, fashion_mnist, cifar10, imagenet64, imagenet128)
+
+
+def get_config(preset: str) -> ConfigDict:
+    """The shared config of that preset; settings add their modalities to it."""
+    presets = {make.__name__: make for make in PRESETS}
+    if preset not in presets:
+        raise UserError(f"there is no preset {preset!r}; choose one of {list(presets)}.")
+    return presets[preset]()

@@ -1,0 +1,98 @@
+"""Image files: finding them, reading them at the size of the diffusion space."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+
+from mt_diffusion.errors import UserError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+MODES = {1: "L", 3: "RGB"}
+
+
+def image_files(path: str) -> list[pathlib.Path]:
+    """The image `path`, or all images anywhere below the folder `path`, sorted.
+
+    Raises UserError where there is none.
+    """
+    root = pathlib.Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        what = "no image in the folder" if root.is_dir() else "no file or folder"
+        raise UserError(f"there is {what} {path}; images end in {sorted(SUFFIXES)}.")
+    return found
+
+
+def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+    """uint8 [H, W, C] of an image file of any size and mode, cropped as ADM does."""
+    image = _open(path)
+    return _crop(image.convert(MODES[shape[-1]]), shape)
+
+
+def read_masked(
+    path: pathlib.Path, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [H, W, C] and a mask [H, W, 1], 1 where the file is fully opaque.
+
+    Raises UserError for a file without transparency: nothing in it is hidden.
+    """
+    image = _open(path)
+    if not image.has_transparency_data:
+        raise UserError(
+            f"{path} has no transparent pixel. A masked image is a PNG whose hidden pixels "
+            "are transparent: erase the part to restore, and save with its alpha channel."
+        )
+    alpha = image.convert("RGBA").getchannel("A")
+    seen = _crop(alpha, (*shape[:2], 1)) == 255
+    return _crop(image.convert(MODES[shape[-1]]), shape), seen.astype(np.float32)
+
+
+def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """An image array, uint8 [h, w, 1 or 3], at the shape [H, W, C]; itself if it fits."""
+    if pixels.shape == tuple(shape):
+        return pixels
+    grey = pixels.shape[-1] == 1
+    image = PIL.Image.fromarray(pixels[..., 0] if grey else pixels)
+    return _crop(image.convert(MODES[shape[-1]]), shape)
+
+
+def _open(path: pathlib.Path) -> PIL.Image.Image:
+    try:
+        image = PIL.Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as an image ({error}); repair or remove it."
+        ) from error
+    if image.mode.startswith("I;16"):  # `convert` would clip these to white
+        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
+
+
+def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
+    """Shrinks by halves, resizes the shorter side to fit, and crops the centre (ADM)."""
+    height, width, channels = shape
+    while min(image.size) >= 2 * min(height, width):
+        image = image.resize((image.width // 2, image.height // 2), PIL.Image.Resampling.BOX)
+    scale = max(width / image.width, height / image.height)
+    if scale != 1:
+        size = (round(image.width * scale), round(image.height * scale))
+        image = image.resize(size, PIL.Image.Resampling.BICUBIC)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    image = image.crop((left, top, left + width, top + height))
+    return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def check(path: pathlib.Path) -> None:
+    """Raises UserError where an image file is broken, without decoding all of it."""
+    try:
+        with PIL.Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as an image ({error}); repair or remove it."
+        ) from error

@@ -1,0 +1,73 @@
+"""Batches that depend on (seed, step) alone, on the devices before they are asked for."""
+
+import collections
+import functools
+from collections.abc import Iterator, Sequence
+
+import grain
+import jax
+import numpy as np
+
+from mt_diffusion.data.sources import Source
+from mt_diffusion.modalities.base import Batch, Modality, Variable
+
+PREFETCH = 2  # batches on the devices ahead of the one in use
+
+
+class Preprocess:
+    """An example of a source as the values of all variables, for one of `Batch`."""
+
+    def __init__(
+        self, primary: Variable, modalities: Sequence[Modality], random_flip: bool
+    ):
+        self._primary = primary
+        self._modalities = modalities
+        self._random_flip = random_flip
+
+    def __call__(self, example: dict, rng: np.random.Generator) -> Batch:
+        """Flips the image first, so that every modality sees the same one."""
+        if self._random_flip and rng.random() < 0.5:
+            example = example | {"image": example["image"][:, ::-1]}
+        values, available = {}, {}
+        for m in self._modalities:
+            value = m.preprocess(example, rng)
+            available[m.name] = np.asarray(value is not None)
+            values[m.name] = m.placeholder() if value is None else value
+        return Batch(self._primary.preprocess(example, rng), values, available)
+
+
+def training_batches(
+    source: Source, preprocess: Preprocess, batch_size: int, seed: int
+) -> grain.MapDataset:
+    """Random access to this process's share of the global batch of each step.
+
+    Every epoch is a new permutation; process p of P takes the p-th of P parts.
+    """
+    processes = jax.process_count()
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    batches = examples.random_map(preprocess).batch(batch_size // processes)
+    return batches[jax.process_index() :: processes]
+
+
+def first_examples(
+    source: Source, preprocess: Preprocess, num: int, seed: int
+) -> Batch:
+    """One batch of the first `num` examples, repeated where there are fewer."""
+    examples = grain.MapDataset.source(source).seed(seed).repeat()
+    return examples.random_map(preprocess).batch(num)[0]
+
+
+def prefetch(
+    batches: grain.MapDataset, start: int, stop: int, sharding: jax.sharding.Sharding
+) -> Iterator[Batch]:
+    """Device batches of the steps start..stop - 1, loaded in the background."""
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+    ahead: collections.deque[Batch] = collections.deque()
+    if start == stop:
+        return
+    for batch in batches[start:stop].to_iter_dataset(options):
+        place = functools.partial(jax.make_array_from_process_local_data, sharding)
+        ahead.append(jax.tree.map(place, batch))
+        if len(ahead) > PREFETCH:
+            yield ahead.popleft()
+    yield from ahead

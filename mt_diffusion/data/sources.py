@@ -1,0 +1,148 @@
+"""Data sources with random access: source[i] -> {feature: array}, 'image' uint8 [H, W, C].
+
+A source is a class that `open_source` finds by its name in the config; it has a length,
+an item, and the names of its classes. Add one here and nowhere else.
+"""
+
+import concurrent.futures
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mt_diffusion.data import files
+from mt_diffusion.errors import UserError
+
+HOLDOUT = 5  # one in so many examples is for testing, where a data set has no test split
+
+
+class Source(Protocol):
+    """Random access to examples."""
+
+    class_names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict: ...
+
+
+def holdout(num_examples: int, split: str) -> np.ndarray:
+    """Indices of the fixed 'train' or 'test' part of a data set without splits."""
+    order = np.random.default_rng(0).permutation(num_examples)
+    num_test = num_examples // HOLDOUT
+    return np.sort(order[:num_test] if split == "test" else order[num_test:])
+
+
+class Digits:
+    """scikit-learn's 1,797 real 8x8 digits, part of its wheel."""
+
+    def __init__(self, config: ConfigDict, split: str):
+        """Reads no field but the shape of the images."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        self.class_names = [str(name) for name in digits.target_names]
+        keep = holdout(len(digits.images), split)
+        levels = np.round(digits.images[keep] * (255 / 16)).astype(np.uint8)
+        shape = (config.image_size, config.image_size, config.channels)
+        self.images = [files.resize(image[..., None], shape) for image in levels]
+        self.labels = digits.target[keep]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict:
+        return {"image": self.images[i], "label": int(self.labels[i])}
+
+
+class Tfds:
+    """Any TFDS data set with an 'image', from its array_record files, without TensorFlow."""
+
+    def __init__(self, config: ConfigDict, split: str):
+        """Reads name, data_dir, download, train_split and test_split."""
+        import tensorflow_datasets as tfds
+
+        data_dir = config.data_dir or None
+        try:
+            builder = tfds.builder(config.name, data_dir=data_dir)
+        except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+            raise UserError(
+                f"config.data.name = {config.name!r} is no TFDS data set: {error}"
+            ) from error
+        if not pathlib.Path(builder.data_dir).exists():
+            prepare(builder, config)
+        self._source = builder.as_data_source(getattr(config, f"{split}_split"))
+        label = builder.info.features.get("label")
+        self.class_names = list(getattr(label, "names", None) or [])
+        self._shape = (config.image_size, config.image_size, config.channels)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        example = self._source[i]
+        return example | {"image": files.resize(example["image"], self._shape)}
+
+
+def prepare(builder, config: ConfigDict) -> None:
+    """Downloads a TFDS data set, where the config allows it; this alone needs TensorFlow."""
+    if not config.download:
+        raise UserError(
+            f"the TFDS data set {config.name!r} is not at {builder.data_dir}. Point "
+            "--config.data.data_dir to a folder that has it (array_record format), or let "
+            "it be downloaded with --config.data.download=true."
+        )
+    builder.download_and_prepare(file_format="array_record")
+
+
+class Folder:
+    """A folder of images with one sub-folder per class, of any size, RGB or grey.
+
+    Below `train` and `test` where the folder has these two, else split by a fixed draw.
+    """
+
+    def __init__(self, config: ConfigDict, split: str):
+        """Reads path. Raises UserError for a folder without images, or a broken one."""
+        root = pathlib.Path(config.path).expanduser()
+        has_splits = (root / "train").is_dir() and (root / "test").is_dir()
+        if has_splits:
+            root = root / split
+        self._paths = files.image_files(str(root))
+        if not has_splits:
+            self._paths = [self._paths[i] for i in holdout(len(self._paths), split)]
+        loose = [p for p in self._paths if p.parent == root]
+        if loose:
+            raise UserError(
+                f"{loose[0]} lies directly in {root}; put the images of each class into a "
+                "sub-folder of their own (a single one, if there are no classes)."
+            )
+        self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir())
+        self._root = root
+        self._shape = (config.image_size, config.image_size, config.channels)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(files.check, self._paths))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, i: int) -> dict:
+        path = self._paths[i]
+        label = self.class_names.index(path.relative_to(self._root).parts[0])
+        return {"image": files.read_image(path, self._shape), "label": label}
+
+
+BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """The 'train' or 'test' part of config.data. Raises UserError for what is not there."""
+    if config.source not in BY_NAME:
+        raise UserError(
+            f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
+        return BY_NAME[config.source](config, split)

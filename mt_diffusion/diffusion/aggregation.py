@@ -1,0 +1,115 @@
+"""Aggregation: how strongly each modality's code drifts the diffusion at each t.
+
+A design gives the accumulated weight alpha_tilde_t; the weight of one step follows as
+w_t = alpha_tilde_t / sqrt(alpha_t) - alpha_tilde_{t-1} (Theorem 2), or the other way
+round. Sampling starts from N(0, I), so every design must have forgotten its codes at T.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.errors import UserError
+
+MAX_FINAL_WEIGHT = 0.05  # |alpha_tilde_T| above this, and N(0, I) is no start for T
+
+Codes = Mapping[str, Float[Array, "b h w c"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Aggregation:
+    """Accumulated weights alpha_tilde per modality: {name: float64 [T + 1]}."""
+
+    alpha_tilde: Mapping[str, np.ndarray]
+
+    def drift(self, codes: Codes, t: Int[Array, " b"]) -> Float[Array, "b h w c"] | float:
+        """d_t(X) = sum_i alpha_tilde_t^(i) E_i(x_i); 0.0 where there is no code."""
+        return combine({n: jnp.asarray(self.alpha_tilde[n])[t] for n in codes}, codes)
+
+
+def combine(weights: Mapping[str, Array], codes: Codes) -> Float[Array, "..."] | float:
+    """Sum of codes [B, H, W, C], each times its weight, [] or [B]."""
+    return sum(over(weights[name], code) * code for name, code in codes.items())
+
+
+def over(table: Array, like: Array) -> Array:
+    """Brings a number per example, [] or [B], to the rank and dtype of `like` [B, ...]."""
+    table = jnp.asarray(table)
+    ones = (1,) * (like.ndim - table.ndim)
+    return table.reshape(table.shape + ones).astype(like.dtype)
+
+
+def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """alpha_tilde from w, both [T + 1]: alpha_tilde_t = sqrt(alpha_t) (w_t + previous)."""
+    alpha_tilde = np.zeros(schedule.num_steps + 1)
+    for t in range(1, schedule.num_steps + 1):
+        alpha_tilde[t] = np.sqrt(schedule.alpha[t]) * (w[t] + alpha_tilde[t - 1])
+    return alpha_tilde
+
+
+def step_weights(alpha_tilde: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """w from alpha_tilde, both [T + 1], w_0 = 0: the inverse of `accumulate`."""
+    w = alpha_tilde / np.sqrt(schedule.alpha) - np.roll(alpha_tilde, 1)
+    w[0] = 0.0
+    return w
+
+
+def ramp(schedule: Schedule, scale: float) -> np.ndarray:
+    """alpha_tilde_t = scale (t / T) sqrt(alpha_bar_t)."""
+    time = np.arange(schedule.num_steps + 1) / schedule.num_steps
+    return scale * time * np.sqrt(schedule.alpha_bar)
+
+
+def constant(schedule: Schedule, scale: float) -> np.ndarray:
+    """w_t = scale / T."""
+    return accumulate(
+        np.full(schedule.num_steps + 1, scale / schedule.num_steps), schedule
+    )
+
+
+def first(schedule: Schedule, scale: float) -> np.ndarray:
+    """w_1 = scale, later 0: the code is simply added to the image."""
+    w = np.zeros(schedule.num_steps + 1)
+    w[1] = scale
+    return accumulate(w, schedule)
+
+
+DESIGNS = {"ramp": ramp, "constant": constant, "first": first}
+
+
+def weights(
+    name: str, design: str | Sequence[float], scale: float, schedule: Schedule
+) -> np.ndarray:
+    """alpha_tilde, float64 [T + 1], of modality `name`.
+
+    design: 'ramp', 'constant', 'first', or an explicit table w_1..w_T, times `scale`.
+    Raises UserError for an unknown design, a table of the wrong length, or a design that
+    leaves |alpha_tilde_T| > 0.05.
+    """
+    field = f"config.modalities.{name}.drift"
+    if not isinstance(design, str):
+        if len(design) != schedule.num_steps:
+            raise UserError(
+                f"{field} is a table of {len(design)} weights; it needs one for each of "
+                f"the {schedule.num_steps} diffusion steps."
+            )
+        table = np.concatenate([[0.0], np.asarray(design, np.float64)])
+        alpha_tilde = accumulate(scale * table, schedule)
+    elif design in DESIGNS:
+        alpha_tilde = DESIGNS[design](schedule, scale)
+    else:
+        raise UserError(
+            f"{field} is {design!r}; choose one of {list(DESIGNS)} or a table of weights."
+        )
+    if not abs(alpha_tilde[-1]) <= MAX_FINAL_WEIGHT:
+        raise UserError(
+            f"{field} leaves a weight of {alpha_tilde[-1]:.3g} on the code at the last "
+            f"step, but sampling starts from pure noise: |alpha_tilde_T| must be at most "
+            f"{MAX_FINAL_WEIGHT}. Use the 'ramp' design, the cosine schedule, or a "
+            f"smaller {field}_scale."
+        )
+    return alpha_tilde

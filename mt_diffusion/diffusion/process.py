@@ -1,0 +1,119 @@
+"""The aggregated diffusion process, as plain DDPM algebra in a co-moving frame.
+
+With d_t(X) the drift, u_t = z_t - d_t(X) is exactly a DDPM of z_0. So every formula here
+is DDPM's: subtract the drift at t, step, add the drift at s (Theorem 2 is s = t - 1).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from mt_diffusion.diffusion.aggregation import Aggregation, Codes, combine, over
+from mt_diffusion.diffusion.schedule import Schedule
+
+Image = Float[Array, "b h w c"]
+
+
+@struct.dataclass
+class Transition:
+    """What a step from t down to s < t needs; every field has the shape of t, [] or [B].
+
+    Built in float64 by `Process.transition`; cast to the arrays' dtype at use.
+    """
+
+    t: Array
+    signal_t: Array  # sqrt(alpha_bar_t)
+    noise_t: Array  # sqrt(1 - alpha_bar_t)
+    signal_s: Array
+    noise_s: Array
+    mean_z0: Array  # the posterior mean of u_s is mean_z0 z_0 + mean_u u_t,
+    mean_u: Array
+    variance: Array  # its variance (beta_tilde), 0 at s = 0,
+    log_variance_min: Array  # its logarithm, that of the step before where s = 0,
+    log_variance_max: Array  # and the logarithm of beta
+    drift_t: Mapping[str, Array]
+    drift_s: Mapping[str, Array]
+
+    def to_comoving(self, z_t: Image, codes: Codes) -> Image:
+        """u_t = z_t - d_t(X)."""
+        return z_t - combine(self.drift_t, codes)
+
+    def from_comoving(self, u_s: Image, codes: Codes) -> Image:
+        """z_s = u_s + d_s(X)."""
+        return u_s + combine(self.drift_s, codes)
+
+    def z0_from_eps(self, u_t: Image, eps: Image) -> Image:
+        """The z_0 that u_t and its noise eps imply."""
+        return (u_t - over(self.noise_t, u_t) * eps) / over(self.signal_t, u_t)
+
+    def eps_from_z0(self, u_t: Image, z0: Image) -> Image:
+        """The noise that u_t and its z_0 imply."""
+        return (u_t - over(self.signal_t, u_t) * z0) / over(self.noise_t, u_t)
+
+    def posterior_mean(self, u_t: Image, z0: Image) -> Image:
+        """Mean of q(u_s | u_t, z_0); add the drift at s for that of z_s (Theorem 2)."""
+        return over(self.mean_z0, u_t) * z0 + over(self.mean_u, u_t) * u_t
+
+    def log_variance(self, v: Image) -> Image:
+        """Learned range: v in [-1, 1] goes from beta_tilde to beta, geometrically."""
+        low, high = over(self.log_variance_min, v), over(self.log_variance_max, v)
+        return low + (v + 1) / 2 * (high - low)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Process:
+    """q(z_1..z_T | z_0, X) of METHOD's forward aggregation."""
+
+    schedule: Schedule
+    aggregation: Aggregation
+
+    def diffuse(
+        self, key: PRNGKeyArray, z0: Image, codes: Codes, t: Int[Array, " b"]
+    ) -> tuple[Image, Image]:
+        """Draws z_t ~ q(z_t | z_0, X), Theorem 2; t [B] in 1..T -> (z_t, eps)."""
+        eps = jax.random.normal(key, z0.shape, z0.dtype)
+        mean, variance = self.marginal(z0, codes, t)
+        return mean + jnp.sqrt(variance) * eps, eps
+
+    def marginal(
+        self, z0: Image, codes: Codes, t: Int[Array, " b"]
+    ) -> tuple[Image, Float[Array, "b 1 1 1"]]:
+        """Mean and variance of q(z_t | z_0, X), Theorem 2; t [B] in 0..T."""
+        signal = over(jnp.asarray(np.sqrt(self.schedule.alpha_bar))[t], z0)
+        variance = over(jnp.asarray(1 - self.schedule.alpha_bar)[t], z0)
+        return signal * z0 + self.aggregation.drift(codes, t), variance
+
+    def transition(self, t: np.ndarray, s: np.ndarray) -> Transition:
+        """Float64 tables for the steps t -> s, elementwise; integers, 0 <= s < t <= T."""
+        t, s = np.asarray(t), np.asarray(s)
+        alpha_bar = self.schedule.alpha_bar
+        variance, beta = self._variances(t, s)
+        # Where s = 0 the posterior is a point; like ADM, the range then starts at the
+        # variance of the step above it.
+        above = np.minimum(t + 1, self.schedule.num_steps)
+        floor, _ = self._variances(above, np.minimum(t, above - 1))
+        return Transition(
+            t=t,
+            signal_t=np.sqrt(alpha_bar[t]),
+            noise_t=np.sqrt(1 - alpha_bar[t]),
+            signal_s=np.sqrt(alpha_bar[s]),
+            noise_s=np.sqrt(1 - alpha_bar[s]),
+            mean_z0=np.sqrt(alpha_bar[s]) * beta / (1 - alpha_bar[t]),
+            mean_u=np.sqrt(1 - beta) * (1 - alpha_bar[s]) / (1 - alpha_bar[t]),
+            variance=variance,
+            log_variance_min=np.log(np.where(s == 0, floor, variance).clip(1e-30)),
+            log_variance_max=np.log(beta),
+            drift_t={n: a[t] for n, a in self.aggregation.alpha_tilde.items()},
+            drift_s={n: a[s] for n, a in self.aggregation.alpha_tilde.items()},
+        )
+
+    def _variances(self, t: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Variance of q(u_s | u_t, z_0), and beta of the step s -> t."""
+        alpha_bar = self.schedule.alpha_bar
+        beta = 1 - alpha_bar[t] / alpha_bar[s]
+        return beta * (1 - alpha_bar[s]) / (1 - alpha_bar[t]), beta

@@ -1,0 +1,76 @@
+"""Noise schedules: float64 tables of alpha_t and alpha_bar_t, indexed by t in 0..T."""
+
+import dataclasses
+
+import numpy as np
+
+from mt_diffusion.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Schedule:
+    """alpha and alpha_bar, float64 [T + 1], indexed by t in 0..T; index 0 holds 1."""
+
+    alpha: np.ndarray
+
+    @property
+    def num_steps(self) -> int:
+        """T, the number of diffusion steps."""
+        return len(self.alpha) - 1
+
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        """Cumulative products of alpha, float64 [T + 1]."""
+        return np.cumprod(self.alpha)
+
+    def respaced(self, num_steps: int) -> np.ndarray:
+        """Evenly spaced times T = t_S > ... > t_1 = 1 > t_0 = 0, int [num_steps + 1].
+
+        These are the steps that ADM's `space_timesteps` keeps. Raises UserError unless
+        2 <= num_steps <= T, or num_steps == T == 1.
+        """
+        if not min(2, self.num_steps) <= num_steps <= self.num_steps:
+            raise UserError(
+                f"cannot sample in {num_steps} steps: choose between 2 and the "
+                f"{self.num_steps} diffusion steps of this model."
+            )
+        times = np.round(np.linspace(self.num_steps, 1, num_steps)).astype(int)
+        return np.append(times, 0)
+
+
+def from_betas(betas: np.ndarray) -> Schedule:
+    """Schedule whose alpha_t is 1 - betas[t - 1]; betas [T] in (0, 1)."""
+    return Schedule(np.concatenate([[1.0], 1.0 - np.asarray(betas, np.float64)]))
+
+
+def linear(num_steps: int) -> Schedule:
+    """Betas linear in t, scaled so that any T ends at the same noise (Ho et al. 2020)."""
+    scale = 1000 / num_steps
+    return from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps))
+
+
+def cosine(num_steps: int) -> Schedule:
+    """alpha_bar follows a squared cosine, beta at most 0.999 (Nichol & Dhariwal 2021)."""
+    time = np.arange(num_steps + 1, dtype=np.float64) / num_steps
+    alpha_bar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999))
+
+
+BY_NAME = {"linear": linear, "cosine": cosine}
+
+
+def build(name: str, num_steps: int) -> Schedule:
+    """The schedule of that name with T = num_steps. Raises UserError on bad values."""
+    if name not in BY_NAME:
+        raise UserError(
+            f"config.diffusion.schedule is {name!r}; choose one of {list(BY_NAME)}."
+        )
+    if num_steps < 1:
+        raise UserError(f"config.diffusion.num_steps is {num_steps}; use 1 or more.")
+    schedule = BY_NAME[name](num_steps)
+    if not np.all(schedule.alpha > 0):
+        raise UserError(
+            f"the {name} schedule with config.diffusion.num_steps = {num_steps} has a "
+            "beta of 1 or more; use more steps (at least 21) or the cosine schedule."
+        )
+    return schedule

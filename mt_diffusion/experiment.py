@@ -1,0 +1,116 @@
+"""A config as the parts that every command needs: modalities, process, network."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mt_diffusion.data.sources import Source
+from mt_diffusion.diffusion import aggregation, schedule
+from mt_diffusion.diffusion.process import Process
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import base
+from mt_diffusion.modalities.base import Modality, Variable
+from mt_diffusion.models.mt_diffusion import MTDiffusion
+from mt_diffusion.models.unet import UNet
+
+PRIMARY = "image"
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """What a config describes; shape is (H, W, C) of the diffusion space."""
+
+    shape: tuple[int, int, int]
+    primary: Variable
+    modalities: tuple[Modality, ...]
+    process: Process
+    network: MTDiffusion
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The primary image and all modalities by name."""
+        return {v.name: v for v in (self.primary, *self.modalities)}
+
+
+def resolve(config: ConfigDict, source: Source) -> ConfigDict:
+    """The config with what its modalities take from the data set written into it."""
+    resolved = config.copy_and_resolve_references()
+    with resolved.unlocked():
+        for name, fields in config.modalities.items():
+            cls = base.locate(fields.kind)
+            resolved.modalities[name] = cls.fit(fields.to_dict(), source)
+    return resolved
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The parts that a resolved config describes. Raises UserError for what can't be."""
+    shape = (config.data.image_size, config.data.image_size, config.data.channels)
+    check_unet(config)
+    primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
+    modalities = tuple(
+        base.build(name, fields, shape) for name, fields in config.modalities.items()
+    )
+    return Experiment(
+        shape=shape,
+        primary=primary,
+        modalities=modalities,
+        process=build_process(config),
+        network=build_network(config, modalities),
+    )
+
+
+def build_process(config: ConfigDict) -> Process:
+    """The aggregated diffusion process of a config."""
+    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    weights = {
+        name: aggregation.weights(name, fields.drift, fields.drift_scale, table)
+        for name, fields in config.modalities.items()
+    }
+    return Process(table, aggregation.Aggregation(weights))
+
+
+def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:
+    """The shared U-Net with the heads of its modalities."""
+    fields = config.unet.to_dict()
+    learn_variance = fields.pop("learn_variance")
+    unet = UNet(
+        **fields
+        | {
+            "channel_mult": tuple(fields["channel_mult"]),
+            "attention_resolutions": tuple(fields["attention_resolutions"]),
+            "dtype": DTYPES[fields["dtype"]],
+        },
+        out_channels=config.data.channels * (2 if learn_variance else 1),
+        num_classes=0,
+        use_tokens=any(m.token_shape for m in modalities),
+    )
+    return MTDiffusion(tuple(modalities), unet, config.diffusion.num_steps, learn_variance)
+
+
+def check_unet(config: ConfigDict) -> None:
+    """Raises UserError for sizes and widths that the U-Net can't have."""
+    unet, size = config.unet, config.data.image_size
+    factor = 2 ** (len(unet.channel_mult) - 1)
+    if size < 1 or size % factor:
+        raise UserError(
+            f"config.data.image_size = {size} is not divisible by {factor}, but a U-Net "
+            f"with {len(unet.channel_mult)} levels halves it {len(unet.channel_mult) - 1} "
+            f"times; use {max(size // factor, 1) * factor}, or a shorter "
+            "config.unet.channel_mult."
+        )
+    if config.data.channels not in (1, 3):
+        raise UserError(f"config.data.channels is {config.data.channels}; use 1 or 3.")
+    if unet.dtype not in DTYPES:
+        raise UserError(f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}.")
+    for mult in unet.channel_mult:
+        width = mult * unet.model_channels
+        for field in ("num_groups", "num_head_channels" if unet.num_head_channels
+                      else "num_heads"):
+            if width % unet[field]:
+                raise UserError(
+                    f"a level of {width} channels is not divisible by config.unet.{field} "
+                    f"= {unet[field]}; change that or config.unet.model_channels."
+                )

@@ -1,0 +1,95 @@
+"""Samples from a network: the jitted sampler and values as people have them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from mt_diffusion.diffusion import sampler
+from mt_diffusion.experiment import PRIMARY, Experiment
+from mt_diffusion.training import sharding
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generator:
+    """Draws examples jointly, any of their variables given.
+
+    settings: config.sampling. mesh: the batch is split over all its devices.
+    """
+
+    experiment: Experiment
+    settings: ConfigDict
+    mesh: jax.sharding.Mesh
+
+    def __call__(
+        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """`num` examples as {variable: [num, ...]}, postprocessed.
+
+        given: {variable: values [M, ...]}, repeated in turn up to num. Example i depends
+        on (seed, i) and its given values alone.
+        """
+        batch_size = min(self.settings.batch_size, num)
+        batch_size += -batch_size % self.mesh.size
+        batches = []
+        for start in range(0, num, batch_size):
+            rows = np.arange(start, start + batch_size)
+            values = {name: v[rows % len(v)] for name, v in given.items()}
+            rows, values = jax.device_put(
+                (rows, values), sharding.over_batch(self.mesh)
+            )
+            batches.append(jax.device_get(self._draw(params, seed, rows, values)))
+        joined = {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
+        return {n: self.experiment.variables[n].postprocess(v) for n, v in joined.items()}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _draw(self, params, seed, rows, given) -> dict[str, Array]:
+        experiment = self.experiment
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
+        network = functools.partial(experiment.network.apply, params)
+        modalities = {m.name: m for m in experiment.modalities}
+        given_codes = network(_without_primary(given), method="encode")
+        conditions = {
+            n: jnp.ones(rows.shape, bool) for n in given_codes if modalities[n].conditions
+        }
+
+        def denoise(z_t, t):
+            eps, v, heads = network(z_t, t, given_codes, conditions)
+            if v is None:
+                v = jnp.full_like(eps, 2 * self.settings.fixed_variance - 1)
+            means = {n: modalities[n].mean(p) for n, p in heads.items()}
+            return sampler.Denoised(eps, v, means)
+
+        def encode(values):
+            codes = network(_without_primary(values), method="encode")
+            return {n: code.latent for n, code in codes.items()}
+
+        def restrict(z0):
+            z0 = jnp.clip(z0, -1, 1)
+            for name, value in given.items():
+                if known := experiment.variables[name].known(value):
+                    z0 = jnp.where(known.mask > 0, known.pixels, z0)
+            return z0
+
+        result = sampler.sample(
+            keys=keys,
+            shape=experiment.shape,
+            denoise=denoise,
+            encode=encode,
+            given=_without_primary(given),
+            process=experiment.process,
+            times=experiment.process.schedule.respaced(self.settings.num_steps),
+            step=sampler.build_step(self.settings.sampler, self.settings.eta),
+            restrict=restrict,
+        )
+        return {PRIMARY: result.z0} | result.values
+
+
+def _without_primary(values: Mapping[str, Array]) -> dict[str, Array]:
+    return {n: v for n, v in values.items() if n != PRIMARY}

@@ -1,0 +1,151 @@
+"""MT-Diffusion: several modalities of one example in one diffusion.
+
+Train (continues where the workdir's newest checkpoint ends):
+  python -m mt_diffusion.main --config=configs/masked_image.py --workdir=runs/masked_image
+  python -m mt_diffusion.main --config=configs/image_label.py:fashion_mnist \\
+      --workdir=runs/fashion --config.data.data_dir=/data/tfds --config.train.batch_size=64
+
+Sample (the checkpoint carries its config):
+  python -m mt_diffusion.main --mode=sample --workdir=runs/image_label --given=label=3
+  python -m mt_diffusion.main --mode=sample --workdir=runs/masked_image \\
+      --given=masked_image=photos/ --num_samples=16 --out=restored
+
+Any field of a config may be set as --config.a.b=value.
+"""
+
+import difflib
+import os
+import pathlib
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mt_diffusion.errors import UserError
+
+USAGE_ERROR = 2
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file, as configs/NAME.py or configs/NAME.py:PRESET."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
+)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "sample: how many (default: 16, or one per given value)."
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "sample: number of steps (default: the config's)."
+)
+_SAMPLER = flags.DEFINE_string(
+    "sampler", None, "sample: ancestral or ddim (default: the config's)."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "sample: example i depends on (seed, i) alone.")
+_GIVEN = flags.DEFINE_multi_string(
+    "given",
+    [],
+    "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
+    "pixels transparent), image=FILE_OR_FOLDER; may be repeated.",
+)
+_OUT = flags.DEFINE_string("out", None, "sample: folder to write (WORKDIR/generated).")
+_EMA = flags.DEFINE_bool("ema", True, "sample: the averaged parameters, or the raw ones.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the mode that the flags name."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --.")
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing: name the folder of the run.")
+    workdir = pathlib.Path(_WORKDIR.value)
+    logging.set_verbosity(logging.ERROR)  # libraries say a lot that is none of ours
+    set_up_jax()
+    if _MODE.value == "train":
+        from mt_diffusion.training import loop
+
+        loop.train(_CONFIG.value, workdir)
+    else:
+        from mt_diffusion import sampling
+
+        wishes = {"num_steps": _STEPS.value, "sampler": _SAMPLER.value}
+        sampling.sample(
+            workdir,
+            pathlib.Path(_OUT.value) if _OUT.value else None,
+            _NUM_SAMPLES.value,
+            _SEED.value,
+            _GIVEN.value,
+            {name: value for name, value in wishes.items() if value is not None},
+            _EMA.value,
+        )
+
+
+def set_up_jax() -> None:
+    """Keeps compiled programs between runs, below the user's cache folder."""
+    import jax
+
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """absl's parser; a user's mistake becomes a UserError, --help the text above."""
+    if {"--help", "-h", "-help", "--helpshort"} & set(argv):
+        print(__doc__)
+        print(flags.FLAGS.main_module_help().split("\n", 2)[2])
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+    except AttributeError as error:
+        raise UserError(unknown_field(argv, _CONFIG.value)) from error
+    except (flags.Error, TypeError, ValueError, OSError) as error:
+        raise UserError(str(error)) from error
+    if _MODE.value == "train" and not isinstance(_CONFIG.value, ConfigDict):
+        raise UserError(
+            "--config names no config file: give one, such as "
+            "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
+        )
+    return rest
+
+
+def unknown_field(argv: Sequence[str], config: ConfigDict) -> str:
+    """What is wrong with the overrides: the fields that do not exist, the nearest that do."""
+    known = list(config.to_dict(preserve_field_references=False)) and _paths(config)
+    given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
+    texts = []
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            texts.append(f"there is no config.{name}; the nearest is config.{nearest[0]}.")
+    return " ".join(texts)
+
+
+def _paths(config: ConfigDict, prefix: str = "") -> list[str]:
+    paths = []
+    for name, value in config.items():
+        paths.append(prefix + name)
+        if isinstance(value, ConfigDict):
+            paths += _paths(value, f"{prefix}{name}.")
+    return paths
+
+
+def run() -> None:
+    """Entry point: a UserError is one paragraph on stderr and exit status 2."""
+    try:
+        app.run(main, flags_parser=parse)
+    except UserError as error:
+        paragraph = textwrap.fill(f"error: {error}", 88, break_long_words=False)
+        print(paragraph, file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from the last checkpoint.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()

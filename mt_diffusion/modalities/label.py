@@ -1,0 +1,137 @@
+"""Class labels, as probability vectors [K]; head M of the paper, two encoders."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities.base import Code, Modality
+
+
+class Head(nn.Module):
+    """Head M: one MLP on the pooled middle block; gives logits [B, K]."""
+
+    num_classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, features):  # noqa: D102
+        pooled = features["mid"].astype(jnp.float32).mean(axis=(1, 2))
+        h = nn.silu(nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm")(pooled)))
+        return nn.Dense(self.num_classes, name="logits")(h)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Label(Modality):
+    """A class label; see its two encoders below.
+
+    class_names: empty for those of the data set. head_width: of head M.
+    token_size: D of the token that stands for a label.
+    """
+
+    class_names: Sequence[str]
+    head_width: int
+    token_size: int
+
+    @classmethod
+    def fit(cls, fields, source):  # noqa: D102
+        return fields | {"class_names": fields["class_names"] or source.class_names}
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def preprocess(self, example, rng):  # noqa: D102
+        label = int(example.get("label", -1))
+        if label >= self.num_classes:
+            raise UserError(
+                f"the data has a label {label}, but config.modalities.{self.name} knows "
+                f"{self.num_classes} classes; labels are 0 to {self.num_classes - 1}, or "
+                "-1 where there is none."
+            )
+        return None if label < 0 else self._one_hot([label])[0]
+
+    def placeholder(self):  # noqa: D102
+        return np.zeros(self.num_classes, np.float32)
+
+    def read(self, text):  # noqa: D102
+        return self._one_hot([self._index(word.strip()) for word in text.split(",")])
+
+    def _index(self, word: str) -> int:
+        if word in self.class_names:
+            return list(self.class_names).index(word)
+        if word.isdecimal() and int(word) < self.num_classes:
+            return int(word)
+        names = ", ".join(self.class_names[:12])
+        raise UserError(
+            f"--given={self.name}={word} is no label of this model: give numbers from 0 "
+            f"to {self.num_classes - 1}, or class names ({names}"
+            f"{', ...' if self.num_classes > 12 else ''}), separated by commas."
+        )
+
+    def _one_hot(self, labels: Sequence[int]) -> np.ndarray:
+        return np.eye(self.num_classes, dtype=np.float32)[labels]
+
+    def postprocess(self, value):  # noqa: D102
+        return np.argmax(value, axis=-1).astype(np.int32)
+
+    def show(self, item):  # noqa: D102
+        return str(self.class_names[int(item)])
+
+    def head(self):  # noqa: D102
+        return Head(self.num_classes, self.head_width)
+
+    def nll(self, prediction, value):  # noqa: D102
+        return -jnp.sum(value * jax.nn.log_softmax(prediction), axis=-1)
+
+    def mean(self, prediction):  # noqa: D102
+        return jax.nn.softmax(prediction)
+
+    def tokens(self, value: jax.Array) -> jax.Array:
+        """[B, 1, D]: a fixed, random direction of unit RMS per class, mixed linearly."""
+        rng = np.random.default_rng(0)
+        table = rng.standard_normal((self.num_classes, self.token_size))
+        table /= np.sqrt(np.mean(table**2, axis=-1, keepdims=True))
+        return (value @ jnp.asarray(table, value.dtype))[:, None, :]
+
+
+class SharedUNet(Label):
+    """The paper's encoder: the shared U-Net itself, reading the label's token."""
+
+    @property
+    def token_shape(self):  # noqa: D102
+        return (1, self.token_size)
+
+    def encode(self, value):  # noqa: D102
+        return Code(tokens=self.tokens(value))
+
+
+class Codebook(Label):
+    """A fixed codebook: orthogonal images of unit RMS, mixed linearly."""
+
+    @property
+    def token_shape(self):  # noqa: D102
+        return (1, self.token_size) if self.conditions else None
+
+    def encode(self, value):  # noqa: D102
+        codes = jnp.einsum("bk,khwc->bhwc", value, jnp.asarray(self.codes, value.dtype))
+        return Code(latent=codes, tokens=self.tokens(value))
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray:
+        """Orthogonal code images [K, H, W, C]. Raises UserError where Z has no room."""
+        size = int(np.prod(self.shape))
+        if self.num_classes > size:
+            raise UserError(
+                f"a codebook holds at most {size} classes in images of shape {self.shape}, "
+                f"but there are {self.num_classes}; use kind = 'label.SharedUNet'."
+            )
+        gaussian = np.random.default_rng(0).standard_normal((size, self.num_classes))
+        orthogonal, _ = np.linalg.qr(gaussian)
+        return np.sqrt(size) * orthogonal.T.reshape(-1, *self.shape)

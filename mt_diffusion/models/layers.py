@@ -1,0 +1,180 @@
+"""Blocks of the ADM U-Net (guided-diffusion), with ADM's parameter layout.
+
+Submodules carry the names of guided-diffusion's state dict, dots as underscores, so that
+`models/adm.py` can translate by name. Parameters and normalisation are float32; `dtype`
+is that of all other arithmetic.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Features = Float[Array, "b h w c"]
+ZERO = nn.initializers.zeros_init()
+
+
+def conv(features: int, name: str, dtype: Any, **options: Any) -> nn.Conv:
+    """3x3 convolution with symmetric padding of one pixel, as PyTorch has it."""
+    return nn.Conv(features, (3, 3), padding=1, name=name, dtype=dtype, **options)
+
+
+class Norm(nn.Module):
+    """Group normalisation in float32, ADM's GroupNorm32; returns the dtype of its input."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:  # noqa: D102
+        norm = nn.GroupNorm(
+            self.groups, epsilon=1e-5, dtype=jnp.float32, name="GroupNorm"
+        )
+        return norm(x).astype(x.dtype)
+
+
+def downsample(x: Features) -> Features:
+    """Mean over 2x2 pixels."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def upsample(x: Features) -> Features:
+    """Each pixel becomes 2x2."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def same(x: Features) -> Features:
+    """Neither down nor up."""
+    return x
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of t followed by two dense layers; t [B] -> [B, features]."""
+
+    sinusoids: int
+    features: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b d"]:  # noqa: D102
+        half = self.sinusoids // 2
+        frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half) / half)
+        angle = t.astype(jnp.float32)[:, None] * frequencies[None]
+        h = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        h = nn.Dense(self.features, dtype=self.dtype, name="time_embed_0")(h)
+        return nn.Dense(self.features, dtype=self.dtype, name="time_embed_2")(nn.silu(h))
+
+
+class ResBlock(nn.Module):
+    """ADM's residual block; `resample` changes the resolution inside it (BigGAN)."""
+
+    features: int
+    groups: int
+    dropout: float
+    scale_shift_norm: bool
+    dtype: Any
+    resample: Any = same
+
+    @nn.compact
+    def __call__(
+        self, x: Features, emb: Float[Array, "b d"], deterministic: bool
+    ) -> Features:  # noqa: D102
+        h = nn.silu(Norm(self.groups, name="in_layers_0")(x))
+        h = conv(self.features, "in_layers_2", self.dtype)(self.resample(h))
+        x = self.resample(x)
+        width = self.features * (2 if self.scale_shift_norm else 1)
+        emb = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))
+        emb = emb[:, None, None, :]
+        norm = Norm(self.groups, name="out_layers_0")
+        if self.scale_shift_norm:
+            scale, shift = jnp.split(emb, 2, axis=-1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + emb)
+        h = nn.Dropout(self.dropout)(nn.silu(h), deterministic)
+        h = conv(self.features, "out_layers_3", self.dtype, kernel_init=ZERO)(h)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
+        return x + h
+
+
+class Resample(nn.Module):
+    """ADM's plain resampling: a strided convolution, or nearest neighbour and one."""
+
+    features: int
+    up: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:  # noqa: D102
+        if self.up:
+            return conv(self.features, "conv", self.dtype)(upsample(x))
+        return conv(self.features, "op", self.dtype, strides=(2, 2))(x)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over all pixels.
+
+    interleaved_heads: the layout of the fused projection's outputs in the checkpoint,
+    [heads, 3, channels] (True; guided-diffusion's legacy order) or [3, heads, channels].
+    """
+
+    num_heads: int
+    groups: int
+    interleaved_heads: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:  # noqa: D102
+        b, height, width, c = x.shape
+        h = Norm(self.groups, name="norm")(x).reshape(b, height * width, c)
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(h)
+        if self.interleaved_heads:
+            qkv = qkv.reshape(b, height * width, self.num_heads, 3, -1)
+            q, k, v = jnp.unstack(qkv, axis=3)
+        else:
+            qkv = qkv.reshape(b, height * width, 3, self.num_heads, -1)
+            q, k, v = jnp.unstack(qkv, axis=2)
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(h)
+
+
+class CrossAttentionBlock(nn.Module):
+    """Attention of all pixels to tokens [B, L, D].
+
+    Its output projection does not start at zero: the shared-U-Net encoder runs under
+    stop_gradient, so a code could otherwise never come to depend on its tokens.
+    """
+
+    num_heads: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Features, tokens: Float[Array, "b l d"]) -> Features:  # noqa: D102
+        b, height, width, c = x.shape
+        dense = functools.partial(nn.Dense, c, dtype=self.dtype)
+        h = Norm(self.groups, name="norm")(x).reshape(b, height * width, c)
+        q, k, v = (
+            y.reshape(b, y.shape[1], self.num_heads, -1)
+            for y in (dense(name="q")(h), dense(name="k")(tokens), dense(name="v")(tokens))
+        )
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        return x + dense(name="proj_out")(h)
+
+
+class OutputBlock(nn.Module):
+    """ADM's last block (norm, SiLU, zero convolution); heads use copies of it."""
+
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, h: Features) -> Features:  # noqa: D102
+        h = nn.silu(Norm(self.groups, name="out_0")(h))
+        return conv(
+            self.features, "out_2", self.dtype, kernel_init=ZERO
+        )(h)

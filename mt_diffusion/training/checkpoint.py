@@ -1,0 +1,93 @@
+"""Checkpoints of a run: Orbax, written in the background, with the config inside."""
+
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+
+FOLDER = "checkpoints"
+BROKEN = "broken_checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints below a workdir.
+
+    keep: how many of the newest stay; None where none will be written.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int | None = None):
+        """Creates the folder only to write (keep given)."""
+        self._workdir = workdir.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=keep is not None, read_only=keep is None
+        )
+        self._manager = ocp.CheckpointManager(self._workdir / FOLDER, options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all checkpoints, newest first."""
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def save(self, step: int, state: Any, config: ConfigDict) -> None:
+        """Starts to write; returns once the state may be changed."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            config=ocp.args.JsonSave(json.loads(config.to_json())),
+        )
+        self._manager.save(step, args=args)
+
+    def wait(self) -> None:
+        """Returns once all that was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def newest(
+        self, abstract: Callable[[ConfigDict], Any]
+    ) -> tuple[int, ConfigDict, Any] | None:
+        """(step, config, state) of the newest whole checkpoint; None where there is none.
+
+        abstract: from a config to the state's shapes and shardings; may raise UserError.
+        Broken checkpoints are reported and passed over. Raises UserError where all are.
+        """
+        for step in self.steps:
+            try:
+                config = self.config(step)
+                state = self.restore(step, abstract(config))
+            except UserError:
+                raise
+            except Exception as error:  # whatever a damaged file makes Orbax raise
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                print(f"checkpoint {step} is broken and passed over ({reason[0][:200]})")
+            else:
+                return step, config, state
+        if self.steps:
+            raise UserError(
+                f"all checkpoints in {self._workdir / FOLDER} are broken: {self.steps}. "
+                "Nothing was changed; restore them from a copy, or use another --workdir."
+            )
+        return None
+
+    def config(self, step: int) -> ConfigDict:
+        """The config that the checkpoint of a step carries."""
+        args = ocp.args.Composite(config=ocp.args.JsonRestore())
+        return ConfigDict(self._manager.restore(step, args=args).config).lock()
+
+    def restore(self, step: int, abstract: Any) -> Any:
+        """The state of a step, in the shapes and shardings of `abstract`."""
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        return self._manager.restore(step, args=args).state
+
+    def set_aside(self, step: int) -> pathlib.Path:
+        """Moves a checkpoint out of the way; returns where it lies now."""
+        target = self._workdir / BROKEN / str(step)
+        target.parent.mkdir(exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        (self._workdir / FOLDER / str(step)).rename(target)
+        self._manager.reload()
+        return target

@@ -1,0 +1,72 @@
+"""The train state: pure data, all of it in the checkpoint."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, PRNGKeyArray
+from ml_collections import ConfigDict
+
+from mt_diffusion.experiment import Experiment
+
+UNLIMITED = 2**31 - 1
+
+
+@struct.dataclass
+class TrainState:
+    """step: steps done. ema_params: their exponential moving average."""
+
+    step: Array
+    params: Any
+    ema_params: Any
+    opt_state: optax.OptState
+
+
+def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW with clipped gradients and a warm-up; steps with non-finite ones are skipped.
+
+    The rate rises linearly to learning_rate, then follows a cosine down to its fraction
+    `final_fraction` at the last step (1.0: constant).
+    """
+    optimizer, num_steps = config.optimizer, config.train.num_steps
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=optimizer.learning_rate,
+        warmup_steps=optimizer.warmup_steps,
+        decay_steps=max(num_steps, optimizer.warmup_steps + 1),
+        end_value=optimizer.learning_rate * optimizer.final_fraction,
+    )
+    adamw = optax.adamw(
+        rate, optimizer.b1, optimizer.b2, weight_decay=optimizer.weight_decay
+    )
+    clipped = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
+    return optax.apply_if_finite(clipped, max_consecutive_errors=UNLIMITED)
+
+
+def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
+    """Initial parameters of the network."""
+    z = jnp.zeros((1, *experiment.shape))
+    values = {m.name: m.placeholder()[None] for m in experiment.modalities}
+
+    def encode_and_predict(network, z, t, values):
+        codes = network.encode(values)
+        known = {m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions}
+        return network(z, t, codes, known)
+
+    t = jnp.ones(1, jnp.int32)
+    return experiment.network.init(key, z, t, values, method=encode_and_predict)
+
+
+def init_state(
+    key: PRNGKeyArray, experiment: Experiment, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first step; its average is a copy, for the step donates both."""
+    params = init_params(key, experiment)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+    )

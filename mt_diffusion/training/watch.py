@@ -1,0 +1,132 @@
+"""What a person sees of a run: banner, progress, metrics on disk, pictures."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import PIL.Image
+import tqdm
+from jax.sharding import Mesh
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples"
+
+
+def count(tree: Any) -> int:
+    """Number of parameters in a tree of arrays or shapes."""
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, str]):
+    """Prints the machine, the network by part, `facts`, and what is written where."""
+    devices = mesh.devices.ravel()
+    parts = params["params"]
+    lines = {
+        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh {dict(mesh.shape)}, "
+        f"{jax.process_count()} process(es)",
+        "parameters": f"{count(parts):,}: "
+        + ", ".join(f"{name} {count(part):,}" for name, part in parts.items()),
+        **facts,
+        "checkpoints": workdir / "checkpoints",
+        "metrics": f"{workdir / METRICS}, and tensorboard --logdir {workdir}",
+        "pictures": workdir / SAMPLES,
+    }
+    for name, value in lines.items():
+        print(f"{name:>12}: {value}")
+    sys.stdout.flush()
+
+
+class Watch:
+    """Progress on the terminal, scalars in metrics.jsonl and TensorBoard, pictures as PNG.
+
+    start: the step that a resumed run continues from; later lines of an earlier attempt
+    are dropped, so that no step is logged twice.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path, start: int, num_steps: int, batch_size: int
+    ):
+        self._workdir = workdir
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._last = (start, time.monotonic())
+        self._tensorboard = None
+        (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
+        keep_lines(workdir / METRICS, start)
+        self._bar = tqdm.tqdm(
+            total=num_steps, initial=start, unit="step", disable=None, dynamic_ncols=True
+        )
+
+    def advance(self) -> None:
+        """Moves the progress bar by one step."""
+        self._bar.update()
+
+    def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes scalars everywhere, with the speed since the last call."""
+        now = time.monotonic()
+        last_step, last_time = self._last
+        self._last = (step, now)
+        speed = (step - last_step) / max(now - last_time, 1e-9)
+        scalars = {name: float(value) for name, value in scalars.items()}
+        scalars["images_per_second"] = speed * self._batch_size
+        self.write(step, scalars)
+        shown = "  ".join(
+            f"{n} {scalars[n]:.4g}" for n in scalars if not n.startswith("skipped")
+        )
+        if self._bar.disable:
+            left = time.strftime("%H:%M:%S", time.gmtime((self._num_steps - step) / speed))
+            print(f"step {step}/{self._num_steps}  {shown}  {left} left", flush=True)
+        else:
+            self._bar.set_postfix_str(shown, refresh=False)
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Writes scalars to disk alone."""
+        with open(self._workdir / METRICS, "a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self.tensorboard.write_scalars(step, scalars)
+
+    def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
+        """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
+        image.save(self._workdir / SAMPLES / f"{step:07d}_{name}.png")
+        self.tensorboard.write_images(step, {name: np.asarray(image)[None]})
+
+    @property
+    def tensorboard(self):
+        """The writer of event files; importing it late, for TensorFlow takes seconds."""
+        if self._tensorboard is None:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            from clu import metric_writers
+
+            writer = metric_writers.SummaryWriter(str(self._workdir))
+            self._tensorboard = metric_writers.AsyncWriter(writer)
+            # From here on the speed counts, not the import.
+            self._last = (self._last[0], time.monotonic())
+        return self._tensorboard
+
+    def close(self) -> None:
+        """Flushes all that is written in the background."""
+        self._bar.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def keep_lines(path: pathlib.Path, last_step: int) -> None:
+    """Drops what a metrics file says of steps after last_step, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue
+    draft = path.with_suffix(".draft")
+    draft.write_text("".join(kept))
+    draft.replace(path)
