@@ -26,7 +26,7 @@ def digits() -> ConfigDict:
     )
     config.diffusion = dict(schedule="cosine", num_steps=1000)
     config.unet = dict(
-        model_channels=32,
+        model_channels=16,
         channel_mult=(1, 2),
         num_res_blocks=1,
         attention_resolutions=(2,),  # downsampling factors
@@ -78,7 +78,6 @@ def digits() -> ConfigDict:
 def smoke() -> ConfigDict:
     """Digits, for a look at all parts within a minute."""
     config = digits()
-    config.unet.model_channels = 16
     config.train.update(num_steps=60, batch_size=32)
     config.watch.update(
         log_every=20, checkpoint_every=30, sample_every=60, num_pictures=8
@@ -164,5 +163,7 @@ def get_config(preset: str) -> ConfigDict:
     """The shared config of that preset; settings add their modalities to it."""
     presets = {make.__name__: make for make in PRESETS}
     if preset not in presets:
-        raise UserError(f"there is no preset {preset!r}; choose one of {list(presets)}.")
+        raise UserError(
+            f"there is no preset {preset!r}; choose one of {list(presets)}."
+        )
     return presets[preset]()

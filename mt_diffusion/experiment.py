@@ -46,7 +46,7 @@ def resolve(config: ConfigDict, source: Source) -> ConfigDict:
 
 
 def build(config: ConfigDict) -> Experiment:
-    """The parts that a resolved config describes. Raises UserError for what can't be."""
+    """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     check_unet(config)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
@@ -87,7 +87,9 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         num_classes=0,
         use_tokens=any(m.token_shape for m in modalities),
     )
-    return MTDiffusion(tuple(modalities), unet, config.diffusion.num_steps, learn_variance)
+    return MTDiffusion(
+        tuple(modalities), unet, config.diffusion.num_steps, learn_variance
+    )
 
 
 def check_unet(config: ConfigDict) -> None:
@@ -96,21 +98,26 @@ def check_unet(config: ConfigDict) -> None:
     factor = 2 ** (len(unet.channel_mult) - 1)
     if size < 1 or size % factor:
         raise UserError(
-            f"config.data.image_size = {size} is not divisible by {factor}, but a U-Net "
-            f"with {len(unet.channel_mult)} levels halves it {len(unet.channel_mult) - 1} "
-            f"times; use {max(size // factor, 1) * factor}, or a shorter "
-            "config.unet.channel_mult."
+            f"config.data.image_size = {size} is not divisible by {factor}, but a "
+            f"U-Net with {len(unet.channel_mult)} levels halves it "
+            f"{len(unet.channel_mult) - 1} times; use "
+            f"{max(size // factor, 1) * factor}, or a shorter config.unet.channel_mult."
         )
     if config.data.channels not in (1, 3):
         raise UserError(f"config.data.channels is {config.data.channels}; use 1 or 3.")
     if unet.dtype not in DTYPES:
-        raise UserError(f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}.")
+        raise UserError(
+            f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}."
+        )
     for mult in unet.channel_mult:
         width = mult * unet.model_channels
-        for field in ("num_groups", "num_head_channels" if unet.num_head_channels
-                      else "num_heads"):
+        for field in (
+            "num_groups",
+            "num_head_channels" if unet.num_head_channels else "num_heads",
+        ):
             if width % unet[field]:
                 raise UserError(
-                    f"a level of {width} channels is not divisible by config.unet.{field} "
-                    f"= {unet[field]}; change that or config.unet.model_channels."
+                    f"a level of {width} channels is not divisible by "
+                    f"config.unet.{field} = {unet[field]}; change that or "
+                    "config.unet.model_channels."
                 )

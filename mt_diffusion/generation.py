@@ -32,8 +32,8 @@ class Generator:
     ) -> dict[str, np.ndarray]:
         """`num` examples as {variable: [num, ...]}, postprocessed.
 
-        given: {variable: values [M, ...]}, repeated in turn up to num. Example i depends
-        on (seed, i) and its given values alone.
+        given: {variable: values [M, ...]}, repeated in turn up to num. Example i
+        depends on (seed, i) and its given values alone.
         """
         batch_size = min(self.settings.batch_size, num)
         batch_size += -batch_size % self.mesh.size
@@ -46,7 +46,9 @@ class Generator:
             )
             batches.append(jax.device_get(self._draw(params, seed, rows, values)))
         joined = {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
-        return {n: self.experiment.variables[n].postprocess(v) for n, v in joined.items()}
+        return {
+            n: self.experiment.variables[n].postprocess(v) for n, v in joined.items()
+        }
 
     @functools.partial(jax.jit, static_argnums=0)
     def _draw(self, params, seed, rows, given) -> dict[str, Array]:
@@ -56,7 +58,9 @@ class Generator:
         modalities = {m.name: m for m in experiment.modalities}
         given_codes = network(_without_primary(given), method="encode")
         conditions = {
-            n: jnp.ones(rows.shape, bool) for n in given_codes if modalities[n].conditions
+            n: jnp.ones(rows.shape, bool)
+            for n in given_codes
+            if modalities[n].conditions
         }
 
         def denoise(z_t, t):

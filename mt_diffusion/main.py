@@ -1,13 +1,15 @@
-"""MT-Diffusion: several modalities of one example in one diffusion.
+r"""MT-Diffusion: several modalities of one example in one diffusion.
 
 Train (continues where the workdir's newest checkpoint ends):
-  python -m mt_diffusion.main --config=configs/masked_image.py --workdir=runs/masked_image
-  python -m mt_diffusion.main --config=configs/image_label.py:fashion_mnist \\
-      --workdir=runs/fashion --config.data.data_dir=/data/tfds --config.train.batch_size=64
+  python -m mt_diffusion.main --config=configs/masked_image.py \
+      --workdir=runs/masked_image
+  python -m mt_diffusion.main --config=configs/image_label.py:fashion_mnist \
+      --workdir=runs/fashion --config.data.data_dir=/data/tfds \
+      --config.train.batch_size=64
 
 Sample (the checkpoint carries its config):
   python -m mt_diffusion.main --mode=sample --workdir=runs/image_label --given=label=3
-  python -m mt_diffusion.main --mode=sample --workdir=runs/masked_image \\
+  python -m mt_diffusion.main --mode=sample --workdir=runs/masked_image \
       --given=masked_image=photos/ --num_samples=16 --out=restored
 
 Any field of a config may be set as --config.a.b=value.
@@ -52,7 +54,9 @@ _GIVEN = flags.DEFINE_multi_string(
     "pixels transparent), image=FILE_OR_FOLDER; may be repeated.",
 )
 _OUT = flags.DEFINE_string("out", None, "sample: folder to write (WORKDIR/generated).")
-_EMA = flags.DEFINE_bool("ema", True, "sample: the averaged parameters, or the raw ones.")
+_EMA = flags.DEFINE_bool(
+    "ema", True, "sample: the averaged parameters, or the raw ones."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -94,7 +98,7 @@ def set_up_jax() -> None:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """absl's parser; a user's mistake becomes a UserError, --help the text above."""
+    """Absl's parser; a user's mistake becomes a UserError, --help the text above."""
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         print(__doc__)
         print(flags.FLAGS.main_module_help().split("\n", 2)[2])
@@ -114,14 +118,16 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 
 def unknown_field(argv: Sequence[str], config: ConfigDict) -> str:
-    """What is wrong with the overrides: the fields that do not exist, the nearest that do."""
+    """What is wrong: overrides that do not exist, and the nearest fields that do."""
     known = list(config.to_dict(preserve_field_references=False)) and _paths(config)
     given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
     texts = []
     for name in given:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            texts.append(f"there is no config.{name}; the nearest is config.{nearest[0]}.")
+            texts.append(
+                f"there is no config.{name}; the nearest is config.{nearest[0]}."
+            )
     return " ".join(texts)
 
 

@@ -50,11 +50,18 @@ def tile(shown: Mapping[str, np.ndarray | str], given: Collection[str]):
     words = {n: v for n, v in shown.items() if isinstance(v, str)}
     height = max(p.height for p in pictures.values())
     width = sum(p.width + MARGIN for p in pictures.values()) + MARGIN
-    image = PIL.Image.new("RGB", (width, height + TEXT * len(words) + 2 * MARGIN), "white")
+    image = PIL.Image.new(
+        "RGB", (width, height + TEXT * len(words) + 2 * MARGIN), "white"
+    )
     draw = PIL.ImageDraw.Draw(image)
     left = MARGIN
     for name, picture in pictures.items():
-        frame = (left - 2, MARGIN - 2, left + picture.width + 1, MARGIN + picture.height + 1)
+        frame = (
+            left - 2,
+            MARGIN - 2,
+            left + picture.width + 1,
+            MARGIN + picture.height + 1,
+        )
         draw.rectangle(frame, fill=GIVEN if name in given else "white")
         image.paste(picture, (left, MARGIN))
         left += picture.width + MARGIN

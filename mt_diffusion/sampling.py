@@ -1,4 +1,4 @@
-"""`--mode=sample`: examples from a workdir's checkpoint, anything given, to PNG and npz."""
+"""`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
 import pathlib
 from collections.abc import Sequence
@@ -48,7 +48,8 @@ def sample(
     which = "averaged (EMA)" if use_ema else "raw"
     print(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
-        f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'nothing'}"
+        f"{settings.num_steps} steps, seed {seed}, "
+        f"given: {', '.join(values) or 'nothing'}"
     )
     mesh = sharding.make_mesh(config.mesh.fsdp)
     examples = Generator(experiment, settings, mesh)(params, seed, num, values)

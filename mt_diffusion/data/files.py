@@ -43,8 +43,9 @@ def read_masked(
     image = _open(path)
     if not image.has_transparency_data:
         raise UserError(
-            f"{path} has no transparent pixel. A masked image is a PNG whose hidden pixels "
-            "are transparent: erase the part to restore, and save with its alpha channel."
+            f"{path} has no transparent pixel. A masked image is a PNG whose hidden "
+            "pixels are transparent: erase the part to restore, and save with its "
+            "alpha channel."
         )
     alpha = image.convert("RGBA").getchannel("A")
     seen = _crop(alpha, (*shape[:2], 1)) == 255
@@ -52,7 +53,7 @@ def read_masked(
 
 
 def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """An image array, uint8 [h, w, 1 or 3], at the shape [H, W, C]; itself if it fits."""
+    """An image array, uint8 [h, w, 1 or 3], at shape [H, W, C]; itself if it fits."""
     if pixels.shape == tuple(shape):
         return pixels
     grey = pixels.shape[-1] == 1
@@ -74,10 +75,12 @@ def _open(path: pathlib.Path) -> PIL.Image.Image:
 
 
 def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
-    """Shrinks by halves, resizes the shorter side to fit, and crops the centre (ADM)."""
+    """Shrinks by halves, resizes the shorter side to fit, crops the centre (ADM)."""
     height, width, channels = shape
     while min(image.size) >= 2 * min(height, width):
-        image = image.resize((image.width // 2, image.height // 2), PIL.Image.Resampling.BOX)
+        image = image.resize(
+            (image.width // 2, image.height // 2), PIL.Image.Resampling.BOX
+        )
     scale = max(width / image.width, height / image.height)
     if scale != 1:
         size = (round(image.width * scale), round(image.height * scale))

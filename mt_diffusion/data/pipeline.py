@@ -1,4 +1,4 @@
-"""Batches that depend on (seed, step) alone, on the devices before they are asked for."""
+"""Batches that depend on (seed, step) alone, on the devices before they are needed."""
 
 import collections
 import functools

@@ -1,4 +1,6 @@
-"""Data sources with random access: source[i] -> {feature: array}, 'image' uint8 [H, W, C].
+"""Data sources with random access: source[i] -> {feature: array}.
+
+The feature 'image' is uint8 [H, W, C].
 
 A source is a class that `open_source` finds by its name in the config; it has a length,
 an item, and the names of its classes. Add one here and nowhere else.
@@ -16,7 +18,9 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import files
 from mt_diffusion.errors import UserError
 
-HOLDOUT = 5  # one in so many examples is for testing, where a data set has no test split
+HOLDOUT = (
+    5  # one in so many examples is for testing, where a data set has no test split
+)
 
 
 class Source(Protocol):
@@ -59,7 +63,7 @@ class Digits:
 
 
 class Tfds:
-    """Any TFDS data set with an 'image', from its array_record files, without TensorFlow."""
+    """A TFDS data set with an 'image', from array_record files, without TensorFlow."""
 
     def __init__(self, config: ConfigDict, split: str):
         """Reads name, data_dir, download, train_split and test_split."""
@@ -88,12 +92,12 @@ class Tfds:
 
 
 def prepare(builder, config: ConfigDict) -> None:
-    """Downloads a TFDS data set, where the config allows it; this alone needs TensorFlow."""
+    """Downloads a TFDS data set if the config allows; this alone needs TensorFlow."""
     if not config.download:
         raise UserError(
             f"the TFDS data set {config.name!r} is not at {builder.data_dir}. Point "
-            "--config.data.data_dir to a folder that has it (array_record format), or let "
-            "it be downloaded with --config.data.download=true."
+            "--config.data.data_dir to a folder that has it (array_record format), or "
+            "let it be downloaded with --config.data.download=true."
         )
     builder.download_and_prepare(file_format="array_record")
 
@@ -116,8 +120,9 @@ class Folder:
         loose = [p for p in self._paths if p.parent == root]
         if loose:
             raise UserError(
-                f"{loose[0]} lies directly in {root}; put the images of each class into a "
-                "sub-folder of their own (a single one, if there are no classes)."
+                f"{loose[0]} lies directly in {root}; put the images of each class "
+                "into a sub-folder of their own (a single one, if there are no "
+                "classes)."
             )
         self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir())
         self._root = root
@@ -138,7 +143,7 @@ BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
 
 
 def open_source(config: ConfigDict, split: str) -> Source:
-    """The 'train' or 'test' part of config.data. Raises UserError for what is not there."""
+    """The 'train' or 'test' part of config.data; UserError for what is not there."""
     if config.source not in BY_NAME:
         raise UserError(
             f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
@@ -26,25 +26,29 @@ class Aggregation:
 
     alpha_tilde: Mapping[str, np.ndarray]
 
-    def drift(self, codes: Codes, t: Int[Array, " b"]) -> Float[Array, "b h w c"] | float:
+    def drift(
+        self, codes: Codes, t: Int[Array, " b"]
+    ) -> Float[Array, "b h w c"] | float:
         """d_t(X) = sum_i alpha_tilde_t^(i) E_i(x_i); 0.0 where there is no code."""
         return combine({n: jnp.asarray(self.alpha_tilde[n])[t] for n in codes}, codes)
 
 
-def combine(weights: Mapping[str, Array], codes: Codes) -> Float[Array, "..."] | float:
+def combine(
+    weights: Mapping[str, ArrayLike], codes: Codes
+) -> Float[Array, "..."] | float:
     """Sum of codes [B, H, W, C], each times its weight, [] or [B]."""
-    return sum(over(weights[name], code) * code for name, code in codes.items())
+    return sum((over(weights[n], code) * code for n, code in codes.items()), 0.0)
 
 
-def over(table: Array, like: Array) -> Array:
-    """Brings a number per example, [] or [B], to the rank and dtype of `like` [B, ...]."""
+def over(table: ArrayLike, like: Array) -> Array:
+    """Brings a number per example, [] or [B], to rank and dtype of `like` [B, ...]."""
     table = jnp.asarray(table)
     ones = (1,) * (like.ndim - table.ndim)
     return table.reshape(table.shape + ones).astype(like.dtype)
 
 
 def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """alpha_tilde from w, both [T + 1]: alpha_tilde_t = sqrt(alpha_t) (w_t + previous)."""
+    """alpha_tilde from w, both [T + 1]: its t-th is sqrt(alpha_t) (w_t + previous)."""
     alpha_tilde = np.zeros(schedule.num_steps + 1)
     for t in range(1, schedule.num_steps + 1):
         alpha_tilde[t] = np.sqrt(schedule.alpha[t]) * (w[t] + alpha_tilde[t - 1])
@@ -52,7 +56,7 @@ def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
 
 
 def step_weights(alpha_tilde: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """w from alpha_tilde, both [T + 1], w_0 = 0: the inverse of `accumulate`."""
+    """W from alpha_tilde, both [T + 1], w_0 = 0: the inverse of `accumulate`."""
     w = alpha_tilde / np.sqrt(schedule.alpha) - np.roll(alpha_tilde, 1)
     w[0] = 0.0
     return w
@@ -87,15 +91,15 @@ def weights(
     """alpha_tilde, float64 [T + 1], of modality `name`.
 
     design: 'ramp', 'constant', 'first', or an explicit table w_1..w_T, times `scale`.
-    Raises UserError for an unknown design, a table of the wrong length, or a design that
-    leaves |alpha_tilde_T| > 0.05.
+    Raises UserError for an unknown design, a table of the wrong length, or a design
+    that leaves |alpha_tilde_T| > 0.05.
     """
     field = f"config.modalities.{name}.drift"
     if not isinstance(design, str):
         if len(design) != schedule.num_steps:
             raise UserError(
-                f"{field} is a table of {len(design)} weights; it needs one for each of "
-                f"the {schedule.num_steps} diffusion steps."
+                f"{field} is a table of {len(design)} weights; it needs one for each "
+                f"of the {schedule.num_steps} diffusion steps."
             )
         table = np.concatenate([[0.0], np.asarray(design, np.float64)])
         alpha_tilde = accumulate(scale * table, schedule)
@@ -103,13 +107,14 @@ def weights(
         alpha_tilde = DESIGNS[design](schedule, scale)
     else:
         raise UserError(
-            f"{field} is {design!r}; choose one of {list(DESIGNS)} or a table of weights."
+            f"{field} is {design!r}; choose one of {list(DESIGNS)} or a table of "
+            "weights."
         )
     if not abs(alpha_tilde[-1]) <= MAX_FINAL_WEIGHT:
         raise UserError(
             f"{field} leaves a weight of {alpha_tilde[-1]:.3g} on the code at the last "
-            f"step, but sampling starts from pure noise: |alpha_tilde_T| must be at most "
-            f"{MAX_FINAL_WEIGHT}. Use the 'ramp' design, the cosine schedule, or a "
-            f"smaller {field}_scale."
+            f"step, but sampling starts from pure noise: |alpha_tilde_T| must be at "
+            f"most {MAX_FINAL_WEIGHT}. Use the 'ramp' design, the cosine schedule, or "
+            f"a smaller {field}_scale."
         )
     return alpha_tilde

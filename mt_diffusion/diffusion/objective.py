@@ -1,4 +1,4 @@
-"""The training objective: the multi-task ELBO as a weighted sum of per-example terms."""
+"""The training objective: the multi-task ELBO, a weighted sum of per-example terms."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def draw_presence(
 ) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
     """Which examples the modality drifts, and in which of these it is also read, [B].
 
-    Absent with probability drop_rate; drifting but unread, as when it is generated, with
-    probability null_rate.
+    Absent with probability drop_rate; drifting but unread, as when it is generated,
+    with probability null_rate.
     """
     u = jax.random.uniform(key, available.shape)
     present = available & (u >= modality.drop_rate)
@@ -27,12 +27,16 @@ def draw_presence(
 
 
 def loss(
-    key: PRNGKeyArray, batch: Batch, experiment: Any, params: Any, variance_weight: float
+    key: PRNGKeyArray,
+    batch: Batch,
+    experiment: Any,
+    params: Any,
+    variance_weight: float,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean training loss of a batch and its named terms (paper eq. 7).
 
-    l = mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight * bound], with
-    t uniform on 1..T. A modality's mean is over the examples that have its value.
+    l = mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight * bound],
+    with t uniform on 1..T. A modality's mean is over the examples that have its value.
     Terms are scalars, `loss` their weighted sum.
     """
     time_key, noise_key, presence_key, dropout_key = jax.random.split(key, 4)
@@ -47,7 +51,9 @@ def loss(
         if m.conditions:
             known[m.name] = read
 
-    t = jax.random.randint(time_key, batch.z0.shape[:1], 1, process.schedule.num_steps + 1)
+    t = jax.random.randint(
+        time_key, batch.z0.shape[:1], 1, process.schedule.num_steps + 1
+    )
     z_t, eps = process.diffuse(noise_key, batch.z0, latents, t)
     prediction = network.apply(
         params, z_t, t, codes, known, deterministic=False, rngs={"dropout": dropout_key}
@@ -107,7 +113,7 @@ def gaussian_kl(mean1: Array, log_var1: Array, mean2: Array, log_var2: Array) ->
 
 
 def discretised_log_likelihood(x: Array, mean: Array, log_variance: Array) -> Array:
-    """log p of x on 256 levels in [-1, 1] under a Gaussian, in nats, elementwise.
+    """Log p of x on 256 levels in [-1, 1] under a Gaussian, in nats, elementwise.
 
     The mass of the level's bin; the outermost bins reach to infinity. The distribution
     function is ADM's tanh approximation, so that bits per dimension compare with ADM's.

@@ -1,11 +1,13 @@
 """The aggregated diffusion process, as plain DDPM algebra in a co-moving frame.
 
-With d_t(X) the drift, u_t = z_t - d_t(X) is exactly a DDPM of z_0. So every formula here
-is DDPM's: subtract the drift at t, step, add the drift at s (Theorem 2 is s = t - 1).
+With d_t(X) the drift, u_t = z_t - d_t(X) is exactly a DDPM of z_0. So every formula
+here is DDPM's: subtract the drift at t, step, add the drift at s (Theorem 2 is
+s = t - 1).
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +19,28 @@ from mt_diffusion.diffusion.aggregation import Aggregation, Codes, combine, over
 from mt_diffusion.diffusion.schedule import Schedule
 
 Image = Float[Array, "b h w c"]
+Table = Any  # a number per step: float64 numpy, or jax under a transformation
 
 
 @struct.dataclass
 class Transition:
-    """What a step from t down to s < t needs; every field has the shape of t, [] or [B].
+    """What a step from t down to s < t needs; every field has t's shape, [] or [B].
 
     Built in float64 by `Process.transition`; cast to the arrays' dtype at use.
     """
 
-    t: Array
-    signal_t: Array  # sqrt(alpha_bar_t)
-    noise_t: Array  # sqrt(1 - alpha_bar_t)
-    signal_s: Array
-    noise_s: Array
-    mean_z0: Array  # the posterior mean of u_s is mean_z0 z_0 + mean_u u_t,
-    mean_u: Array
-    variance: Array  # its variance (beta_tilde), 0 at s = 0,
-    log_variance_min: Array  # its logarithm, that of the step before where s = 0,
-    log_variance_max: Array  # and the logarithm of beta
-    drift_t: Mapping[str, Array]
-    drift_s: Mapping[str, Array]
+    t: Table
+    signal_t: Table  # sqrt(alpha_bar_t)
+    noise_t: Table  # sqrt(1 - alpha_bar_t)
+    signal_s: Table
+    noise_s: Table
+    mean_z0: Table  # the posterior mean of u_s is mean_z0 z_0 + mean_u u_t,
+    mean_u: Table
+    variance: Table  # its variance (beta_tilde), 0 at s = 0,
+    log_variance_min: Table  # its logarithm, that of the step before where s = 0,
+    log_variance_max: Table  # and the logarithm of beta
+    drift_t: Mapping[str, Table]
+    drift_s: Mapping[str, Table]
 
     def to_comoving(self, z_t: Image, codes: Codes) -> Image:
         """u_t = z_t - d_t(X)."""
@@ -49,7 +52,8 @@ class Transition:
 
     def z0_from_eps(self, u_t: Image, eps: Image) -> Image:
         """The z_0 that u_t and its noise eps imply."""
-        return (u_t - over(self.noise_t, u_t) * eps) / over(self.signal_t, u_t)
+        scale = over(1 / self.signal_t, u_t)
+        return scale * u_t - over(self.noise_t / self.signal_t, u_t) * eps
 
     def eps_from_z0(self, u_t: Image, z0: Image) -> Image:
         """The noise that u_t and its z_0 imply."""
@@ -88,8 +92,8 @@ class Process:
         variance = over(jnp.asarray(1 - self.schedule.alpha_bar)[t], z0)
         return signal * z0 + self.aggregation.drift(codes, t), variance
 
-    def transition(self, t: np.ndarray, s: np.ndarray) -> Transition:
-        """Float64 tables for the steps t -> s, elementwise; integers, 0 <= s < t <= T."""
+    def transition(self, t: np.ndarray | int, s: np.ndarray | int) -> Transition:
+        """Float64 tables for steps t -> s, elementwise; integers, 0 <= s < t <= T."""
         t, s = np.asarray(t), np.asarray(s)
         alpha_bar = self.schedule.alpha_bar
         variance, beta = self._variances(t, s)
@@ -112,7 +116,7 @@ class Process:
             drift_s={n: a[s] for n, a in self.aggregation.alpha_tilde.items()},
         )
 
-    def _variances(self, t: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _variances(self, t: Table, s: Table) -> tuple[Table, Table]:
         """Variance of q(u_s | u_t, z_0), and beta of the step s -> t."""
         alpha_bar = self.schedule.alpha_bar
         beta = 1 - alpha_bar[t] / alpha_bar[s]

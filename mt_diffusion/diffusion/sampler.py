@@ -1,34 +1,37 @@
 """Sampling: z_T walked back to z_0 in one scan, with any modalities given.
 
-Every sampler known for DDPM works in the co-moving frame: subtract the drift at t, step,
-add the drift at s. A step is a function of u_t alone; `sample` does the rest.
+Every sampler known for DDPM works in the co-moving frame: subtract the drift at t,
+step, add the drift at s. A step is a function of u_t alone; `sample` does the rest.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from mt_diffusion.diffusion.aggregation import Codes, over
 from mt_diffusion.diffusion.process import Image, Process, Transition
 from mt_diffusion.errors import UserError
 
 
+@runtime_checkable
 class Step(Protocol):
     """One step of plain DDPM: u_s from u_t, its z_0, its v, and noise [B, H, W, C]."""
 
-    def __call__(  # noqa: D102
+    def __call__(
         self, transition: Transition, u_t: Image, z0: Image, v: Image, noise: Image
     ) -> Image: ...
 
 
 def ancestral(transition, u_t, z0, v, noise):
-    """Draws u_s ~ p(u_s | u_t), whose log variance v places between beta_tilde and beta."""
-    scale = jnp.exp(0.5 * transition.log_variance(v)) * over(transition.noise_s > 0, u_t)
+    """Draws u_s ~ p(u_s | u_t); v puts its log variance between beta_tilde and beta."""
+    scale = jnp.exp(0.5 * transition.log_variance(v)) * over(
+        transition.noise_s > 0, u_t
+    )
     return transition.posterior_mean(u_t, z0) + scale * noise
 
 
@@ -38,7 +41,7 @@ class DDIM:
 
     eta: float
 
-    def __call__(self, transition, u_t, z0, v, noise):  # noqa: D102
+    def __call__(self, transition, u_t, z0, v, noise):
         eps = transition.eps_from_z0(u_t, z0)
         variance = self.eta**2 * transition.variance
         towards = jnp.sqrt(jnp.maximum(transition.noise_s**2 - variance, 0))
@@ -52,7 +55,9 @@ STEPS = {"ancestral": lambda eta: ancestral, "ddim": DDIM}
 def build_step(name: str, eta: float) -> Step:
     """The step of that name. Raises UserError for one that does not exist."""
     if name not in STEPS:
-        raise UserError(f"the sampler {name!r} does not exist; choose one of {list(STEPS)}.")
+        raise UserError(
+            f"the sampler {name!r} does not exist; choose one of {list(STEPS)}."
+        )
     return STEPS[name](eta)
 
 
@@ -72,7 +77,7 @@ class Result(NamedTuple):
 
 
 def sample(
-    keys: PRNGKeyArray,
+    keys: Key[Array, " b"],
     shape: tuple[int, int, int],
     denoise: Callable[[Image, Array], Denoised],
     encode: Callable[[Mapping[str, Array]], Codes],
@@ -84,8 +89,9 @@ def sample(
 ) -> Result:
     """Generates what is not given (METHOD section 6), from one key per example [B].
 
-    denoise: (z_t, t [B]) -> Denoised. encode: values -> latents. times: decreasing, from T
-    to 0. restrict: brings a predicted z_0 back to what is possible or known of it.
+    denoise: (z_t, t [B]) -> Denoised. encode: values -> latents. times: decreasing,
+    from T to 0. restrict: brings a predicted z_0 back to what is possible or known of
+    it.
     An example depends on its own key and values alone, not on its batch.
     """
     tables = process.transition(times[:-1], times[1:])

@@ -44,13 +44,13 @@ def from_betas(betas: np.ndarray) -> Schedule:
 
 
 def linear(num_steps: int) -> Schedule:
-    """Betas linear in t, scaled so that any T ends at the same noise (Ho et al. 2020)."""
+    """Betas linear in t, scaled so that any T ends at equal noise (Ho et al. 2020)."""
     scale = 1000 / num_steps
     return from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps))
 
 
 def cosine(num_steps: int) -> Schedule:
-    """alpha_bar follows a squared cosine, beta at most 0.999 (Nichol & Dhariwal 2021)."""
+    """alpha_bar follows a squared cosine, beta <= 0.999 (Nichol & Dhariwal 2021)."""
     time = np.arange(num_steps + 1, dtype=np.float64) / num_steps
     alpha_bar = np.cos((time + 0.008) / 1.008 * np.pi / 2) ** 2
     return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999))

@@ -1,9 +1,9 @@
 """What a modality is: one file here and one entry in a config add one to the project.
 
 A variable of an example is the primary image z_0 or the value x_i of a modality. The
-functions on the host (`preprocess`, `read`, `postprocess`, `show`) know files and people;
-the functions under jit (`encode`, `nll`, `mean`, `known`) know arrays with a leading
-batch axis.
+functions on the host (`preprocess`, `read`, `postprocess`, `show`) know files and
+people; the functions under jit (`encode`, `nll`, `mean`, `known`) know arrays with a
+leading batch axis.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mt_diffusion.errors import UserError
 
@@ -41,11 +41,14 @@ class Known(NamedTuple):
 
 @struct.dataclass
 class Batch:
-    """Examples: the image z_0, values {modality: [B, ...]}, and which of them there are."""
+    """Examples: z_0 [B, H, W, C], values {modality: [B, ...]}, available ones [B].
 
-    z0: Float[Array, "b h w c"]
-    values: Mapping[str, Array]
-    available: Mapping[str, Bool[Array, " b"]]
+    Arrays of numpy on the host, of jax under jit; one example has no axis B.
+    """
+
+    z0: Any
+    values: Mapping[str, Any]
+    available: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +82,7 @@ class Variable:
         raise NotImplementedError
 
     def postprocess(self, value: np.ndarray) -> np.ndarray:
-        """Values [N, ...] as files and people have them (uint8 images, int32 labels)."""
+        """Values [N, ...] as files and people have them (uint8 image, int32 label)."""
         raise NotImplementedError
 
     def show(self, item: np.ndarray) -> np.ndarray | str:
@@ -123,7 +126,7 @@ class Modality(Variable):
         raise NotImplementedError
 
     def head(self) -> nn.Module:
-        """D_i: a module from features {'mid', 'out'} to the parameters of p(x_i | z_t)."""
+        """D_i: a module from features {'mid', 'out'} to parameters of p(x_i | z_t)."""
         raise NotImplementedError
 
     def nll(
@@ -138,7 +141,7 @@ class Modality(Variable):
 
 
 def locate(kind: str) -> type[Variable]:
-    """The class behind `kind`: 'label.Codebook' here, or 'package.module.Class' elsewhere."""
+    """The class `kind`: 'label.Codebook' here, or 'package.module.Class' elsewhere."""
     module, _, name = kind.rpartition(".")
     for path in (f"{__package__}.{module}", module):
         try:
@@ -146,13 +149,13 @@ def locate(kind: str) -> type[Variable]:
         except (ImportError, AttributeError, ValueError, TypeError):
             continue
     raise UserError(
-        f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, such "
-        "as 'label.Codebook', or package.module.Class of your own."
+        f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, "
+        "such as 'label.Codebook', or package.module.Class of your own."
     )
 
 
 def build(name: str, fields: Mapping[str, Any], shape: Sequence[int]) -> Variable:
-    """The variable `name` as its config describes it: `kind` and the fields of its class."""
+    """The variable `name` as its config describes it: `kind` and its class's fields."""
     fields = dict(fields)
     cls = locate(fields.pop("kind"))
     wanted = {f.name for f in dataclasses.fields(cls)} - {"name", "shape"}

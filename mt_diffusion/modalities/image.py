@@ -23,21 +23,21 @@ def to_uint8(value: np.ndarray) -> np.ndarray:
 class Image(Variable):
     """Pixels [H, W, C] in [-1, 1]."""
 
-    def preprocess(self, example, rng):  # noqa: D102
+    def preprocess(self, example, rng):
         return to_unit(example["image"])
 
-    def placeholder(self):  # noqa: D102
+    def placeholder(self):
         return np.zeros(self.shape, np.float32)
 
-    def read(self, text):  # noqa: D102
+    def read(self, text):
         images = [files.read_image(p, self.shape) for p in files.image_files(text)]
         return to_unit(np.stack(images))
 
-    def postprocess(self, value):  # noqa: D102
+    def postprocess(self, value):
         return to_uint8(value)
 
-    def show(self, item):  # noqa: D102
+    def show(self, item):
         return item
 
-    def known(self, value):  # noqa: D102
+    def known(self, value):
         return Known(value, jnp.ones_like(value[..., :1]))

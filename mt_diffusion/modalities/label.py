@@ -20,9 +20,11 @@ class Head(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, features):  # noqa: D102
+    def __call__(self, features):
         pooled = features["mid"].astype(jnp.float32).mean(axis=(1, 2))
-        h = nn.silu(nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm")(pooled)))
+        h = nn.silu(
+            nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm")(pooled))
+        )
         return nn.Dense(self.num_classes, name="logits")(h)
 
 
@@ -39,7 +41,7 @@ class Label(Modality):
     token_size: int
 
     @classmethod
-    def fit(cls, fields, source):  # noqa: D102
+    def fit(cls, fields, source):
         return fields | {"class_names": fields["class_names"] or source.class_names}
 
     @property
@@ -47,20 +49,20 @@ class Label(Modality):
         """K."""
         return len(self.class_names)
 
-    def preprocess(self, example, rng):  # noqa: D102
+    def preprocess(self, example, rng):
         label = int(example.get("label", -1))
         if label >= self.num_classes:
             raise UserError(
-                f"the data has a label {label}, but config.modalities.{self.name} knows "
-                f"{self.num_classes} classes; labels are 0 to {self.num_classes - 1}, or "
-                "-1 where there is none."
+                f"the data has a label {label}, but config.modalities.{self.name} "
+                f"knows {self.num_classes} classes; labels are 0 to "
+                f"{self.num_classes - 1}, or -1 where there is none."
             )
         return None if label < 0 else self._one_hot([label])[0]
 
-    def placeholder(self):  # noqa: D102
+    def placeholder(self):
         return np.zeros(self.num_classes, np.float32)
 
-    def read(self, text):  # noqa: D102
+    def read(self, text):
         return self._one_hot([self._index(word.strip()) for word in text.split(",")])
 
     def _index(self, word: str) -> int:
@@ -70,31 +72,31 @@ class Label(Modality):
             return int(word)
         names = ", ".join(self.class_names[:12])
         raise UserError(
-            f"--given={self.name}={word} is no label of this model: give numbers from 0 "
-            f"to {self.num_classes - 1}, or class names ({names}"
+            f"--given={self.name}={word} is no label of this model: give numbers from "
+            f"0 to {self.num_classes - 1}, or class names ({names}"
             f"{', ...' if self.num_classes > 12 else ''}), separated by commas."
         )
 
     def _one_hot(self, labels: Sequence[int]) -> np.ndarray:
         return np.eye(self.num_classes, dtype=np.float32)[labels]
 
-    def postprocess(self, value):  # noqa: D102
+    def postprocess(self, value):
         return np.argmax(value, axis=-1).astype(np.int32)
 
-    def show(self, item):  # noqa: D102
+    def show(self, item):
         return str(self.class_names[int(item)])
 
-    def head(self):  # noqa: D102
+    def head(self):
         return Head(self.num_classes, self.head_width)
 
-    def nll(self, prediction, value):  # noqa: D102
+    def nll(self, prediction, value):
         return -jnp.sum(value * jax.nn.log_softmax(prediction), axis=-1)
 
-    def mean(self, prediction):  # noqa: D102
+    def mean(self, prediction):
         return jax.nn.softmax(prediction)
 
     def tokens(self, value: jax.Array) -> jax.Array:
-        """[B, 1, D]: a fixed, random direction of unit RMS per class, mixed linearly."""
+        """[B, 1, D]: a fixed random direction of unit RMS per class, mixed linearly."""
         rng = np.random.default_rng(0)
         table = rng.standard_normal((self.num_classes, self.token_size))
         table /= np.sqrt(np.mean(table**2, axis=-1, keepdims=True))
@@ -105,10 +107,10 @@ class SharedUNet(Label):
     """The paper's encoder: the shared U-Net itself, reading the label's token."""
 
     @property
-    def token_shape(self):  # noqa: D102
+    def token_shape(self):
         return (1, self.token_size)
 
-    def encode(self, value):  # noqa: D102
+    def encode(self, value):
         return Code(tokens=self.tokens(value))
 
 
@@ -116,10 +118,10 @@ class Codebook(Label):
     """A fixed codebook: orthogonal images of unit RMS, mixed linearly."""
 
     @property
-    def token_shape(self):  # noqa: D102
+    def token_shape(self):
         return (1, self.token_size) if self.conditions else None
 
-    def encode(self, value):  # noqa: D102
+    def encode(self, value):
         codes = jnp.einsum("bk,khwc->bhwc", value, jnp.asarray(self.codes, value.dtype))
         return Code(latent=codes, tokens=self.tokens(value))
 
@@ -129,8 +131,9 @@ class Codebook(Label):
         size = int(np.prod(self.shape))
         if self.num_classes > size:
             raise UserError(
-                f"a codebook holds at most {size} classes in images of shape {self.shape}, "
-                f"but there are {self.num_classes}; use kind = 'label.SharedUNet'."
+                f"a codebook holds at most {size} classes in images of shape "
+                f"{self.shape}, but there are {self.num_classes}; use "
+                "kind = 'label.SharedUNet'."
             )
         gaussian = np.random.default_rng(0).standard_normal((size, self.num_classes))
         orthogonal, _ = np.linalg.qr(gaussian)

@@ -25,7 +25,7 @@ class Head(nn.Module):
     groups: int
 
     @nn.compact
-    def __call__(self, features):  # noqa: D102
+    def __call__(self, features):
         block = OutputBlock(self.channels, self.groups, jnp.float32, name="block")
         return block(features["out"].astype(jnp.float32))
 
@@ -56,10 +56,10 @@ class MaskedImage(Modality):
         return int(self.shape[0] * self.patch_fraction)
 
     @property
-    def num_planes(self):  # noqa: D102
+    def num_planes(self):
         return self.shape[-1] + 1 if self.conditions else 0
 
-    def preprocess(self, example, rng):  # noqa: D102
+    def preprocess(self, example, rng):
         num_patches = rng.integers(self.max_patches + 1)
         return self.hide(to_unit(example["image"]), self.draw_mask(num_patches, rng))
 
@@ -75,34 +75,34 @@ class MaskedImage(Modality):
         """The value [..., H, W, C + 1] of an image in [-1, 1] under a mask."""
         return np.concatenate([image * mask, mask], axis=-1)
 
-    def placeholder(self):  # noqa: D102
+    def placeholder(self):
         return np.zeros((*self.shape[:2], self.shape[2] + 1), np.float32)
 
-    def read(self, text):  # noqa: D102
+    def read(self, text):
         values = []
         for path in files.image_files(text):
             image, mask = files.read_masked(path, self.shape)
             values.append(self.hide(to_unit(image), mask))
         return np.stack(values)
 
-    def postprocess(self, value):  # noqa: D102
+    def postprocess(self, value):
         return to_uint8(value[..., :-1])
 
-    def show(self, item):  # noqa: D102
+    def show(self, item):
         return item
 
-    def known(self, value):  # noqa: D102
+    def known(self, value):
         return Known(value[..., :-1], value[..., -1:])
 
-    def encode(self, value):  # noqa: D102
+    def encode(self, value):
         return Code(latent=value[..., :-1], planes=value)
 
-    def head(self):  # noqa: D102
+    def head(self):
         return Head(self.shape[-1], self.num_groups)
 
-    def nll(self, prediction, value):  # noqa: D102
+    def nll(self, prediction, value):
         return jnp.mean((prediction - value[..., :-1]) ** 2, axis=(1, 2, 3))
 
-    def mean(self, prediction):  # noqa: D102
+    def mean(self, prediction):
         pixels = jnp.clip(prediction, -1, 1)
         return jnp.concatenate([pixels, jnp.zeros_like(pixels[..., :1])], axis=-1)

@@ -25,13 +25,19 @@ IGNORED = {"image_size", "in_channels"}  # the input's own shape says the same
 
 
 def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
-    """The U-Net of guided-diffusion's `UNetModel(**config)` with the weights of `state`.
+    """The U-Net of guided-diffusion's `UNetModel(**config)` with weights of `state`.
 
     state: its state dict, as arrays. config: its own argument names. Returns (module,
-    params) for `module.apply({"params": params}, x, t, y)`, x [B, H, W, C] and t 0-based.
-    Raises UserError for unknown arguments, and for missing, unused or misshapen weights.
+    params) for `module.apply({"params": params}, x, t, y)`, x [B, H, W, C] and t
+    0-based. Raises UserError for unknown arguments, and for missing, unused or
+    misshapen weights.
     """
-    known = {"model_channels", "out_channels", "num_res_blocks", "attention_resolutions"}
+    known = {
+        "model_channels",
+        "out_channels",
+        "num_res_blocks",
+        "attention_resolutions",
+    }
     if unknown := set(config) - known - set(DEFAULTS) - IGNORED:
         raise UserError(f"unknown U-Net arguments {sorted(unknown)} in an ADM config.")
     options = DEFAULTS | {k: v for k, v in config.items() if k not in IGNORED}
@@ -50,7 +56,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
 
 
 def convert(state: Mapping[str, np.ndarray], shapes: dict) -> dict:
-    """Parameters in the tree and shapes of `shapes`, from a guided-diffusion state dict.
+    """Parameters in tree and shapes of `shapes`, from a guided-diffusion state dict.
 
     Raises UserError with every key that is missing, unused, or of the wrong shape.
     """
@@ -93,5 +99,7 @@ def transpose(weight: np.ndarray, shape: tuple[int, ...], name: str) -> jax.Arra
         if len(shape) == 2:
             weight = weight.reshape(weight.shape[-2:])
     if weight.shape != shape:
-        raise UserError(f"{name} has shape {weight.shape}, but the config asks {shape}.")
+        raise UserError(
+            f"{name} has shape {weight.shape}, but the config asks {shape}."
+        )
     return jnp.asarray(weight)

@@ -1,8 +1,8 @@
 """Blocks of the ADM U-Net (guided-diffusion), with ADM's parameter layout.
 
-Submodules carry the names of guided-diffusion's state dict, dots as underscores, so that
-`models/adm.py` can translate by name. Parameters and normalisation are float32; `dtype`
-is that of all other arithmetic.
+Submodules carry the names of guided-diffusion's state dict, dots as underscores, so
+that `models/adm.py` can translate by name. Parameters and normalisation are float32;
+`dtype` is that of all other arithmetic.
 """
 
 import functools
@@ -23,12 +23,12 @@ def conv(features: int, name: str, dtype: Any, **options: Any) -> nn.Conv:
 
 
 class Norm(nn.Module):
-    """Group normalisation in float32, ADM's GroupNorm32; returns the dtype of its input."""
+    """Group normalisation in float32, ADM's GroupNorm32; returns its input's dtype."""
 
     groups: int
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:  # noqa: D102
+    def __call__(self, x: Features) -> Features:
         norm = nn.GroupNorm(
             self.groups, epsilon=1e-5, dtype=jnp.float32, name="GroupNorm"
         )
@@ -58,13 +58,15 @@ class TimeEmbedding(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b d"]:  # noqa: D102
+    def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b d"]:
         half = self.sinusoids // 2
         frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half) / half)
         angle = t.astype(jnp.float32)[:, None] * frequencies[None]
         h = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
         h = nn.Dense(self.features, dtype=self.dtype, name="time_embed_0")(h)
-        return nn.Dense(self.features, dtype=self.dtype, name="time_embed_2")(nn.silu(h))
+        return nn.Dense(self.features, dtype=self.dtype, name="time_embed_2")(
+            nn.silu(h)
+        )
 
 
 class ResBlock(nn.Module):
@@ -80,7 +82,7 @@ class ResBlock(nn.Module):
     @nn.compact
     def __call__(
         self, x: Features, emb: Float[Array, "b d"], deterministic: bool
-    ) -> Features:  # noqa: D102
+    ) -> Features:
         h = nn.silu(Norm(self.groups, name="in_layers_0")(x))
         h = conv(self.features, "in_layers_2", self.dtype)(self.resample(h))
         x = self.resample(x)
@@ -108,7 +110,7 @@ class Resample(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:  # noqa: D102
+    def __call__(self, x: Features) -> Features:
         if self.up:
             return conv(self.features, "conv", self.dtype)(upsample(x))
         return conv(self.features, "op", self.dtype, strides=(2, 2))(x)
@@ -118,7 +120,8 @@ class AttentionBlock(nn.Module):
     """Self-attention over all pixels.
 
     interleaved_heads: the layout of the fused projection's outputs in the checkpoint,
-    [heads, 3, channels] (True; guided-diffusion's legacy order) or [3, heads, channels].
+    [heads, 3, channels] (True; guided-diffusion's legacy order) or
+    [3, heads, channels].
     """
 
     num_heads: int
@@ -127,7 +130,7 @@ class AttentionBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Features) -> Features:  # noqa: D102
+    def __call__(self, x: Features) -> Features:
         b, height, width, c = x.shape
         h = Norm(self.groups, name="norm")(x).reshape(b, height * width, c)
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(h)
@@ -153,13 +156,17 @@ class CrossAttentionBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Features, tokens: Float[Array, "b l d"]) -> Features:  # noqa: D102
+    def __call__(self, x: Features, tokens: Float[Array, "b l d"]) -> Features:
         b, height, width, c = x.shape
         dense = functools.partial(nn.Dense, c, dtype=self.dtype)
         h = Norm(self.groups, name="norm")(x).reshape(b, height * width, c)
         q, k, v = (
             y.reshape(b, y.shape[1], self.num_heads, -1)
-            for y in (dense(name="q")(h), dense(name="k")(tokens), dense(name="v")(tokens))
+            for y in (
+                dense(name="q")(h),
+                dense(name="k")(tokens),
+                dense(name="v")(tokens),
+            )
         )
         h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
         return x + dense(name="proj_out")(h)
@@ -173,8 +180,6 @@ class OutputBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, h: Features) -> Features:  # noqa: D102
+    def __call__(self, h: Features) -> Features:
         h = nn.silu(Norm(self.groups, name="out_0")(h))
-        return conv(
-            self.features, "out_2", self.dtype, kernel_init=ZERO
-        )(h)
+        return conv(self.features, "out_2", self.dtype, kernel_init=ZERO)(h)

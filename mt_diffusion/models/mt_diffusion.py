@@ -103,7 +103,9 @@ class MTDiffusion(nn.Module):
             null = jnp.broadcast_to(null, (z.shape[0], *null.shape))
             tokens.append(null)
             if name in known:
-                tokens[-1] = jnp.where(known[name][:, None, None], codes[name].tokens, null)
+                tokens[-1] = jnp.where(
+                    known[name][:, None, None], codes[name].tokens, null
+                )
         for name, null in self.null_planes.items():
             null = jnp.broadcast_to(null, (*z.shape[:-1], null.shape[-1]))
             planes.append(null)

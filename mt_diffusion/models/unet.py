@@ -48,9 +48,10 @@ class UNet(nn.Module):
     ) -> tuple[Features, dict[str, Features]]:
         """Reads x [B, H, W, C_in] at time t [B] (0-based, as in ADM).
 
-        y [B]: classes, for a class-conditional network. tokens [B, L, D]: for use_tokens.
-        Returns the output [B, H, W, out_channels] in float32, and the features that heads
-        read: 'mid', the middle block's, and 'out', what the last block sees.
+        y [B]: classes, for a class-conditional network. tokens [B, L, D]: for
+        use_tokens. Returns the output [B, H, W, out_channels] in float32, and the
+        features that heads read: 'mid', the middle block's, and 'out', what the last
+        block sees.
         """
         emb = layers.TimeEmbedding(
             self.model_channels, 4 * self.model_channels, self.dtype, name="time_embed"

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -34,24 +34,23 @@ class Checkpoints:
         """Steps of all checkpoints, newest first."""
         return sorted(self._manager.all_steps(), reverse=True)
 
-    def save(self, step: int, state: Any, config: ConfigDict) -> None:
-        """Starts to write; returns once the state may be changed."""
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            config=ocp.args.JsonSave(json.loads(config.to_json())),
-        )
-        self._manager.save(step, args=args)
+    def save(self, step: int, state: Mapping[str, Any], config: ConfigDict) -> None:
+        """Starts to write the parts of a state; returns once these may be changed."""
+        items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
+        items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
+        self._manager.save(step, args=ocp.args.Composite(**items))
 
     def wait(self) -> None:
         """Returns once all that was saved is on disk."""
         self._manager.wait_until_finished()
 
     def newest(
-        self, abstract: Callable[[ConfigDict], Any]
-    ) -> tuple[int, ConfigDict, Any] | None:
-        """(step, config, state) of the newest whole checkpoint; None where there is none.
+        self, abstract: Callable[[ConfigDict], Mapping[str, Any]]
+    ) -> tuple[int, ConfigDict, dict[str, Any]] | None:
+        """(step, config, state) of the newest whole checkpoint; None if there is none.
 
-        abstract: from a config to the state's shapes and shardings; may raise UserError.
+        abstract: from a config to the shapes and shardings of the parts of the state
+        that are wanted; may raise UserError.
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
         for step in self.steps:
@@ -62,13 +61,16 @@ class Checkpoints:
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 reason = str(error).strip().splitlines() or [type(error).__name__]
-                print(f"checkpoint {step} is broken and passed over ({reason[0][:200]})")
+                print(
+                    f"checkpoint {step} is broken and passed over ({reason[0][:200]})"
+                )
             else:
                 return step, config, state
         if self.steps:
             raise UserError(
-                f"all checkpoints in {self._workdir / FOLDER} are broken: {self.steps}. "
-                "Nothing was changed; restore them from a copy, or use another --workdir."
+                f"all checkpoints in {self._workdir / FOLDER} are broken: "
+                f"{self.steps}. Nothing was changed; restore them from a copy, or use "
+                "another --workdir."
             )
         return None
 
@@ -77,10 +79,11 @@ class Checkpoints:
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         return ConfigDict(self._manager.restore(step, args=args).config).lock()
 
-    def restore(self, step: int, abstract: Any) -> Any:
-        """The state of a step, in the shapes and shardings of `abstract`."""
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self._manager.restore(step, args=args).state
+    def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
+        """The parts of a state that `abstract` names, in its shapes and shardings."""
+        items = {n: ocp.args.StandardRestore({n: x}) for n, x in abstract.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return {n: found[n][n] for n in abstract}
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a checkpoint out of the way; returns where it lies now."""

@@ -1,4 +1,4 @@
-"""The training run: from a config and a workdir to checkpoints, metrics and pictures."""
+"""The training run: from a config and a workdir to checkpoints, metrics, pictures."""
 
 import collections
 import json
@@ -56,7 +56,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         mesh,
         state.params,
         {
-            "data": f"{len(train_source):,} training, {len(test_source):,} test examples",
+            "data": f"{len(train_source):,} training, "
+            f"{len(test_source):,} test examples",
             "training": f"steps {start:,} to {config.train.num_steps:,} of "
             f"{config.train.batch_size} images",
         },
@@ -73,7 +74,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     view = watch.Watch(workdir, start, config.train.num_steps, config.train.batch_size)
     in_flight = collections.deque()
     try:
-        for batch in pipeline.prefetch(batches, start, config.train.num_steps, over_batch):
+        for batch in pipeline.prefetch(
+            batches, start, config.train.num_steps, over_batch
+        ):
             state, terms = train_step(state, batch, step_key)
             start += 1
             view.advance()
@@ -85,7 +88,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                 view.scalars(start, jax.device_get(terms))
             if start % config.watch.checkpoint_every == 0 or done:
                 check_finite(terms, config, start)
-                checkpoints.save(start, state, config)
+                checkpoints.save(start, vars(state), config)
             if start % config.watch.sample_every == 0 or done:
                 look(view, start, state.ema_params)
         checkpoints.wait()
@@ -104,7 +107,9 @@ def check(config: ConfigDict, source: sources.Source, mesh: jax.sharding.Mesh) -
         )
     for name in ("log_every", "checkpoint_every", "sample_every", "keep_checkpoints"):
         if config.watch[name] < 1:
-            raise UserError(f"config.watch.{name} is {config.watch[name]}; use 1 or more.")
+            raise UserError(
+                f"config.watch.{name} is {config.watch[name]}; use 1 or more."
+            )
     if config.train.num_steps < 1:
         raise UserError(
             f"config.train.num_steps is {config.train.num_steps}; use 1 or more."
@@ -123,11 +128,13 @@ def resume(
     Broken newer checkpoints are moved aside. Raises UserError for another config.
     """
 
-    def target(saved: ConfigDict) -> TrainState:
+    def target(saved: ConfigDict) -> dict[str, Any]:
         check_same(config, saved)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), abstract
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement),
+            abstract,
         )
+        return vars(placed)
 
     found = checkpoints.newest(target)
     if found is None:
@@ -136,7 +143,7 @@ def resume(
     for broken in [s for s in checkpoints.steps if s > step]:
         print(f"moved broken checkpoint {broken} to {checkpoints.set_aside(broken)}")
     print(f"resuming from the checkpoint of step {step:,}")
-    return state
+    return TrainState(**state)
 
 
 def check_same(config: ConfigDict, saved: ConfigDict) -> None:
@@ -168,10 +175,10 @@ def check_finite(terms: dict, config: ConfigDict, step: int) -> None:
     in_a_row = int(terms["skipped_in_a_row"])
     if in_a_row >= config.train.max_skipped_in_a_row:
         raise UserError(
-            f"stopped near step {step}: the gradients of {in_a_row} steps in a row were "
-            "not finite, so none of them was applied. The last checkpoint is sound; "
-            "resume with a smaller --config.optimizer.learning_rate in a new workdir, or "
-            "look for broken values in the data."
+            f"stopped near step {step}: the gradients of {in_a_row} steps in a row "
+            "were not finite, so none of them was applied. The last checkpoint is "
+            "sound; resume with a smaller --config.optimizer.learning_rate in a new "
+            "workdir, or look for broken values in the data."
         )
 
 

@@ -25,7 +25,7 @@ class TrainState:
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW with clipped gradients and a warm-up; steps with non-finite ones are skipped.
+    """AdamW with clipped gradients and a warm-up; skips steps with non-finite ones.
 
     The rate rises linearly to learning_rate, then follows a cosine down to its fraction
     `final_fraction` at the last step (1.0: constant).
@@ -52,7 +52,9 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
 
     def encode_and_predict(network, z, t, values):
         codes = network.encode(values)
-        known = {m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions}
+        known = {
+            m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions
+        }
         return network(z, t, codes, known)
 
     t = jnp.ones(1, jnp.int32)
@@ -62,7 +64,7 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
 def init_state(
     key: PRNGKeyArray, experiment: Experiment, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step; its average is a copy, for the step donates both."""
+    """State before the first step; its average is a copy, as the step donates both."""
     params = init_params(key, experiment)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -18,7 +18,10 @@ Step = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, A
 
 
 def ema(average: Any, params: Any, step: Array, decay: float) -> Any:
-    """Exponential moving average after `step` steps; its decay warms up (1 + n) / (10 + n)."""
+    """Exponential moving average after `step` steps, with a decay that warms up.
+
+    The decay after n steps is at most (1 + n) / (10 + n).
+    """
     decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
 

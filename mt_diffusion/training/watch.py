@@ -28,8 +28,8 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
     devices = mesh.devices.ravel()
     parts = params["params"]
     lines = {
-        "devices": f"{len(devices)} x {devices[0].device_kind}, mesh {dict(mesh.shape)}, "
-        f"{jax.process_count()} process(es)",
+        "devices": f"{len(devices)} x {devices[0].device_kind}, "
+        f"mesh {dict(mesh.shape)}, {jax.process_count()} process(es)",
         "parameters": f"{count(parts):,}: "
         + ", ".join(f"{name} {count(part):,}" for name, part in parts.items()),
         **facts,
@@ -43,7 +43,7 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
 
 
 class Watch:
-    """Progress on the terminal, scalars in metrics.jsonl and TensorBoard, pictures as PNG.
+    """Progress on the terminal, scalars in metrics.jsonl and TensorBoard, PNG pictures.
 
     start: the step that a resumed run continues from; later lines of an earlier attempt
     are dropped, so that no step is logged twice.
@@ -60,7 +60,11 @@ class Watch:
         (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
         keep_lines(workdir / METRICS, start)
         self._bar = tqdm.tqdm(
-            total=num_steps, initial=start, unit="step", disable=None, dynamic_ncols=True
+            total=num_steps,
+            initial=start,
+            unit="step",
+            disable=None,
+            dynamic_ncols=True,
         )
 
     def advance(self) -> None:
@@ -80,7 +84,9 @@ class Watch:
             f"{n} {scalars[n]:.4g}" for n in scalars if not n.startswith("skipped")
         )
         if self._bar.disable:
-            left = time.strftime("%H:%M:%S", time.gmtime((self._num_steps - step) / speed))
+            left = time.strftime(
+                "%H:%M:%S", time.gmtime((self._num_steps - step) / speed)
+            )
             print(f"step {step}/{self._num_steps}  {shown}  {left} left", flush=True)
         else:
             self._bar.set_postfix_str(shown, refresh=False)
@@ -98,9 +104,10 @@ class Watch:
 
     @property
     def tensorboard(self):
-        """The writer of event files; importing it late, for TensorFlow takes seconds."""
+        """The writer of event files; imported late, for TensorFlow takes seconds."""
         if self._tensorboard is None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces these
             from clu import metric_writers
 
             writer = metric_writers.SummaryWriter(str(self._workdir))

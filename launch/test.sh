@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs the linter and the tests; arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/setup.sh
+ruff format --check .
+ruff check .
+exec python -m pytest "$@"

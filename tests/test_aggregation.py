@@ -1,0 +1,75 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mt_diffusion.diffusion import aggregation, schedule
+from mt_diffusion.errors import UserError
+
+SCHEDULES = [schedule.linear(1000), schedule.cosine(1000)]
+
+
+@pytest.mark.parametrize("table", SCHEDULES, ids=["linear", "cosine"])
+def test_accumulation_has_the_papers_closed_form(table):
+    w = np.random.default_rng(0).uniform(-1, 1, 1001)
+    root = np.sqrt(table.alpha_bar)
+    closed = root[1:] * np.cumsum(w[1:] / root[:-1])
+    np.testing.assert_allclose(aggregation.accumulate(w, table)[1:], closed, rtol=1e-10)
+
+
+@pytest.mark.parametrize("table", SCHEDULES, ids=["linear", "cosine"])
+@pytest.mark.parametrize("design", ["ramp", "constant", "first"])
+def test_step_weights_invert_accumulation(table, design):
+    alpha_tilde = aggregation.DESIGNS[design](table, 2.0)
+    w = aggregation.step_weights(alpha_tilde, table)
+    np.testing.assert_allclose(
+        aggregation.accumulate(w, table), alpha_tilde, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_designs_have_the_weights_they_are_named_for():
+    table = SCHEDULES[1]
+    time = np.arange(1, 1001)
+    ramp = aggregation.step_weights(aggregation.ramp(table, 3.0), table)[1:]
+    expected = 3 * np.sqrt(table.alpha_bar[:-1]) / 1000
+    np.testing.assert_allclose(ramp, expected, rtol=1e-6, atol=1e-12)
+    first = aggregation.first(table, 3.0)
+    np.testing.assert_allclose(first[time], 3 * np.sqrt(table.alpha_bar[time]))
+
+
+def test_a_table_is_used_as_it_is():
+    table = schedule.cosine(4)
+    w = (0.1, 0.0, -0.1, 0.02)
+    alpha_tilde = aggregation.weights("x", w, 1.0, table)
+    np.testing.assert_allclose(aggregation.step_weights(alpha_tilde, table)[1:], w)
+
+
+def test_designs_that_reach_the_last_step_are_refused():
+    # METHOD's own figures: constant weights leave 0.114 with linear betas, 2.4e-4 with
+    # cosine ones, and w_t = 1 reaches 114.
+    linear, cosine = SCHEDULES
+    with pytest.raises(UserError, match="0.114"):
+        aggregation.weights("label", "constant", 1.0, linear)
+    left = aggregation.weights("label", "constant", 1.0, cosine)[-1]
+    assert left == pytest.approx(2.4e-4, rel=0.05)
+    with pytest.raises(UserError, match="114"):
+        aggregation.weights("label", (1.0,) * 1000, 1.0, linear)
+    with pytest.raises(UserError, match="nan"):
+        aggregation.weights("label", (float("nan"),) * 1000, 1.0, linear)
+
+
+def test_unknown_designs_and_short_tables_are_refused():
+    with pytest.raises(UserError, match="'rampp'"):
+        aggregation.weights("label", "rampp", 1.0, SCHEDULES[0])
+    with pytest.raises(UserError, match="table of 3"):
+        aggregation.weights("label", (0.1, 0.1, 0.1), 1.0, SCHEDULES[0])
+
+
+def test_drift_adds_each_code_with_the_weight_of_its_example():
+    tables = {"a": np.array([0.0, 1.0, 2.0]), "b": np.array([0.0, 10.0, 20.0])}
+    ones = jnp.ones((2, 2, 2, 1))
+    drift = aggregation.Aggregation(tables).drift(
+        {"a": ones, "b": 3 * ones}, jnp.array([1, 2])
+    )
+    np.testing.assert_allclose(drift[0], 31.0)
+    np.testing.assert_allclose(drift[1], 62.0)
+    assert aggregation.Aggregation(tables).drift({}, jnp.array([1, 2])) == 0

@@ -1,0 +1,196 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mt_diffusion.diffusion import aggregation, objective, schedule
+from mt_diffusion.diffusion.process import Process
+from mt_diffusion.modalities.base import Batch, Code
+from mt_diffusion.models.mt_diffusion import Prediction
+
+B, SHAPE = 64, (4, 4, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A modality whose value is its code, and whose nll is its distance from zero."""
+
+    name: str = "x"
+    loss_weight: float = 0.5
+    drop_rate: float = 0.25
+    null_rate: float = 0.25
+    conditions: bool = True
+
+    def nll(self, prediction, value):
+        return jnp.mean((prediction - value) ** 2, axis=(1, 2, 3))
+
+
+class Recorder:
+    """Stands for the network: keeps what it was asked, predicts zeros."""
+
+    def __init__(self, learn_variance=False):
+        self.learn_variance = learn_variance
+
+    def apply(self, params, *args, method=None, **kwargs):
+        if method == "encode":
+            (values,) = args
+            return {n: Code(latent=v) for n, v in values.items()}
+        self.z_t, self.t, self.codes, self.known = args
+        zeros = jnp.zeros_like(self.z_t)
+        v = zeros if self.learn_variance else None
+        return Prediction(zeros, v, {n: zeros for n in self.codes})
+
+
+@dataclasses.dataclass
+class Parts:
+    process: Process
+    network: Recorder
+    modalities: tuple
+
+
+def make(modalities, design="ramp", learn_variance=False):
+    table = schedule.cosine(1000)
+    tilde = {
+        m.name: aggregation.weights(m.name, design, 3.0, table) for m in modalities
+    }
+    process = Process(table, aggregation.Aggregation(tilde))
+    return Parts(process, Recorder(learn_variance), modalities)
+
+
+def batch_of(available):
+    values = {"x": jnp.full((B, *SHAPE), 0.5)}
+    return Batch(jnp.zeros((B, *SHAPE)), values, {"x": available})
+
+
+def test_terms_are_means_and_the_loss_is_their_weighted_sum():
+    parts = make((Toy(),))
+    available = jnp.arange(B) < B // 2
+    total, terms = objective.loss(
+        jax.random.key(0), batch_of(available), parts, {}, 0.001
+    )
+    # Zeros predict noise of unit variance, and values of 0.5, at known errors.
+    assert float(terms["eps"]) == pytest.approx(1, abs=4 * np.sqrt(2 / (B * 16)))
+    assert float(terms["x"]) == pytest.approx(0.25)
+    assert float(total) == pytest.approx(float(terms["eps"]) + 0.5 * 0.25)
+
+
+def test_missing_values_are_masked_out_of_drift_and_loss():
+    parts, none = make((Toy(drop_rate=0.0),)), make((Toy(),))
+    present = jnp.arange(B) % 2 == 0
+    batch = batch_of(present)
+    broken = batch.replace(values={"x": batch.values["x"].at[1::2].set(1e6)})
+    _, terms = objective.loss(jax.random.key(0), broken, parts, {}, 0.0)
+    assert float(terms["x"]) == pytest.approx(0.25)
+    _, terms = objective.loss(
+        jax.random.key(0), batch_of(jnp.zeros(B, bool)), none, {}, 0.0
+    )
+    assert float(terms["x"]) == 0
+    # An example's noise does not depend on presence, so what differs is the drift.
+    drift = parts.process.aggregation.drift(batch.values, parts.network.t)
+    expected = jnp.where(present[:, None, None, None], drift, 0.0)
+    difference = parts.network.z_t - none.network.z_t
+    np.testing.assert_allclose(difference, expected, atol=1e-5)
+
+
+def test_dropped_modalities_keep_their_loss():
+    parts = make((Toy(drop_rate=1.0, null_rate=0.0),))
+    _, terms = objective.loss(
+        jax.random.key(0), batch_of(jnp.ones(B, bool)), parts, {}, 0.0
+    )
+    assert float(terms["x"]) == pytest.approx(0.25)
+    assert not np.any(parts.network.known["x"])
+
+
+def test_presence_has_its_rates_and_reading_implies_drifting():
+    available = jnp.ones(20_000, bool)
+    present, known = objective.draw_presence(jax.random.key(0), Toy(), available)
+    error = 4 * np.sqrt(0.25 / 20_000)
+    assert float(present.mean()) == pytest.approx(0.75, abs=error)
+    assert float(known.mean()) == pytest.approx(0.5, abs=error)
+    assert not np.any(known & ~present)
+
+
+def test_only_conditioning_modalities_are_read():
+    parts = make((Toy(conditions=False),))
+    objective.loss(jax.random.key(0), batch_of(jnp.ones(B, bool)), parts, {}, 0.0)
+    assert parts.network.known == {}
+
+
+def test_times_are_uniform_on_1_to_T():
+    parts = make((), "ramp")
+    batch = Batch(jnp.zeros((4000, 2, 2, 1)), {}, {})
+    objective.loss(jax.random.key(0), batch, parts, {}, 0.0)
+    t = np.asarray(parts.network.t)
+    assert t.min() >= 1 and t.max() <= 1000
+    counts = np.histogram(t, bins=np.arange(0.5, 1001, 100))[0]
+    assert np.abs(counts - 400).max() < 4 * np.sqrt(400)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("drift", [0.0, 3.0])
+def test_variational_bound_is_guided_diffusions(name, drift):
+    """In the co-moving frame, with any known drift, it is the bound of plain DDPM."""
+    reference = np.load(f"tests/data/adm_diffusion_{name}1000.npz")
+    table = schedule.build(name, 1000)
+    tilde = {"x": aggregation.weights("x", "ramp", drift, table)}
+    process = Process(table, aggregation.Aggregation(tilde))
+    t = jnp.asarray(reference["t_index"] + 1)
+    x_t, x0, eps, v = (
+        jnp.asarray(reference[n]) for n in ("x_t", "x0", "eps_pred", "var_pred")
+    )
+    codes = {"x": jnp.full_like(x0, 0.3)}
+    step = objective.adjacent_transition(process, t)
+    z_t = step.from_comoving(x_t, {}) + process.aggregation.drift(codes, t)
+    found = objective.variational_bound(step, z_t, x0, eps, v, codes)
+    np.testing.assert_allclose(
+        found, reference["vb_bits_per_dim"], rtol=1e-4 if drift else 1e-5, atol=1e-5
+    )
+
+
+def test_the_variance_term_trains_only_the_variance():
+    table = schedule.cosine(1000)
+    process = Process(table, aggregation.Aggregation({}))
+    z0 = jnp.zeros((B, *SHAPE))
+
+    class Linear(Recorder):
+        def apply(self, params, z_t, t, codes, known, **kwargs):
+            ones = jnp.ones_like(z_t)
+            return Prediction(params["eps"] * ones, params["v"] * ones, {})
+
+    class Encoding(Linear):
+        def apply(self, params, *args, method=None, **kwargs):
+            return {} if method else super().apply(params, *args, **kwargs)
+
+    parts = Parts(process, Encoding(), ())
+
+    def grads(weight):
+        loss = lambda p: objective.loss(  # noqa: E731
+            jax.random.key(0), Batch(z0, {}, {}), parts, p, weight
+        )[0]
+        return jax.grad(loss)({"eps": jnp.array(0.1), "v": jnp.array(0.2)})
+
+    without, hybrid = grads(0.0), grads(1.0)
+    assert float(without["v"]) == 0 and float(hybrid["v"]) != 0
+    assert float(hybrid["eps"]) == pytest.approx(float(without["eps"]), rel=1e-6)
+
+
+def test_the_discretised_likelihood_is_a_distribution():
+    levels = jnp.arange(256) / 127.5 - 1
+    for mean, log_variance in [(0.1, -4.0), (-0.97, -2.0), (1.0, -8.0)]:
+        log_mass = objective.discretised_log_likelihood(
+            levels, jnp.full(256, mean), jnp.full(256, log_variance)
+        )
+        assert float(jnp.exp(log_mass).sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_gaussian_kl_is_zero_only_for_equals_and_matches_monte_carlo(x64):
+    args = (jnp.array(0.3), jnp.array(-0.5), jnp.array(-0.4), jnp.array(0.7))
+    same = objective.gaussian_kl(*args[:2], *args[:2])
+    assert float(same) == pytest.approx(0, abs=1e-12)
+    x = 0.3 + np.exp(-0.25) * np.random.default_rng(0).standard_normal(400_000)
+    log_ratio = -0.5 * (-0.5 + (x - 0.3) ** 2 * np.exp(0.5))
+    log_ratio += 0.5 * (0.7 + (x + 0.4) ** 2 * np.exp(-0.7))
+    kl = float(objective.gaussian_kl(*args))
+    assert kl == pytest.approx(log_ratio.mean(), abs=4 * log_ratio.std() / 632)

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from mt_diffusion.diffusion import schedule
+from mt_diffusion.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_tables_are_those_of_guided_diffusion(name):
+    reference = np.load(f"tests/data/adm_diffusion_{name}1000.npz")
+    table = schedule.build(name, 1000)
+    np.testing.assert_allclose(1 - table.alpha[1:], reference["betas"], rtol=1e-10)
+    np.testing.assert_allclose(
+        table.alpha_bar[1:], reference["alphas_cumprod"], rtol=1e-10
+    )
+    assert table.alpha_bar[0] == 1
+
+
+@pytest.mark.parametrize("num_steps", [2, 7, 250, 1000])
+def test_respacing_keeps_both_ends_and_decreases(num_steps):
+    times = schedule.cosine(1000).respaced(num_steps)
+    assert (times[0], times[-2], times[-1]) == (1000, 1, 0)
+    assert len(times) == num_steps + 1
+    assert np.all(np.diff(times) < 0)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 1001])
+def test_respacing_refuses_what_it_cannot_do(num_steps):
+    with pytest.raises(UserError, match=f"{num_steps} steps"):
+        schedule.linear(1000).respaced(num_steps)
+
+
+def test_unknown_schedules_and_bad_lengths_are_refused():
+    with pytest.raises(UserError, match="'quadratic'.*linear"):
+        schedule.build("quadratic", 1000)
+    with pytest.raises(UserError, match="num_steps is 0"):
+        schedule.build("cosine", 0)
+    with pytest.raises(UserError, match="beta of 1 or more"):
+        schedule.build("linear", 20)
