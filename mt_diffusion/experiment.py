@@ -64,7 +64,7 @@ def build(config: ConfigDict) -> Experiment:
 
 def build_process(config: ConfigDict) -> Process:
     """The aggregated diffusion process of a config."""
-    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    table = schedule.build(**config.diffusion)
     weights = {
         name: aggregation.weights(name, fields.drift, fields.drift_scale, table)
         for name, fields in config.modalities.items()

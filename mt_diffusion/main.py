@@ -22,6 +22,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -105,39 +106,64 @@ def parse(argv: Sequence[str]) -> list[str]:
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
+        if _MODE.value == "train" and _CONFIG.value is not None:
+            _CONFIG.value.items()  # raises OSError where the file could not be loaded
     except AttributeError as error:
-        raise UserError(unknown_field(argv, _CONFIG.value)) from error
-    except (flags.Error, TypeError, ValueError, OSError) as error:
-        raise UserError(str(error)) from error
-    if _MODE.value == "train" and not isinstance(_CONFIG.value, ConfigDict):
+        raise UserError(unknown_fields(argv) or str(error)) from error
+    except OSError as error:
+        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(explain(str(error), argv)) from error
+    if _MODE.value == "train" and _CONFIG.value is None:
         raise UserError(
-            "--config names no config file: give one, such as "
+            "--config is missing: name a config file, such as "
             "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
         )
     return rest
 
 
-def unknown_field(argv: Sequence[str], config: ConfigDict) -> str:
-    """What is wrong: overrides that do not exist, and the nearest fields that do."""
-    known = list(config.to_dict(preserve_field_references=False)) and _paths(config)
+def explain(message: str, argv: Sequence[str]) -> str:
+    """Absl's message, with the type of the config field that it complains of."""
+    if "Unknown command line flag 'config." in message:
+        return f"{message} (Fields of a config can be set after --config=FILE.)"
+    if match := re.match(r"flag --config\.([\w.]+)=", message):
+        value = fields(base_config(argv))[match[1]]
+        kind = type(value).__name__
+        return f"{message}; the field takes a value of type {kind}, such as {value!r}."
+    return message
+
+
+def unknown_fields(argv: Sequence[str]) -> str:
+    """Which overrides name no field of the config, and the nearest that exist."""
+    known = fields(base_config(argv))
     given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
     texts = []
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            texts.append(
-                f"there is no config.{name}; the nearest is config.{nearest[0]}."
-            )
+            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            texts.append(f"there is no config.{name}; the nearest is config.{nearest}.")
     return " ".join(texts)
 
 
-def _paths(config: ConfigDict, prefix: str = "") -> list[str]:
-    paths = []
+def base_config(argv: Sequence[str]) -> ConfigDict:
+    """The config as its file has it, without overrides."""
+    plain = [a for a in argv if not a.startswith(("--config.", "-config."))]
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file(
+        "config", None, "", flag_values=values, sys_argv=plain
+    )
+    values(plain, known_only=True)
+    return config.value
+
+
+def fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of all fields of a config."""
+    found = {}
     for name, value in config.items():
-        paths.append(prefix + name)
+        found[prefix + name] = value
         if isinstance(value, ConfigDict):
-            paths += _paths(value, f"{prefix}{name}.")
-    return paths
+            found |= fields(value, f"{prefix}{name}.")
+    return found
 
 
 def run() -> None:

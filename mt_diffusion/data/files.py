@@ -1,7 +1,8 @@
 """Image files: finding them, reading them at the size of the diffusion space."""
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import PIL.Image
@@ -62,16 +63,29 @@ def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _open(path: pathlib.Path) -> PIL.Image.Image:
-    try:
-        image = PIL.Image.open(path)
+    with _opened(path) as image:
         image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    if image.mode.startswith("I;16"):  # `convert` would clip these to white
+        return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "P" and image.has_transparency_data:  # it warns of other ways
+        return image.convert("RGBA")
+    return image
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
+    try:
+        with PIL.Image.open(path) as image:
+            yield image
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        PIL.Image.DecompressionBombError,
+    ) as error:
         raise UserError(
             f"{path} can't be read as an image ({error}); repair or remove it."
         ) from error
-    if image.mode.startswith("I;16"):  # `convert` would clip these to white
-        image = PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image
 
 
 def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
@@ -92,10 +106,5 @@ def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
 
 def check(path: pathlib.Path) -> None:
     """Raises UserError where an image file is broken, without decoding all of it."""
-    try:
-        with PIL.Image.open(path) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"{path} can't be read as an image ({error}); repair or remove it."
-        ) from error
+    with _opened(path) as image:
+        image.verify()

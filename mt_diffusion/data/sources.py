@@ -7,10 +7,11 @@ an item, and the names of its classes. Add one here and nowhere else.
 """
 
 import concurrent.futures
+import difflib
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -63,22 +64,25 @@ class Digits:
 
 
 class Tfds:
-    """A TFDS data set with an 'image', from array_record files, without TensorFlow."""
+    """Any TFDS data set with an 'image', from array_record files, without TensorFlow.
+
+    Its 'label', if there is one, names the classes.
+    """
 
     def __init__(self, config: ConfigDict, split: str):
         """Reads name, data_dir, download, train_split and test_split."""
-        import tensorflow_datasets as tfds
-
-        data_dir = config.data_dir or None
-        try:
-            builder = tfds.builder(config.name, data_dir=data_dir)
-        except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-            raise UserError(
-                f"config.data.name = {config.name!r} is no TFDS data set: {error}"
-            ) from error
+        builder = find_builder(config)
         if not pathlib.Path(builder.data_dir).exists():
             prepare(builder, config)
-        self._source = builder.as_data_source(getattr(config, f"{split}_split"))
+        wanted = config[f"{split}_split"]
+        try:
+            self._source = builder.as_data_source(wanted)
+        except (NotImplementedError, ValueError) as error:
+            raise UserError(
+                f"the split {wanted!r} of {builder.data_dir} can't be read: {error} It "
+                "must be in array_record format; config.data.train_split and test_split "
+                f"may name {list(builder.info.splits)}."
+            ) from error
         label = builder.info.features.get("label")
         self.class_names = list(getattr(label, "names", None) or [])
         self._shape = (config.image_size, config.image_size, config.channels)
@@ -91,8 +95,22 @@ class Tfds:
         return example | {"image": files.resize(example["image"], self._shape)}
 
 
-def prepare(builder, config: ConfigDict) -> None:
-    """Downloads a TFDS data set if the config allows; this alone needs TensorFlow."""
+def find_builder(config: ConfigDict) -> Any:
+    """TFDS's builder of config.name. Raises UserError for a name it does not know."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(config.name, data_dir=config.data_dir or None)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        near = difflib.get_close_matches(config.name, tfds.list_builders(), n=1)
+        hint = f"the nearest is {near[0]!r}" if near else "see tensorflow.org/datasets"
+        raise UserError(
+            f"config.data.name = {config.name!r} is no TFDS data set; {hint}."
+        ) from error
+
+
+def prepare(builder: Any, config: ConfigDict) -> None:
+    """Downloads a TFDS data set, if the config allows; this alone needs TensorFlow."""
     if not config.download:
         raise UserError(
             f"the TFDS data set {config.name!r} is not at {builder.data_dir}. Point "

@@ -59,18 +59,19 @@ def cosine(num_steps: int) -> Schedule:
 BY_NAME = {"linear": linear, "cosine": cosine}
 
 
-def build(name: str, num_steps: int) -> Schedule:
+def build(schedule: str, num_steps: int) -> Schedule:
     """The schedule of that name with T = num_steps. Raises UserError on bad values."""
-    if name not in BY_NAME:
+    if schedule not in BY_NAME:
         raise UserError(
-            f"config.diffusion.schedule is {name!r}; choose one of {list(BY_NAME)}."
+            f"config.diffusion.schedule is {schedule!r}; choose one of {list(BY_NAME)}."
         )
     if num_steps < 1:
         raise UserError(f"config.diffusion.num_steps is {num_steps}; use 1 or more.")
-    schedule = BY_NAME[name](num_steps)
-    if not np.all(schedule.alpha > 0):
+    table = BY_NAME[schedule](num_steps)
+    if not np.all(table.alpha > 0):
         raise UserError(
-            f"the {name} schedule with config.diffusion.num_steps = {num_steps} has a "
-            "beta of 1 or more; use more steps (at least 21) or the cosine schedule."
+            f"the {schedule} schedule has a beta of 1 or more with "
+            f"config.diffusion.num_steps = {num_steps}; use at least 21, or the cosine "
+            "schedule."
         )
-    return schedule
+    return table

@@ -42,7 +42,13 @@ class Label(Modality):
 
     @classmethod
     def fit(cls, fields, source):
-        return fields | {"class_names": fields["class_names"] or source.class_names}
+        names = fields["class_names"] or source.class_names
+        if not names:
+            raise UserError(
+                "the data set has no class names, so it can't train a label modality; "
+                "name them in the config's class_names, or use another data set."
+            )
+        return fields | {"class_names": tuple(names)}
 
     @property
     def num_classes(self) -> int:

@@ -116,7 +116,10 @@ class Watch:
             self._last = (self._last[0], time.monotonic())
         return self._tensorboard
 
-    def close(self) -> None:
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         """Flushes all that is written in the background."""
         self._bar.close()
         if self._tensorboard is not None:

@@ -1,0 +1,49 @@
+"""What is looked at from time to time: the test loss, and pictures of samples."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from ml_collections import ConfigDict
+
+from mt_diffusion import pictures
+from mt_diffusion.diffusion import objective
+from mt_diffusion.experiment import Experiment
+from mt_diffusion.generation import Generator
+from mt_diffusion.modalities.base import Batch
+from mt_diffusion.training.watch import Watch
+
+
+class Look:
+    """Looks at averaged parameters; batch: test examples, key: of the loss's noise."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        experiment: Experiment,
+        mesh: jax.sharding.Mesh,
+        batch: Batch,
+        key: PRNGKeyArray,
+    ):
+        self._experiment = experiment
+        self._num = config.watch.num_pictures
+        self._seed = config.seed
+        self._batch = batch
+        self._generator = Generator(experiment, config.sampling, mesh)
+        weight = config.train.variance_weight
+        self._loss = jax.jit(
+            lambda params, batch: objective.loss(key, batch, experiment, params, weight)
+        )
+
+    def __call__(self, view: Watch, step: int, params: Any) -> None:
+        """Writes the test loss, and grids: all generated, and each modality given."""
+        _, terms = jax.device_get(self._loss(params, self._batch))
+        view.write(step, {f"test_{name}": float(x) for name, x in terms.items()})
+        values = {n: np.asarray(v)[: self._num] for n, v in self._batch.values.items()}
+        for given in [{}] + [{name: value} for name, value in values.items()]:
+            examples = self._generator(params, self._seed, self._num, given)
+            grid = pictures.grid(examples, self._experiment.variables, given)
+            view.picture(
+                step, "_".join(["given", *given] if given else ["joint"]), grid
+            )

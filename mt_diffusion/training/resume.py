@@ -1,0 +1,67 @@
+"""Continuing a run: from the newest whole checkpoint, under the same config."""
+
+import json
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.training.state import TrainState
+
+# What may change from one call to the next in the same workdir.
+CHANGEABLE = ("watch.", "sampling.", "train.num_steps")
+
+
+def resume(
+    checkpoints: Checkpoints,
+    config: ConfigDict,
+    abstract: TrainState,
+    placement: jax.sharding.Sharding,
+) -> TrainState | None:
+    """The state of the newest whole checkpoint, on the devices; None to start anew.
+
+    Broken newer checkpoints are moved aside. Raises UserError for another config.
+    """
+
+    def target(saved: ConfigDict) -> dict[str, Any]:
+        check_same(config, saved)
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement),
+            abstract,
+        )
+        return vars(placed)
+
+    found = checkpoints.newest(target)
+    if found is None:
+        return None
+    step, _, state = found
+    for broken in [s for s in checkpoints.steps if s > step]:
+        print(f"moved broken checkpoint {broken} to {checkpoints.set_aside(broken)}")
+    print(f"resuming from the checkpoint of step {step:,}")
+    return TrainState(**state)
+
+
+def check_same(config: ConfigDict, saved: ConfigDict) -> None:
+    """Raises UserError where a workdir's config differs in what can't be changed."""
+    new, old = (flatten(json.loads(c.to_json())) for c in (config, saved))
+    changed = [
+        f"{name} ({old.get(name)!r} there, {new.get(name)!r} now)"
+        for name in sorted(new.keys() | old.keys())
+        if new.get(name) != old.get(name) and not name.startswith(CHANGEABLE)
+    ]
+    if changed:
+        raise UserError(
+            "the workdir holds a run of another config: " + ", ".join(changed) + ". "
+            "Use another --workdir, or the config that this one was started with."
+        )
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested dicts."""
+    flat = {}
+    for name, value in tree.items():
+        inner = isinstance(value, dict)
+        flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return flat
