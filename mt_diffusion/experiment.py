@@ -51,7 +51,8 @@ def build(config: ConfigDict) -> Experiment:
     check_unet(config)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
     modalities = tuple(
-        base.build(name, fields, shape) for name, fields in config.modalities.items()
+        base.build(name, fields.to_dict(), shape)
+        for name, fields in config.modalities.items()
     )
     return Experiment(
         shape=shape,

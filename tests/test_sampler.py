@@ -86,8 +86,8 @@ def ddim_variance(num_steps):
 def test_samplers_reproduce_a_gaussian(name, num_steps):
     """Mean and covariance within 4 standard errors of Monte Carlo.
 
-    Ancestral sampling with the exact variance is exact in any number of steps; DDIM is an
-    ODE solver, whose error is known, and small, and shrinks.
+    Ancestral sampling with the exact variance is exact in any number of steps; DDIM is
+    an ODE solver, whose error is known, and small, and shrinks.
     """
     variance = VARIANCE.ravel()
     if name == "ddim":

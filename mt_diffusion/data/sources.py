@@ -79,12 +79,12 @@ class Tfds:
             self._source = builder.as_data_source(wanted)
         except (NotImplementedError, ValueError) as error:
             raise UserError(
-                f"the split {wanted!r} of {builder.data_dir} can't be read: {error} It "
-                "must be in array_record format; config.data.train_split and test_split "
-                f"may name {list(builder.info.splits)}."
+                f"the split {wanted!r} of {builder.data_dir} can't be read: {error} "
+                "The data must be in array_record format; config.data.train_split and "
+                f"test_split may name {list(builder.info.splits)}."
             ) from error
-        label = builder.info.features.get("label")
-        self.class_names = list(getattr(label, "names", None) or [])
+        labels = [f for n, f in builder.info.features.items() if n == "label"]
+        self.class_names = list(labels[0].names) if labels else []
         self._shape = (config.image_size, config.image_size, config.channels)
 
     def __len__(self) -> int:
@@ -99,14 +99,15 @@ def find_builder(config: ConfigDict) -> Any:
     """TFDS's builder of config.name. Raises UserError for a name it does not know."""
     import tensorflow_datasets as tfds
 
-    try:
-        return tfds.builder(config.name, data_dir=config.data_dir or None)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        near = difflib.get_close_matches(config.name, tfds.list_builders(), n=1)
-        hint = f"the nearest is {near[0]!r}" if near else "see tensorflow.org/datasets"
+    data_dir = pathlib.Path(config.data_dir or tfds.core.constants.DATA_DIR)
+    known = tfds.list_builders(with_community_datasets=False)
+    if config.name.split("/")[0] not in known and not (data_dir / config.name).is_dir():
+        near = difflib.get_close_matches(config.name, known, n=1, cutoff=0)
         raise UserError(
-            f"config.data.name = {config.name!r} is no TFDS data set; {hint}."
-        ) from error
+            f"config.data.name = {config.name!r} is no TFDS data set and no folder in "
+            f"{data_dir}; the nearest is {near[0]!r}."
+        )
+    return tfds.builder(config.name, data_dir=data_dir)
 
 
 def prepare(builder: Any, config: ConfigDict) -> None:
@@ -129,12 +130,12 @@ class Folder:
     def __init__(self, config: ConfigDict, split: str):
         """Reads path. Raises UserError for a folder without images, or a broken one."""
         root = pathlib.Path(config.path).expanduser()
-        has_splits = (root / "train").is_dir() and (root / "test").is_dir()
-        if has_splits:
-            root = root / split
+        if not config.path or not root.is_dir():
+            raise UserError(f"config.data.path = {config.path!r} is no folder.")
+        roots = [root / "train", root / "test"]
+        has_splits = all(part.is_dir() for part in roots)
+        root, roots = (root / split, roots) if has_splits else (root, [root])
         self._paths = files.image_files(str(root))
-        if not has_splits:
-            self._paths = [self._paths[i] for i in holdout(len(self._paths), split)]
         loose = [p for p in self._paths if p.parent == root]
         if loose:
             raise UserError(
@@ -142,7 +143,18 @@ class Folder:
                 "into a sub-folder of their own (a single one, if there are no "
                 "classes)."
             )
-        self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir())
+        if not has_splits:
+            kept = holdout(len(self._paths), split)
+            if not len(kept):
+                raise UserError(
+                    f"{root} has {len(self._paths)} image(s), too few to hold out one "
+                    f"in {HOLDOUT} for testing; use {HOLDOUT} or more."
+                )
+            self._paths = [self._paths[i] for i in kept]
+        # Of both splits, so that a label means the same in each.
+        self.class_names = sorted(
+            {p.name for part in roots for p in part.iterdir() if p.is_dir()}
+        )
         self._root = root
         self._shape = (config.image_size, config.image_size, config.channels)
         with concurrent.futures.ThreadPoolExecutor() as pool:

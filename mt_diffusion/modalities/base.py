@@ -154,7 +154,7 @@ def locate(kind: str) -> type[Variable]:
     )
 
 
-def build(name: str, fields: Mapping[str, Any], shape: Sequence[int]) -> Variable:
+def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     """The variable `name` as its config describes it: `kind` and its class's fields."""
     fields = dict(fields)
     cls = locate(fields.pop("kind"))

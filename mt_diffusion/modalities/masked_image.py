@@ -60,7 +60,7 @@ class MaskedImage(Modality):
         return self.shape[-1] + 1 if self.conditions else 0
 
     def preprocess(self, example, rng):
-        num_patches = rng.integers(self.max_patches + 1)
+        num_patches = int(rng.integers(self.max_patches + 1))
         return self.hide(to_unit(example["image"]), self.draw_mask(num_patches, rng))
 
     def draw_mask(self, num_patches: int, rng: np.random.Generator) -> np.ndarray:

@@ -66,7 +66,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         for step, batch in enumerate(device_batches, start + 1):
             state, terms = train_step(state, batch, step_key)
-            view.advance()
+            view.advance(step)
             in_flight.append(terms)
             if len(in_flight) > LAG:
                 check_finite(in_flight.popleft(), config, step)
@@ -77,6 +77,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                 checkpoints.save(step, vars(state), config)
             if is_due(config, "sample_every", step):
                 look(view, step, state.ema_params)
+                view.restart_clock(step)
         checkpoints.wait()
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
 

@@ -48,7 +48,7 @@ def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
     """Initial parameters of the network."""
     z = jnp.zeros((1, *experiment.shape))
-    values = {m.name: m.placeholder()[None] for m in experiment.modalities}
+    values = {m.name: jnp.asarray(m.placeholder())[None] for m in experiment.modalities}
 
     def encode_and_predict(network, z, t, values):
         codes = network.encode(values)

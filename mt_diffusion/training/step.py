@@ -45,7 +45,7 @@ def build_step(
         step = state.step + 1
         average = ema(state.ema_params, params, step, config.train.ema_decay)
         terms |= {
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "skipped_in_a_row": opt_state.notfinite_count,
             "skipped": opt_state.total_notfinite,
         }

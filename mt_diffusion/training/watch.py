@@ -1,6 +1,7 @@
 """What a person sees of a run: banner, progress, metrics on disk, pictures."""
 
 import json
+import math
 import os
 import pathlib
 import sys
@@ -55,7 +56,8 @@ class Watch:
         self._workdir = workdir
         self._num_steps = num_steps
         self._batch_size = batch_size
-        self._last = (start, time.monotonic())
+        self._start = start
+        self.restart_clock(start)
         self._tensorboard = None
         (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
         keep_lines(workdir / METRICS, start)
@@ -67,25 +69,31 @@ class Watch:
             dynamic_ncols=True,
         )
 
-    def advance(self) -> None:
-        """Moves the progress bar by one step."""
+    def advance(self, step: int) -> None:
+        """Says that so many steps are done."""
+        if step == self._start + 1:  # the first one compiled; that is not its speed
+            self.restart_clock(step)
         self._bar.update()
+
+    def restart_clock(self, step: int) -> None:
+        """Measures the speed from here on, after something that is not training."""
+        self._last = (step, time.monotonic())
 
     def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes scalars everywhere, with the speed since the last call."""
         now = time.monotonic()
         last_step, last_time = self._last
-        self._last = (step, now)
         speed = (step - last_step) / max(now - last_time, 1e-9)
         scalars = {name: float(value) for name, value in scalars.items()}
         scalars["images_per_second"] = speed * self._batch_size
         self.write(step, scalars)
+        self.restart_clock(step)
         shown = "  ".join(
             f"{n} {scalars[n]:.4g}" for n in scalars if not n.startswith("skipped")
         )
         if self._bar.disable:
-            left = time.strftime(
-                "%H:%M:%S", time.gmtime((self._num_steps - step) / speed)
+            left = tqdm.tqdm.format_interval(
+                (self._num_steps - step) / max(speed, 1e-9)
             )
             print(f"step {step}/{self._num_steps}  {shown}  {left} left", flush=True)
         else:
@@ -94,7 +102,8 @@ class Watch:
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
         with open(self._workdir / METRICS, "a") as file:
-            file.write(json.dumps({"step": step, **scalars}) + "\n")
+            finite = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
+            file.write(json.dumps({"step": step, **finite}) + "\n")
         self.tensorboard.write_scalars(step, scalars)
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
@@ -112,8 +121,6 @@ class Watch:
 
             writer = metric_writers.SummaryWriter(str(self._workdir))
             self._tensorboard = metric_writers.AsyncWriter(writer)
-            # From here on the speed counts, not the import.
-            self._last = (self._last[0], time.monotonic())
         return self._tensorboard
 
     def __enter__(self) -> "Watch":

@@ -1,0 +1,114 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.training import resume, watch
+from mt_diffusion.training.checkpoint import Checkpoints
+
+CONFIG = ConfigDict({"a": 1, "b": {"c": (1, 2), "d": "x"}}).lock()
+
+
+def state(x):
+    rows = jax.random.normal(jax.random.key(x), (50, 40))
+    return {"params": {"w": rows}, "step": jnp.asarray(x)}
+
+
+def abstract(config):
+    return jax.eval_shape(lambda: state(0))
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Steps 1, 2 and 3 saved, the newest two kept."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, state(step), CONFIG)
+    checkpoints.wait()
+    return tmp_path
+
+
+def test_a_checkpoint_comes_back_to_the_bit_with_its_config(written):
+    step, config, found = Checkpoints(written).newest(abstract)
+    assert step == 3
+    assert json.loads(config.to_json()) == json.loads(CONFIG.to_json())
+    jax.tree.map(np.testing.assert_array_equal, found, state(3))
+    assert config.is_locked
+
+
+def test_only_the_newest_are_kept_and_a_part_can_be_had_alone(written):
+    checkpoints = Checkpoints(written)
+    assert checkpoints.steps == [3, 2]
+    params = checkpoints.restore(2, {"params": abstract(None)["params"]})
+    assert params.keys() == {"params"}
+    np.testing.assert_array_equal(params["params"]["w"], state(2)["params"]["w"])
+
+
+def data_files(folder):
+    return sorted((p for p in folder.rglob("d/*") if p.is_file()), key=lambda p: p.name)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "metadata"])
+def test_a_broken_checkpoint_is_passed_over_and_said(written, capsys, damage):
+    broken = written / "checkpoints" / "3"
+    if damage == "metadata":
+        (broken / "config" / "metadata").write_text("{")
+    for path in data_files(broken / "params"):
+        if damage == "truncate":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        if damage == "delete":
+            path.unlink()
+    step, _, found = Checkpoints(written).newest(abstract)
+    assert step == 2
+    jax.tree.map(np.testing.assert_array_equal, found, state(2))
+    assert "checkpoint 3 is broken" in capsys.readouterr().out
+
+
+def test_all_broken_is_an_error_that_touches_nothing(written):
+    for step in ("2", "3"):
+        for path in data_files(written / "checkpoints" / step):
+            path.write_bytes(b"")
+    before = sorted(written.rglob("*"))
+    with pytest.raises(UserError, match="all checkpoints.*\\[3, 2\\]"):
+        Checkpoints(written).newest(abstract)
+    assert sorted(written.rglob("*")) == before
+
+
+def test_a_checkpoint_set_aside_makes_room_for_its_step(written):
+    checkpoints = Checkpoints(written, keep=2)
+    moved = checkpoints.set_aside(3)
+    assert checkpoints.steps == [2] and (moved / "params").is_dir()
+    checkpoints.save(3, state(4), CONFIG)
+    checkpoints.wait()
+    _, _, found = Checkpoints(written).newest(abstract)
+    np.testing.assert_array_equal(found["params"]["w"], state(4)["params"]["w"])
+
+
+def test_an_empty_workdir_has_none_and_stays_empty(tmp_path):
+    assert Checkpoints(tmp_path).newest(abstract) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_what_may_change_may_change():
+    old = ConfigDict({"train": {"num_steps": 1, "batch_size": 2}, "watch": {"x": 1}})
+    new = ConfigDict({"train": {"num_steps": 9, "batch_size": 2}, "watch": {"x": 3}})
+    resume.check_same(new, old)
+    new.train.batch_size = 4
+    with pytest.raises(UserError, match=r"train.batch_size \(2 there, 4 now\)"):
+        resume.check_same(new, old)
+    tuples = ConfigDict({"a": (1, 2)}), ConfigDict({"a": [1, 2]})
+    resume.check_same(*tuples)
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3, 4)]
+    path.write_text("\n".join(lines) + '\n{"step": 2, "lo')
+    watch.keep_lines(path, 2)
+    kept = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in kept] == [1, 2]
+    watch.keep_lines(tmp_path / "none.jsonl", 2)

@@ -1,0 +1,100 @@
+"""Every config and preset describes a network that can be built."""
+
+import importlib
+import math
+
+import jax
+import pytest
+
+from configs import common
+from mt_diffusion import experiment
+from mt_diffusion.errors import UserError
+from mt_diffusion.training import loop
+from mt_diffusion.training.state import build_optimizer, init_state
+
+SETTINGS = ["masked_image", "image_label"]
+PRESETS = [preset.__name__ for preset in common.PRESETS]
+
+
+class Source:
+    """Ten classes; ImageNet's thousand would only make this slower."""
+
+    class_names = [str(i) for i in range(10)]
+
+
+def get_config(setting, preset):
+    config = importlib.import_module(f"configs.{setting}").get_config(preset)
+    return experiment.resolve(config.lock(), Source())
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_presets_build(setting, preset):
+    config = get_config(setting, preset)
+    loop.check(config)
+    parts = experiment.build(config)
+    optimizer = build_optimizer(config)
+    state = jax.eval_shape(lambda: init_state(jax.random.key(0), parts, optimizer))
+    assert count(state.params) > 100_000
+    assert jax.tree.structure(state.params) == jax.tree.structure(state.ema_params)
+
+
+@pytest.mark.parametrize(
+    "preset, published", [("imagenet64", 295.9e6), ("imagenet128", 421.5e6)]
+)
+def test_imagenet_unets_have_adms_size(preset, published):
+    """ADM's table of hyper-parameters gives 296M and 422M, with a class embedding."""
+    config = get_config("masked_image", preset)
+    unet = experiment.build_network(config, ()).unet
+    size = config.data.image_size
+    x = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+    t = jax.ShapeDtypeStruct((1,), "float32")
+    shapes = jax.eval_shape(lambda x, t: unet.init(jax.random.key(0), x, t), x, t)
+    classes = 1000 * 4 * config.unet.model_channels
+    assert count(shapes) + classes == pytest.approx(published, rel=0.005)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(UserError, match="'mnist'.*digits"):
+        common.get_config("mnist")
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("data.image_size", 9, "not divisible by 2"),
+        ("data.image_size", 6, "divisible by 4"),
+        ("data.channels", 2, "use 1 or 3"),
+        ("unet.dtype", "float16", "bfloat16"),
+        ("unet.num_groups", 7, "num_groups"),
+        ("unet.num_heads", 5, "num_heads"),
+    ],
+)
+def test_impossible_networks_are_refused(field, value, words):
+    config = get_config("masked_image", "digits")
+    part, name = field.split(".")
+    config[part][name] = value
+    with pytest.raises(UserError, match=words):
+        experiment.build(config)
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("train.num_steps", 0, "1 or more"),
+        ("train.batch_size", 12, "multiple of the 8 devices"),
+        ("watch.log_every", 0, "log_every"),
+        ("sampling.sampler", "euler", "'euler'"),
+        ("sampling.num_steps", 1001, "1001 steps"),
+    ],
+)
+def test_impossible_runs_are_refused(field, value, words):
+    config = get_config("masked_image", "digits")
+    part, name = field.split(".")
+    config[part][name] = value
+    with pytest.raises(UserError, match=words):
+        loop.check(config)

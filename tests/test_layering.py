@@ -1,0 +1,71 @@
+"""The layers of the project: imports point downwards only."""
+
+import ast
+import pathlib
+
+PACKAGE = "mt_diffusion"
+LAYERS = [
+    {"errors"},
+    {"diffusion.schedule", "data.files", "modalities.base"}
+    | {"models.layers", "training.sharding"},
+    {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"},
+    {"modalities.masked_image", "modalities.label", "diffusion.process"}
+    | {"models.mt_diffusion", "models.adm", "data.sources"},
+    {"diffusion.objective", "diffusion.sampler", "data.pipeline"},
+    {"experiment"},
+    {"generation", "training.state", "training.checkpoint", "training.watch"},
+    {"training.step", "training.look", "training.resume"},
+    {"training.loop", "sampling"},
+    {"main"},
+]
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def modules():
+    for path in pathlib.Path(PACKAGE).rglob("*.py"):
+        name = ".".join(path.with_suffix("").parts[1:])
+        if path.name != "__init__.py":
+            yield name, ast.parse(path.read_text())
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(PACKAGE):
+            base = node.module[len(PACKAGE) + 1 :]
+            for alias in node.names:
+                joined = f"{base}.{alias.name}".lstrip(".")
+                yield joined if joined in LEVEL else base
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.startswith(PACKAGE + ".")]
+            yield from (name[len(PACKAGE) + 1 :] for name in names)
+
+
+def test_every_module_has_a_layer_and_imports_only_below_it():
+    found = dict(modules())
+    assert found.keys() == LEVEL.keys()
+    upwards = [
+        f"{name} imports {other}"
+        for name, tree in found.items()
+        for other in imported(tree)
+        if LEVEL[other] >= LEVEL[name]
+    ]
+    assert upwards == []
+
+
+def test_packages_import_nothing():
+    for path in pathlib.Path(PACKAGE).rglob("__init__.py"):
+        assert path.read_text() == ""
+
+
+def test_no_module_outside_modalities_names_a_modality():
+    """A new modality is a new file and a config: nothing branches on its name."""
+    names = {"masked_image", "label", "MaskedImage", "Codebook", "SharedUNet"}
+    for name, tree in modules():
+        if name.startswith("modalities.") or name in ("main", "data.sources"):
+            continue  # help texts, and the feature of TFDS that holds classes
+        words = {
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        assert not words & names, name

@@ -1,0 +1,364 @@
+"""Each modality as one slice: from an example to its code and back to a person."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+import scipy.special
+
+from configs import image_label, masked_image
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import base
+from mt_diffusion.modalities.image import to_uint8, to_unit
+from mt_diffusion.modalities.masked_image import MaskedImage
+
+SHAPE = (8, 8, 3)
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+def make_label(kind="Codebook", shape=SHAPE, **changes):
+    fields = image_label.get_config().modalities.label.to_dict()
+    fields |= {"kind": f"label.{kind}", "class_names": NAMES} | changes
+    return base.build("label", fields, shape)
+
+
+def make_masked(shape=SHAPE, **changes):
+    fields = masked_image.get_config().modalities.masked_image.to_dict()
+    return base.build("masked_image", fields | changes, shape)
+
+
+def make_image(shape=SHAPE):
+    return base.build("image", {"kind": "image.Image"}, shape)
+
+
+MODALITIES = {
+    "masked-U": make_masked(conditions=False),
+    "masked-X": make_masked(conditions=True),
+    "codebook-U": make_label(conditions=False),
+    "codebook-X": make_label(conditions=True),
+    "shared-U": make_label("SharedUNet", conditions=False),
+    "shared-X": make_label("SharedUNet", conditions=True),
+}
+every_modality = pytest.mark.parametrize("name", MODALITIES)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+def example(seed=0, shape=SHAPE):
+    image = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+    return {"image": image, "label": seed % len(NAMES)}
+
+
+def features(batch=2):
+    keys = jax.random.split(jax.random.key(0))
+    return {
+        "mid": jax.random.normal(keys[0], (batch, 4, 4, 32)),
+        "out": jax.random.normal(keys[1], (batch, 8, 8, 16)),
+    }
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", ["image", *MODALITIES])
+def test_a_placeholder_has_the_shape_of_a_value(name):
+    variable = MODALITIES.get(name) or make_image()
+    value = variable.preprocess(example(), rng())
+    placeholder = variable.placeholder()
+    assert value.shape == placeholder.shape
+    assert value.dtype == placeholder.dtype == np.float32
+
+
+@every_modality
+def test_codes_are_what_token_shape_and_num_planes_promise(name):
+    modality = MODALITIES[name]
+    values = np.stack([modality.preprocess(example(i), rng()) for i in range(5)])
+    code = modality.encode(jnp.asarray(values))
+    if name.startswith("shared"):
+        assert code.latent is None and modality.token_shape
+    else:
+        assert code.latent.shape == (5, *SHAPE)
+    if modality.token_shape:
+        assert code.tokens.shape == (5, *modality.token_shape)
+    if modality.num_planes:
+        assert code.planes.shape == (5, *SHAPE[:2], modality.num_planes)
+    reads = bool(modality.token_shape or modality.num_planes)
+    assert reads == (modality.conditions or name.startswith("shared"))
+
+
+@every_modality
+def test_what_heads_predict_has_a_likelihood_and_can_be_encoded(name):
+    modality = MODALITIES[name]
+    head = modality.head()
+    params = jax.jit(head.init)(jax.random.key(1), features())
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(params))
+    prediction = jax.jit(head.apply)(params, features())
+    values = np.stack([modality.preprocess(example(i), rng()) for i in range(2)])
+    assert modality.nll(prediction, jnp.asarray(values)).shape == (2,)
+    mean = modality.mean(prediction)
+    assert mean.shape == values.shape
+    jax.tree.map(
+        lambda ours, real: np.testing.assert_equal(ours.shape, real.shape),
+        modality.encode(mean),
+        modality.encode(jnp.asarray(values)),
+    )
+    modality.show(modality.postprocess(np.asarray(mean))[0])
+
+
+# The image
+
+
+def test_all_256_levels_survive():
+    levels = np.arange(256, dtype=np.uint8)
+    unit = to_unit(levels)
+    np.testing.assert_array_equal(to_uint8(unit), levels)
+    assert (unit[0], unit[-1]) == (-1, 1)
+    np.testing.assert_allclose(np.diff(unit), 2 / 255, rtol=1e-4)
+    np.testing.assert_array_equal(to_uint8(np.array([-1.2, 1.2])), [0, 255])
+    np.testing.assert_array_equal(to_uint8(unit[1:] - 0.9 / 255), levels[1:])
+
+
+def test_an_image_is_read_as_it_is_shown(tmp_path):
+    pixels = np.stack([example(i)["image"] for i in range(2)])
+    for i in range(2):
+        PIL.Image.fromarray(pixels[i]).save(tmp_path / f"{i}.png")
+    image = make_image()
+    value = image.read(str(tmp_path))
+    np.testing.assert_array_equal(image.postprocess(value), pixels)
+    np.testing.assert_array_equal(value[0], image.preprocess(example(), rng()))
+    one = image.read(f"{tmp_path}/1.png")
+    np.testing.assert_array_equal(one, value[1:])
+
+
+def test_what_each_variable_fixes_of_the_image():
+    """An image all of it, a masked one what is seen, a label nothing."""
+    value = jnp.asarray(make_image().preprocess(example(), rng()))[None]
+    known = make_image().known(value)
+    np.testing.assert_array_equal(known.pixels, value)
+    assert known.mask.shape == (1, 8, 8, 1) and jnp.all(known.mask == 1)
+
+    masked = make_masked()
+    hidden = masked.hide(np.asarray(value), masked.draw_mask(3, rng())[None])
+    known = masked.known(jnp.asarray(hidden))
+    seen = np.broadcast_to(known.mask == 1, value.shape)
+    assert 0 < seen.mean() < 1
+    np.testing.assert_array_equal(known.pixels[seen], value[seen])
+    generated = masked.mean(jnp.ones((1, *SHAPE)))
+    assert not jnp.any(masked.known(generated).mask)
+
+    assert make_label().known(jnp.eye(len(NAMES))) is None
+
+
+# Labels
+
+
+@pytest.mark.parametrize("kind", ["Codebook", "SharedUNet"])
+def test_a_label_is_a_one_hot_vector_or_none(kind):
+    label = make_label(kind)
+    for i in range(len(NAMES)):
+        value = label.preprocess(example(i), rng())
+        np.testing.assert_array_equal(value, np.arange(len(NAMES)) == i)
+        assert label.show(label.postprocess(value[None])[0]) == NAMES[i]
+    assert label.preprocess({"image": None, "label": -1}, rng()) is None
+    assert label.preprocess({"image": None}, rng()) is None
+    with pytest.raises(UserError, match="label 4.*4 classes"):
+        label.preprocess({"image": None, "label": 4}, rng())
+
+
+def test_label_nll_is_the_cross_entropy():
+    logits = 5 * rng().standard_normal((6, len(NAMES)))
+    value = rng().dirichlet(np.ones(len(NAMES)), 6)
+    expected = -np.sum(value * np.log(scipy.special.softmax(logits, axis=-1)), axis=-1)
+    arrays = (jnp.asarray(x, jnp.float32) for x in (logits, value))
+    np.testing.assert_allclose(make_label().nll(*arrays), expected, rtol=1e-4)
+
+
+def test_label_mean_is_the_distribution_of_the_logits():
+    p = rng().dirichlet(np.ones(len(NAMES)), 6)
+    mean = make_label().mean(jnp.asarray(np.log(p) + 3, jnp.float32))
+    np.testing.assert_allclose(mean, p, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (8, 8, 3)])
+def test_codes_are_orthogonal_images_of_unit_rms(shape):
+    codes = make_label(shape=shape).encode(jnp.eye(len(NAMES))).latent
+    flat = np.asarray(codes, np.float64).reshape(len(NAMES), -1)
+    np.testing.assert_allclose(
+        flat @ flat.T / flat.shape[1], np.eye(len(NAMES)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("part", ["latent", "tokens"])
+def test_codes_are_linear_in_the_probabilities_and_fixed(part):
+    def encode(value):
+        return np.asarray(getattr(make_label().encode(jnp.asarray(value)), part))
+
+    p = rng().dirichlet(np.ones(len(NAMES)), 3).astype(np.float32)
+    pure = encode(np.eye(len(NAMES), dtype=np.float32))
+    mixed = np.tensordot(p, pure, axes=1)
+    np.testing.assert_allclose(encode(p), mixed, atol=1e-5)
+    assert len(np.unique(pure.reshape(len(NAMES), -1), axis=0)) == len(NAMES)
+
+
+def test_tokens_have_unit_rms():
+    tokens = make_label("SharedUNet").encode(jnp.eye(len(NAMES))).tokens
+    np.testing.assert_allclose(jnp.mean(tokens**2, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_codebook_without_room_is_refused():
+    names = tuple(map(str, range(5)))
+    crowded = make_label(shape=(2, 2, 1), class_names=names)
+    with pytest.raises(UserError, match="at most 4.*there are 5.*SharedUNet"):
+        crowded.encode(jnp.eye(5))
+
+
+def test_labels_are_read_as_numbers_and_names():
+    for text, expected in {
+        "2": [2],
+        "cat": [2],
+        "0, dog,1": [0, 3, 1],
+        "bee,bee": [1, 1],
+    }.items():
+        np.testing.assert_array_equal(
+            make_label().read(text), np.eye(len(NAMES))[expected]
+        )
+
+
+@pytest.mark.parametrize("text", ["4", "-1", "cow", "", "1,", "1.0", "0-3"])
+def test_labels_that_do_not_exist_are_refused(text):
+    with pytest.raises(UserError, match="--given=label=.*0 to 3.*ant, bee, cat, dog"):
+        make_label().read(text)
+
+
+def test_class_names_come_from_the_data_unless_given():
+    class Source:
+        class_names = ("yes", "no")
+
+    fit = base.locate("label.Codebook").fit
+    assert tuple(fit({"class_names": ()}, Source)["class_names"]) == ("yes", "no")
+    assert tuple(fit({"class_names": NAMES}, Source)["class_names"]) == NAMES
+
+
+# Masked images
+
+
+@pytest.mark.parametrize(("size", "patch"), [(8, 2), (28, 7), (64, 16)])
+def test_a_patch_is_a_square_that_scales_with_the_image(size, patch):
+    masked = make_masked(shape=(size, size, 1))
+    generator = rng()
+    for _ in range(20):
+        hidden = masked.draw_mask(1, generator)[..., 0] == 0
+        assert hidden.sum() == patch**2
+        assert hidden.any(0).sum() == hidden.any(1).sum() == patch
+    assert masked.draw_mask(0, generator).all()
+
+
+def test_patches_lie_anywhere_and_may_overlap():
+    """Each pixel is hidden as often as uniform corners, counted by hand, make it."""
+    per_axis = np.array([1, 2, 2, 2, 2, 2, 2, 1]) / 7  # of 7 corners in 8 pixels
+    one_patch = np.outer(per_axis, per_axis)
+    expected = 1 - (1 - one_patch) ** 3
+    masked, generator, num = make_masked(), rng(), 4000
+    draws = [masked.draw_mask(3, generator)[..., 0] == 0 for _ in range(num)]
+    error = (np.mean(draws, axis=0) - expected) / np.sqrt(expected * (1 - expected))
+    assert np.abs(error).max() < 4.5 / np.sqrt(num)  # the largest of 64
+
+
+def test_the_number_of_patches_is_uniform_on_0_to_10():
+    # Patches of one pixel in 64 x 64 hardly ever meet, so that they can be counted.
+    masked = make_masked(shape=(64, 64, 1), patch_fraction=1 / 64)
+    white = {"image": np.full((64, 64, 1), 255, np.uint8)}
+    generator, num = rng(), 1100
+    hidden = [np.sum(masked.preprocess(white, generator) == 0) / 2 for _ in range(num)]
+    counts = np.bincount(np.array(hidden, int), minlength=11)
+    assert len(counts) == 11
+    assert np.abs(counts - 100).max() < 4 * np.sqrt(100)
+
+
+def test_hidden_pixels_are_zero_and_seen_ones_untouched():
+    masked, generator = make_masked(), rng()
+    for seed in range(20):
+        value = masked.preprocess(example(seed), generator)
+        image, seen = value[..., :-1], value[..., -1] == 1
+        assert np.all(value[~seen] == 0)
+        np.testing.assert_array_equal(
+            image[seen], to_unit(example(seed)["image"])[seen]
+        )
+        shown = masked.show(masked.postprocess(value[None])[0])
+        np.testing.assert_array_equal(shown[seen], example(seed)["image"][seen])
+
+
+def test_masked_nll_is_the_mean_square_of_the_masked_image():
+    masked = make_masked()
+    values = np.stack([masked.preprocess(example(i), rng()) for i in range(4)])
+    prediction = rng().standard_normal((4, *SHAPE)).astype(np.float32)
+    target = np.where(
+        values[..., -1:] == 1, [to_unit(example(i)["image"]) for i in range(4)], 0
+    )
+    expected = [np.mean((prediction[i] - target[i]) ** 2) for i in range(4)]
+    found = masked.nll(jnp.asarray(prediction), jnp.asarray(values))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_masked_image_is_its_own_code():
+    masked = make_masked()
+    value = jnp.asarray(masked.preprocess(example(), rng()))[None]
+    np.testing.assert_array_equal(masked.encode(value).latent, value[..., :-1])
+
+
+def test_a_masked_image_is_read_from_transparency(tmp_path):
+    masked = make_masked(shape=(8, 8, 1))
+    color = example(shape=(2, 8, 8))["image"]
+    alpha = np.where(example(1, (2, 8, 8))["image"] < 128, 0, 255).astype(np.uint8)
+    for i in range(2):
+        both = np.stack([color[i], alpha[i]], -1)
+        PIL.Image.fromarray(both, "LA").save(tmp_path / f"{i}.png")
+    value = masked.read(str(tmp_path))
+    np.testing.assert_array_equal(value[..., 1], alpha == 255)
+    np.testing.assert_array_equal(
+        value[..., 0], np.where(alpha == 255, to_unit(color), 0)
+    )
+
+
+@pytest.mark.parametrize("size", [2, 6, 30])
+def test_images_that_patches_do_not_divide_are_refused(size):
+    with pytest.raises(UserError, match=f"size {size} .*divisible by 4"):
+        make_masked(shape=(size, size, 1))
+
+
+# Building
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Inverted(MaskedImage):
+    """A modality of a user's own."""
+
+    darkness: float
+
+
+def test_a_users_own_class_is_built_by_its_full_path():
+    own = make_masked(kind=f"{__name__}.Inverted", darkness=0.5)
+    assert type(own).__name__ == "Inverted" and own.darkness == 0.5
+    assert own.name == "masked_image" and own.shape == SHAPE
+
+
+def test_fields_must_be_those_of_the_class():
+    with pytest.raises(UserError, match="modalities.masked_image.*'patches'"):
+        make_masked(patches=3)
+    fields = masked_image.get_config().modalities.masked_image.to_dict()
+    del fields["drift_scale"]
+    with pytest.raises(UserError, match=r"modalities.seen.*\['drift_scale'\]"):
+        base.build("seen", fields, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "kind", ["label.Codebok", "lable.Codebook", "Codebook", "", ".", "a.b.C"]
+)
+def test_unknown_kinds_are_refused(kind):
+    with pytest.raises(UserError, match=f"no modality '{kind}'.*label.Codebook"):
+        base.locate(kind)

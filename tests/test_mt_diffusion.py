@@ -1,0 +1,254 @@
+"""The network: what it reads, what it ignores, and the shared U-Net as an encoder."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import image_label, masked_image
+from mt_diffusion import experiment as experiments
+from mt_diffusion.training.state import init_params
+
+B, K = 3, 4
+KEY = jax.random.key(0)
+LABELS = jnp.eye(K)[:B]
+
+
+def build(unet=None, **modalities):
+    """An experiment with a tiny U-Net; modalities: {name: fields that differ}."""
+    config = masked_image.get_config()
+    config.modalities.label = image_label.get_config().modalities.label
+    for name in list(config.modalities):
+        if name not in modalities:
+            del config.modalities[name]
+    config.unet.update(model_channels=8, num_groups=4, channel_mult=(1,))
+    config.unet.update(unet or {})
+    changes = {
+        "masked_image": {"num_groups": 4},
+        "label": {"class_names": tuple("abcd")},
+    }
+    for name, fields in modalities.items():
+        config.modalities[name].update(changes[name] | fields)
+    return experiments.build(config)
+
+
+def shapes_of(experiment):
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+
+
+def random_params(experiment, seed=0):
+    """Parameters as of a network in training: none is zero."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda x: jnp.asarray(0.2 * rng.standard_normal(x.shape), x.dtype),
+        shapes_of(experiment),
+    )
+
+
+def masked_values(seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(-1, 1, (B, 8, 8, 1)).astype(np.float32)
+    mask = (rng.random((B, 8, 8, 1)) < 0.5).astype(np.float32)
+    return jnp.asarray(np.concatenate([image * mask, mask], axis=-1))
+
+
+def predictor(experiment):
+    """(params, z_t, t, values, known) -> Prediction, jitted."""
+
+    @jax.jit
+    def predict(params, z_t, t, values, known):
+        apply = functools.partial(experiment.network.apply, params)
+        return apply(z_t, t, apply(values, method="encode"), known)
+
+    return predict
+
+
+Z_T = jax.random.normal(jax.random.key(3), (B, 8, 8, 1))
+T = jnp.array([1, 500, 1000])
+ALL, NONE, SOME = jnp.ones(B, bool), jnp.zeros(B, bool), jnp.array([True, False, True])
+
+
+def differs(a, b):
+    """Which examples of two batches differ at all. [B]."""
+    return np.any(np.asarray(a) != np.asarray(b), axis=(1, 2, 3))
+
+
+def test_variant_u_reads_no_code():
+    experiment = build(masked_image={}, label={})
+    predict, params = predictor(experiment), random_params(experiment)
+    values = {"masked_image": masked_values(), "label": LABELS}
+    other = {"masked_image": masked_values(1), "label": LABELS[::-1]}
+    known = {"masked_image": ALL, "label": ALL}
+    first, second = (predict(params, Z_T, T, v, known) for v in (values, other))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert first.eps.shape == Z_T.shape and first.v is None
+    assert first.heads["masked_image"].shape == Z_T.shape
+    assert first.heads["label"].shape == (B, K)
+    assert not np.any(first.eps == 0)
+
+
+@pytest.fixture(scope="module")
+def variant_x():
+    """A network with a condition of either kind: planes and tokens."""
+    reads = {"conditions": True}
+    experiment = build(masked_image=reads, label=reads)
+    return predictor(experiment), random_params(experiment)
+
+
+VALUES = {"masked_image": masked_values(), "label": LABELS}
+OTHERS = {"masked_image": masked_values(1), "label": LABELS[::-1]}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_variant_x_reads_a_code_where_it_is_known_and_the_null_elsewhere(
+    variant_x, name
+):
+    predict, params = variant_x
+
+    def eps(value, known):
+        presence = {"masked_image": NONE, "label": NONE} | {name: known}
+        return predict(params, Z_T, T, VALUES | {name: value}, presence).eps
+
+    null = eps(VALUES[name], NONE)
+    np.testing.assert_array_equal(differs(eps(VALUES[name], SOME), null), SOME)
+    np.testing.assert_array_equal(eps(OTHERS[name], NONE), null)
+    changed = VALUES[name].at[0].set(OTHERS[name][0])
+    first = differs(eps(changed, ALL), eps(VALUES[name], ALL))
+    np.testing.assert_array_equal(first, [True, False, False])
+
+
+def test_what_is_not_named_is_unknown(variant_x):
+    predict, params = variant_x
+    unnamed = predict(params, Z_T, T, {}, {})
+    unknown = predict(params, Z_T, T, VALUES, {"masked_image": NONE, "label": NONE})
+    jax.tree.map(np.testing.assert_array_equal, unnamed, unknown)
+
+
+def test_nulls_are_learned_parameters(variant_x):
+    predict, params = variant_x
+    nulls = {n: p for n, p in params["params"].items() if n.startswith("null")}
+    assert set(nulls) == {"null_tokens_label", "null_planes_masked_image"}
+    before = predict(params, Z_T, T, {}, {}).eps
+    for name, null in nulls.items():
+        moved = {"params": params["params"] | {name: null + 1}}
+        assert differs(predict(moved, Z_T, T, {}, {}).eps, before).all()
+
+
+def test_codes_are_those_of_their_modality():
+    experiment = build(masked_image={}, label={})
+    codes = experiment.network.apply(random_params(experiment), VALUES, method="encode")
+    for modality in experiment.modalities:
+        expected = modality.encode(VALUES[modality.name])
+        np.testing.assert_array_equal(codes[modality.name].latent, expected.latent)
+
+
+# The shared U-Net as an encoder
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """(jitted encoder of labels, parameters), all other options on."""
+    experiment = build(
+        {"learn_variance": True},
+        label={"kind": "label.SharedUNet"},
+        masked_image={"conditions": True},
+    )
+
+    @jax.jit
+    def encode(params, value):
+        codes = experiment.network.apply(params, {"label": value}, method="encode")
+        return codes["label"].latent
+
+    return encode, random_params(experiment)
+
+
+def with_output_layer(params, scale):
+    """The parameters with the U-Net's last convolution scaled."""
+    unet = params["params"]["unet"]
+    last = jax.tree.map(lambda x: scale * x, unet["out"]["out_2"])
+    unet = unet | {"out": unet["out"] | {"out_2": last}}
+    return {"params": params["params"] | {"unet": unet}}
+
+
+def test_a_shared_code_has_unit_rms_at_any_scale_of_the_network(shared):
+    encode, params = shared
+    for scale in (1.0, 30.0):
+        code = encode(with_output_layer(params, scale), LABELS)
+        assert code.shape == (B, 8, 8, 1)
+        np.testing.assert_allclose(jnp.mean(code**2, axis=(1, 2, 3)), 1, rtol=1e-3)
+
+
+def test_a_shared_code_is_zero_before_the_output_layer_has_learned(shared):
+    encode, params = shared
+    np.testing.assert_array_equal(encode(with_output_layer(params, 0.0), LABELS), 0)
+
+
+def test_output_layers_start_at_zero():
+    experiment = build(masked_image={})
+    layers = jax.jit(
+        lambda: {
+            "unet": init_params(KEY, experiment)["params"]["unet"]["out"]["out_2"],
+            "head": init_params(KEY, experiment)["params"]["heads_masked_image"][
+                "block"
+            ]["out_2"],
+        }
+    )()
+    assert all(np.all(x == 0) for x in jax.tree.leaves(layers))
+
+
+def test_a_shared_code_depends_on_its_own_label_alone(shared):
+    encode, params = shared
+    code = encode(params, LABELS)
+    for i in range(B):
+        others = np.sqrt(np.mean((code - code[i][None]) ** 2, axis=(1, 2, 3)))
+        assert np.all((others > 0.01) == (np.arange(B) != i))
+    swapped = encode(params, LABELS.at[0].set(jnp.eye(K)[3]))
+    np.testing.assert_array_equal(differs(swapped, code), [True, False, False])
+    soft = encode(params, 0.5 * LABELS + 0.5 * LABELS[::-1])
+    assert differs(soft, code)[[0, 2]].all()
+
+
+def test_no_gradient_flows_through_a_code(shared):
+    encode, params = shared
+    weights = jax.random.normal(jax.random.key(0), (B, 8, 8, 1))
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(weights * encode(p, LABELS))))(params)
+    assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(grads))
+
+
+# The U-Net below
+
+
+def test_without_modalities_it_is_the_unet_that_counts_from_0():
+    """The learned variance is the second half of its channels."""
+    experiment = build({"learn_variance": True})
+    params = random_params(experiment)
+    prediction = predictor(experiment)(params, Z_T, T, {}, {})
+    assert prediction.heads == {} and set(params["params"]) == {"unet"}
+    unet = experiment.network.unet
+    apply = jax.jit(lambda p, z, t: unet.apply({"params": p}, z, t)[0])
+    out = apply(params["params"]["unet"], Z_T, jnp.array([0.0, 499.0, 999.0]))
+    np.testing.assert_allclose(prediction.eps, out[..., :1], atol=1e-5)
+    np.testing.assert_allclose(prediction.v, out[..., 1:], atol=1e-5)
+    later = apply(params["params"]["unet"], Z_T, jnp.array([1.0, 500.0, 1000.0]))
+    assert np.all(np.abs(later - out).max(axis=(1, 2, 3)) > 1e-4)
+
+
+def test_bfloat16_keeps_parameters_and_outputs_in_float32(variant_x):
+    exact, params = variant_x
+    reads = {"conditions": True}
+    experiment = build({"dtype": "bfloat16"}, masked_image=reads, label=reads)
+    leaves = jax.tree.leaves(shapes_of(experiment))
+    assert all(x.dtype == jnp.float32 for x in leaves)
+    known = {"masked_image": SOME, "label": SOME}
+    found, expected = (
+        predict(params, Z_T, T, VALUES, known)
+        for predict in (predictor(experiment), exact)
+    )
+    for ours, theirs in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert ours.dtype == jnp.float32
+        error = np.sqrt(np.mean((ours - theirs) ** 2) / np.mean(theirs**2))
+        assert 1e-5 < error < 0.05  # bfloat16 has 8 bits
