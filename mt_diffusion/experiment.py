@@ -48,7 +48,6 @@ def resolve(config: ConfigDict, source: Source) -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
-    check_unet(config)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
     modalities = tuple(
         base.build(name, fields.to_dict(), shape)
@@ -93,7 +92,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
     )
 
 
-def check_unet(config: ConfigDict) -> None:
+def check(config: ConfigDict) -> None:
     """Raises UserError for sizes and widths that the U-Net can't have."""
     unet, size = config.unet, config.data.image_size
     factor = 2 ** (len(unet.channel_mult) - 1)

@@ -34,11 +34,11 @@ def grid(
     rows = math.ceil(num / columns)
     width, height = tiles[0].size
     heading = TEXT + 2 * MARGIN
-    page = PIL.Image.new("RGB", (columns * width, heading + rows * height), "white")
-    draw = PIL.ImageDraw.Draw(page)
+    text = " | ".join(f"{n} (given)" if n in given else n for n in examples)
     font = PIL.ImageFont.load_default(TEXT - 2)
-    names = [f"{n} (given)" if n in given else n for n in examples]
-    draw.text((MARGIN, MARGIN), " | ".join(names), GENERATED, font)
+    page_width = max(columns * width, math.ceil(font.getlength(text)) + 2 * MARGIN)
+    page = PIL.Image.new("RGB", (page_width, heading + rows * height), "white")
+    PIL.ImageDraw.Draw(page).text((MARGIN, MARGIN), text, GENERATED, font)
     for i, part in enumerate(tiles):
         page.paste(part, (i % columns * width, heading + i // columns * height))
     return page

@@ -2,9 +2,11 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion import experiment as experiments
@@ -37,11 +39,12 @@ def sample(
     """
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
-    step, config, params = restore(workdir, use_ema)
+    step, config, mesh, params = restore(workdir, use_ema)
     config.sampling.update(overrides)
     experiment = experiments.build(config)
     values = read_given(given, experiment)
-    num = num or max([NUM_SAMPLES, *map(len, values.values())])
+    if num is None:
+        num = max([NUM_SAMPLES, *map(len, values.values())])
     if num < 1:
         raise UserError(f"--num_samples={num}: draw one sample or more.")
     settings = config.sampling
@@ -51,30 +54,30 @@ def sample(
         f"{settings.num_steps} steps, seed {seed}, "
         f"given: {', '.join(values) or 'nothing'}"
     )
-    mesh = sharding.make_mesh(config.mesh.fsdp)
     examples = Generator(experiment, settings, mesh)(params, seed, num, values)
     out = out or workdir / "generated"
     write(out, examples, experiment.variables, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
 
-def restore(workdir: pathlib.Path, use_ema: bool) -> tuple[int, ConfigDict, dict]:
-    """(step, config, parameters) of the newest whole checkpoint."""
-    checkpoints = Checkpoints(workdir)
+def restore(workdir: pathlib.Path, use_ema: bool) -> tuple[int, ConfigDict, Mesh, Any]:
+    """(step, config, mesh, parameters on it) of the newest whole checkpoint."""
+    part = "ema_params" if use_ema else "params"
 
-    def abstract(config: ConfigDict):
+    def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
-        params = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-        return {"ema_params" if use_ema else "params": params}
+        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        everywhere = sharding.replicated(sharding.make_mesh(config.mesh.fsdp))
+        return {part: sharding.placed(shapes, everywhere)}
 
-    found = checkpoints.newest(abstract)
+    found = Checkpoints(workdir).newest(abstract)
     if found is None:
         raise UserError(
             f"--workdir={workdir} has no checkpoint yet; train into it first: "
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    return step, config, state["ema_params" if use_ema else "params"]
+    return step, config, sharding.make_mesh(config.mesh.fsdp), state[part]
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:

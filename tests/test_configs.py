@@ -79,6 +79,7 @@ def test_impossible_networks_are_refused(field, value, words):
     part, name = field.split(".")
     config[part][name] = value
     with pytest.raises(UserError, match=words):
+        experiment.check(config)
         experiment.build(config)
 
 

@@ -138,12 +138,13 @@ def test_images_too_large_to_be_meant_are_named(tmp_path, monkeypatch):
 
 def test_a_folder_is_its_images_at_any_depth_in_order(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for name in ("b/c/1.PNG", "a.jpg", "b/2.webp"):
-        save(tmp_path / name, noise(4, 4))
     (tmp_path / "b" / "notes.txt").write_text("no image")
+    names = [f"a{i:02d}.jpg" for i in range(20)] + ["b/2.webp", "b/c/1.PNG"]
+    for name in reversed(names):
+        save(tmp_path / name, noise(4, 4))
     found = [str(p.relative_to(tmp_path)) for p in files.image_files(str(tmp_path))]
-    assert found == ["a.jpg", "b/2.webp", "b/c/1.PNG"]
-    assert files.image_files(f"{tmp_path}/a.jpg") == [tmp_path / "a.jpg"]
+    assert found == names
+    assert files.image_files(f"{tmp_path}/a00.jpg") == [tmp_path / "a00.jpg"]
 
 
 def test_where_there_is_no_image_the_path_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,17 +186,20 @@ def test_a_shared_code_is_zero_before_the_output_layer_has_learned(shared):
     np.testing.assert_array_equal(encode(with_output_layer(params, 0.0), LABELS), 0)
 
 
-def test_output_layers_start_at_zero():
-    experiment = build(masked_image={})
-    layers = jax.jit(
-        lambda: {
-            "unet": init_params(KEY, experiment)["params"]["unet"]["out"]["out_2"],
-            "head": init_params(KEY, experiment)["params"]["heads_masked_image"][
-                "block"
-            ]["out_2"],
-        }
-    )()
-    assert all(np.all(x == 0) for x in jax.tree.leaves(layers))
+def test_all_output_layers_start_at_zero_but_those_of_cross_attention():
+    """Those are what makes a shared code, which no gradient reaches, read its label."""
+    experiment = build(masked_image={}, label={"kind": "label.SharedUNet"})
+
+    @jax.jit
+    def last_layers():
+        params = flax.traverse_util.flatten_dict(init_params(KEY, experiment), sep="/")
+        ends = ("out_2/kernel", "out_layers_3/kernel", "proj_out/kernel")
+        return {name: p for name, p in params.items() if name.endswith(ends)}
+
+    layers = last_layers()
+    nonzero = {name for name, kernel in layers.items() if np.any(kernel)}
+    assert nonzero == {name for name in layers if "_cross/" in name} != set()
+    assert "params/heads_masked_image/block/out_2/kernel" in layers
 
 
 def test_a_shared_code_depends_on_its_own_label_alone(shared):

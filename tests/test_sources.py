@@ -217,6 +217,14 @@ def test_tfds_parts_may_be_slices_and_unknown_ones_are_refused(prepared):
         open_both(**fields, test_split="valid")
 
 
+def test_a_tfds_name_may_fix_its_version(prepared):
+    fields = dict(source="tfds", data_dir=str(prepared[0]))
+    train, _ = open_both(**fields, name="toy:1.0.0")
+    assert len(train) == 3
+    with pytest.raises(UserError, match="'toy:2.0.0'"):
+        open_both(**fields, name="toy:2.0.0")
+
+
 def test_a_tfds_data_set_that_is_not_there_names_the_remedy(tmp_path):
     fields = dict(source="tfds", data_dir=str(tmp_path))
     with pytest.raises(UserError, match=f"{tmp_path}.*config.data.download=true"):

@@ -42,14 +42,14 @@ def read_masked(
     Raises UserError for a file without transparency: nothing in it is hidden.
     """
     image = _open(path)
-    if not image.has_transparency_data:
+    alpha = image.convert("RGBA").getchannel("A")
+    seen = _crop(alpha, (*shape[:2], 1)) == 255
+    if seen.all():
         raise UserError(
             f"{path} has no transparent pixel. A masked image is a PNG whose hidden "
             "pixels are transparent: erase the part to restore, and save with its "
             "alpha channel."
         )
-    alpha = image.convert("RGBA").getchannel("A")
-    seen = _crop(alpha, (*shape[:2], 1)) == 255
     return _crop(image.convert(MODES[shape[-1]]), shape), seen.astype(np.float32)
 
 

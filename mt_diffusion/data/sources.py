@@ -9,6 +9,7 @@ an item, and the names of its classes. Add one here and nowhere else.
 import concurrent.futures
 import difflib
 import pathlib
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -72,7 +73,7 @@ class Tfds:
     def __init__(self, config: ConfigDict, split: str):
         """Reads name, data_dir, download, train_split and test_split."""
         builder = find_builder(config)
-        if not pathlib.Path(builder.data_dir).exists():
+        if not builder.data_path.exists():
             prepare(builder, config)
         wanted = config[f"{split}_split"]
         try:
@@ -84,7 +85,7 @@ class Tfds:
                 f"test_split may name {list(builder.info.splits)}."
             ) from error
         labels = [f for n, f in builder.info.features.items() if n == "label"]
-        self.class_names = list(labels[0].names) if labels else []
+        self.class_names = list(getattr(labels[0], "names", [])) if labels else []
         self._shape = (config.image_size, config.image_size, config.channels)
 
     def __len__(self) -> int:
@@ -99,15 +100,19 @@ def find_builder(config: ConfigDict) -> Any:
     """TFDS's builder of config.name. Raises UserError for a name it does not know."""
     import tensorflow_datasets as tfds
 
-    data_dir = pathlib.Path(config.data_dir or tfds.core.constants.DATA_DIR)
+    data_dir = tfds.core.Path(config.data_dir or tfds.core.constants.DATA_DIR)
     known = tfds.list_builders(with_community_datasets=False)
-    if config.name.split("/")[0] not in known and not (data_dir / config.name).is_dir():
-        near = difflib.get_close_matches(config.name, known, n=1, cutoff=0)
+    name = re.split("[/:]", config.name)[0]  # without its variant and version
+    if name not in known and not (name and (data_dir / name).is_dir()):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise UserError(
             f"config.data.name = {config.name!r} is no TFDS data set and no folder in "
             f"{data_dir}; the nearest is {near[0]!r}."
         )
-    return tfds.builder(config.name, data_dir=data_dir)
+    try:
+        return tfds.builder(config.name, data_dir=data_dir)
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"config.data.name = {config.name!r}: {error}") from error
 
 
 def prepare(builder: Any, config: ConfigDict) -> None:

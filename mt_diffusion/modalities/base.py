@@ -8,6 +8,7 @@ leading batch axis.
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -141,13 +142,20 @@ class Modality(Variable):
 
 
 def locate(kind: str) -> type[Variable]:
-    """The class `kind`: 'label.Codebook' here, or 'package.module.Class' elsewhere."""
+    """The class `kind`: 'label.Codebook' here, or 'package.module.Class' elsewhere.
+
+    Raises UserError where there is no such module, or no such class in it.
+    """
     module, _, name = kind.rpartition(".")
     for path in (f"{__package__}.{module}", module):
-        try:
-            return getattr(importlib.import_module(path), name)
-        except (ImportError, AttributeError, ValueError, TypeError):
-            continue
+        if module and importlib.util.find_spec(path.split(".")[0]):
+            try:
+                return getattr(importlib.import_module(path), name)
+            except ModuleNotFoundError as error:
+                if not path.startswith(error.name or path):
+                    raise  # the module is there, but something that it imports is not
+            except AttributeError:
+                break
     raise UserError(
         f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, "
         "such as 'label.Codebook', or package.module.Class of your own."

@@ -27,6 +27,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     Raises UserError for a mistake in the config, the data or the workdir, and where too
     many steps in a row have gradients that are not finite.
     """
+    experiments.check(config)
     check(config)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = experiments.resolve(config, source)

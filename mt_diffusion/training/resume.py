@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import TrainState
 
@@ -27,11 +28,7 @@ def resume(
 
     def target(saved: ConfigDict) -> dict[str, Any]:
         check_same(config, saved)
-        placed = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement),
-            abstract,
-        )
-        return vars(placed)
+        return vars(sharding.placed(abstract, placement))
 
     found = checkpoints.newest(target)
     if found is None:

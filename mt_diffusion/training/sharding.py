@@ -1,5 +1,7 @@
 """The mesh of devices, and where arrays lie on it."""
 
+from typing import Any
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -30,3 +32,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def placed(shapes: Any, sharding: NamedSharding) -> Any:
+    """A tree of shapes, each with that sharding: what a checkpoint is restored into."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )

@@ -1,0 +1,300 @@
+"""The command itself: a run from beginning to end, and every mistake a user makes."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import PIL.Image
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from mt_diffusion import main as command
+from mt_diffusion.training import loop  # noqa: F401  Grain defines flags on import
+
+SMOKE = [
+    "--config.train.num_steps=12",
+    "--config.train.batch_size=16",
+    "--config.unet.channel_mult=(1,)",
+    "--config.unet.attention_resolutions=(1,)",
+    "--config.watch.checkpoint_every=3",
+    "--config.watch.log_every=3",
+    "--config.watch.sample_every=12",
+    "--config.watch.num_pictures=4",
+    "--config.sampling.num_steps=3",
+]
+LABEL = ["--config=configs/image_label.py:smoke", *SMOKE]
+MASKED = ["--config=configs/masked_image.py:smoke", *SMOKE]
+
+
+class Result(NamedTuple):
+    """What a call of the command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def main(*args):
+    """The command in this process, for a process of its own takes seconds to start."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["main.py", *map(str, args)]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as exited,
+    ):
+        flags.FLAGS.unparse_flags()
+        command.run()
+    return Result(exited.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def process(*args):
+    """The command in a process of its own, with one device."""
+    flag = "--xla_force_host_platform_device_count=8"
+    remaining = os.environ["XLA_FLAGS"].replace(flag, "").strip()
+    environment = os.environ | {"XLA_FLAGS": remaining}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mt_diffusion.main", *map(str, args)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def refused(result, *words):
+    """A clear paragraph, and no traceback."""
+    assert result.code == 2, result
+    paragraph = " ".join(result.err.split())
+    assert paragraph.startswith("error: ")
+    for word in words:
+        assert word in paragraph
+    return True
+
+
+def parameters(workdir, step=12):
+    """All arrays of the last checkpoint, read without the project's own code."""
+    root = workdir / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        parts = ("params", "ema_params", "opt_state")
+        return {part: checkpointer.restore(root / part) for part in parts}
+
+
+def metrics(workdir):
+    """All lines of metrics.jsonl."""
+    return [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def logged_steps(workdir):
+    """Steps whose training loss was logged."""
+    return [line["step"] for line in metrics(workdir) if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of image_label, and what it printed."""
+    workdir = tmp_path_factory.mktemp("label")
+    result = main(*LABEL, f"--workdir={workdir}")
+    assert result.code == 0, result
+    return workdir, result.out
+
+
+def test_a_run_says_what_it_does_and_leaves_pictures_and_metrics(trained):
+    workdir, out = trained
+    for word in ("devices", "parameters", "1,438 training", "done: 12 steps", "left"):
+        assert word in out
+    lines = metrics(workdir)
+    assert logged_steps(workdir) == [3, 6, 9, 12]
+    assert {"eps", "label", "images_per_second"} <= lines[0].keys()
+    assert any("test_loss" in x for x in lines)
+    assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
+    pictures = sorted(p.name for p in (workdir / "samples").iterdir())
+    assert pictures == ["0000012_given_label.png", "0000012_joint.png"]
+    with PIL.Image.open(workdir / "samples" / pictures[0]) as picture:
+        assert picture.width > 100
+    steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())
+    assert steps == [9, 12]
+
+
+def test_a_finished_run_has_nothing_to_do(trained):
+    workdir, _ = trained
+    before = (workdir / "metrics.jsonl").read_text()
+    result = main(*LABEL, f"--workdir={workdir}")
+    assert result.code == 0 and "nothing to do" in result.out
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_another_config_is_refused_and_loses_nothing(trained):
+    workdir, _ = trained
+    before = sorted(workdir.rglob("*"))
+    result = main(*LABEL, f"--workdir={workdir}", "--config.seed=5")
+    assert refused(result, "seed (0 there, 5 now)")
+    assert sorted(workdir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("parts", ["label=3", "label=1,7"])
+def test_samples_with_a_label_given(trained, tmp_path, parts):
+    workdir, _ = trained
+    result = main(
+        "--mode=sample", f"--workdir={workdir}", f"--given={parts}", "--num_samples=5",
+        "--steps=3", f"--out={tmp_path}", "--seed=1",
+    )  # fmt: skip
+    assert result.code == 0, result
+    assert "step 12, averaged (EMA) parameters" in result.out
+    found = np.load(tmp_path / "samples.npz", allow_pickle=False)
+    assert sorted(found) == ["image", "label"]
+    assert found["image"].shape == (5, 8, 8, 1) and found["image"].dtype == np.uint8
+    wanted = {"label=3": [3] * 5, "label=1,7": [1, 7, 1, 7, 1]}[parts]
+    assert found["label"].dtype == np.int32 and list(found["label"]) == wanted
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 5
+    assert (tmp_path / "grid.png").is_file()
+
+
+def test_samples_depend_on_seed_and_index_alone(trained, tmp_path):
+    workdir, _ = trained
+    images = {}
+    for name, args in {
+        "six": ["--num_samples=6"],
+        "four": ["--num_samples=4"],
+        "other": ["--num_samples=4", "--seed=1"],
+        "ddim": ["--num_samples=4", "--sampler=ddim"],
+        "raw": ["--num_samples=4", "--noema"],
+    }.items():
+        out = tmp_path / name
+        done = main(
+            "--mode=sample", f"--workdir={workdir}", f"--out={out}", "--steps=3", *args
+        )
+        assert done.code == 0, done
+        images[name] = np.load(out / "samples.npz")["image"]
+    assert np.mean(images["six"][:4] == images["four"]) > 0.99  # rounding to uint8
+    for other in ("other", "ddim", "raw"):
+        assert np.mean(images[other] == images["four"]) < 0.9
+
+
+def test_an_image_given_is_read(trained, tmp_path):
+    workdir, _ = trained
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    result = main(
+        "--mode=sample", f"--workdir={workdir}", f"--given=image={tmp_path / 'a.png'}",
+        "--num_samples=2", "--steps=3", f"--out={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert result.code == 0, result
+    found = np.load(tmp_path / "out" / "samples.npz")
+    np.testing.assert_array_equal(found["image"][0, ..., 0], pixels)
+
+
+def test_kill_9_and_the_same_command_end_as_if_nothing_had_happened(tmp_path):
+    """Also restores masked images: known pixels stay to the bit."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    undisturbed = process(*MASKED, f"--workdir={whole}")
+    out, _ = undisturbed.communicate(timeout=300)
+    assert undisturbed.returncode == 0, out
+    victim = process(*MASKED, f"--workdir={killed}")
+    while not (killed / "checkpoints" / "3").exists():
+        assert victim.poll() is None, victim.communicate()
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    resumed = process(*MASKED, f"--workdir={killed}")
+    out, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0 and "resuming from the checkpoint of step" in out
+    one, other = parameters(whole), parameters(killed)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert logged_steps(killed) == [3, 6, 9, 12]
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 2)).astype(np.uint8)
+    pixels[..., 1] = np.where(np.arange(8)[:, None] < 4, 255, 0)
+    PIL.Image.fromarray(pixels).save(tmp_path / "masked.png")
+    result = main(
+        "--mode=sample", f"--workdir={killed}", f"--out={tmp_path / 'out'}",
+        f"--given=masked_image={tmp_path / 'masked.png'}", "--num_samples=3",
+    )  # fmt: skip
+    assert result.code == 0, result
+    found = np.load(tmp_path / "out" / "samples.npz")
+    assert sorted(found) == ["image", "masked_image"]
+    for image in found["image"]:
+        np.testing.assert_array_equal(image[:4, :, 0], pixels[:4, :, 0])
+    assert len({image.tobytes() for image in found["image"]}) == 3
+
+
+def test_training_mistakes_are_explained(tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    folder = tmp_path / "images"
+    (folder / "a").mkdir(parents=True)
+    from_folder = ["--config.data.source=folder", f"--config.data.path={folder}"]
+    assert refused(main(*LABEL), "--workdir is missing")
+    assert refused(main(workdir), "--config is missing")
+    assert refused(main("--config=nowhere.py", workdir), "nowhere.py")
+    assert refused(
+        main(*LABEL, workdir, "--config.train.num_step=3"),
+        "config.train.num_step;", "nearest is config.train.num_steps",
+    )  # fmt: skip
+    assert refused(
+        main(*LABEL, workdir, "--config.train.num_steps=many"),
+        "config.train.num_steps=many", "type int",
+    )  # fmt: skip
+    assert refused(
+        main(*LABEL, workdir, "--config.data.image_size=0"), "image_size = 0"
+    )
+    assert refused(main(*LABEL, workdir, *from_folder), "no image in the folder")
+    (folder / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    PIL.Image.new("L", (8, 8)).save(folder / "a" / "whole.png")
+    assert refused(
+        main(*LABEL, workdir, *from_folder), "broken.png", "repair or remove"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_sampling_mistakes_are_explained(trained, tmp_path):
+    workdir, _ = trained
+    sample = ["--mode=sample", f"--workdir={workdir}"]
+    before = sorted(workdir.rglob("*"))
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "opaque.png")
+    assert refused(main("--mode=sample", f"--workdir={tmp_path}/no"), "not a folder")
+    assert refused(main("--mode=sample", f"--workdir={tmp_path}"), "no checkpoint yet")
+    assert refused(main(*sample, "--given=label=10"), "label=10", "0 to 9")
+    assert refused(main(*sample, "--given=lable=1"), "lable=1", "image, label")
+    assert refused(main(*sample, "--given=image=nowhere.png"), "nowhere.png")
+    assert refused(main(*sample, "--steps=1"), "1 steps")
+    assert refused(main(*sample, "--sampler=euler"), "'euler'", "ddim")
+    assert refused(main(*sample, "--num_samples=0"), "num_samples=0")
+    assert sorted(workdir.rglob("*")) == before
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(trained, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(trained[0], copy)
+    for path in (copy / "checkpoints" / "12").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-20])
+    result = main("--mode=sample", f"--workdir={copy}", "--steps=3", "--num_samples=2")
+    assert result.code == 0, result
+    assert "checkpoint 12 is broken" in result.out and "step 9" in result.out
+    result = main(*LABEL, f"--workdir={copy}")
+    assert result.code == 0, result
+    assert "moved broken checkpoint 12" in result.out
+    one, other = parameters(trained[0]), parameters(copy)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_help_is_readable():
+    shown = process("--help")
+    out, _ = shown.communicate()
+    assert shown.returncode == 0
+    for word in ("--mode=sample", "--given", "--workdir", "--config", "Train"):
+        assert word in out
+    assert max(map(len, out.splitlines())) <= 92
