@@ -93,15 +93,14 @@ def test_a_palette_may_be_transparent(tmp_path):
     assert np.all(pixels[:, 2:] == 90)
 
 
-def test_a_mask_is_resized_with_its_image(tmp_path):
-    """Twice the size, one half transparent: so is that half of what is read."""
-    color = np.kron(noise(8, 8), np.ones((2, 2), np.uint8))
-    alpha = np.full((16, 16), 255, np.uint8)
-    alpha[:8] = 0
-    path = save(tmp_path / "double.png", np.stack([color, alpha], -1))
-    pixels, mask = files.read_masked(path, (8, 8, 1))
-    np.testing.assert_array_equal(pixels, color[::2, ::2, None])
-    assert not mask[:4].any() and mask[4:].all()
+def test_given_files_must_have_the_models_size(tmp_path):
+    """Resizing would change the very pixels that are to be kept."""
+    path = save(tmp_path / "double.png", noise(16, 16, 4))
+    for read in (files.read_masked, files.read_exact):
+        with pytest.raises(UserError, match="double.png has 16x16.*have 8x8"):
+            read(path, (8, 8, 3))
+    exact = save(tmp_path / "exact.png", noise(8, 8, 3))
+    np.testing.assert_array_equal(files.read_exact(exact, (8, 8, 3)), noise(8, 8, 3))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "P"])

@@ -34,23 +34,40 @@ def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     return _crop(image.convert(MODES[shape[-1]]), shape)
 
 
+def read_exact(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+    """uint8 [H, W, C] of an image file that has this size already, pixel by pixel."""
+    return _exact(_open(path), path, shape)
+
+
 def read_masked(
     path: pathlib.Path, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [H, W, C] and a mask [H, W, 1], 1 where the file is fully opaque.
 
-    Raises UserError for a file without transparency: nothing in it is hidden.
+    Raises UserError for a file of another size, or one in which nothing is hidden.
     """
     image = _open(path)
-    alpha = image.convert("RGBA").getchannel("A")
-    seen = _crop(alpha, (*shape[:2], 1)) == 255
+    pixels = _exact(image, path, shape)
+    seen = np.asarray(image.convert("RGBA").getchannel("A"))[..., None] == 255
     if seen.all():
         raise UserError(
             f"{path} has no transparent pixel. A masked image is a PNG whose hidden "
             "pixels are transparent: erase the part to restore, and save with its "
             "alpha channel."
         )
-    return _crop(image.convert(MODES[shape[-1]]), shape), seen.astype(np.float32)
+    return pixels, seen.astype(np.float32)
+
+
+def _exact(
+    image: PIL.Image.Image, path: pathlib.Path, shape: Sequence[int]
+) -> np.ndarray:
+    height, width, channels = shape
+    if image.size != (width, height):
+        raise UserError(
+            f"{path} has {image.width}x{image.height} pixels, but this model's images "
+            f"have {width}x{height}; resize it first, so that its pixels can be kept."
+        )
+    return np.asarray(image.convert(MODES[channels])).reshape(height, width, channels)
 
 
 def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -30,7 +30,7 @@ class Image(Variable):
         return np.zeros(self.shape, np.float32)
 
     def read(self, text):
-        images = [files.read_image(p, self.shape) for p in files.image_files(text)]
+        images = [files.read_exact(p, self.shape) for p in files.image_files(text)]
         return to_unit(np.stack(images))
 
     def postprocess(self, value):
