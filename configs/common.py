@@ -9,7 +9,7 @@ from mt_diffusion.errors import UserError
 
 
 def digits() -> ConfigDict:
-    """scikit-learn's 8x8 digits, a U-Net of about 0.25 million parameters."""
+    """scikit-learn's 8x8 digits, a U-Net of about 0.2 million parameters."""
     config = ConfigDict()
     config.seed = 0
     config.data = dict(
@@ -51,8 +51,8 @@ def digits() -> ConfigDict:
         clip_norm=1.0,
     )
     config.train = dict(
-        num_steps=3000,
-        batch_size=128,
+        num_steps=6000,
+        batch_size=64,
         ema_decay=0.999,
         variance_weight=0.001,  # of the variational bound, with learn_variance
         max_skipped_in_a_row=10,
@@ -61,7 +61,7 @@ def digits() -> ConfigDict:
         log_every=100,
         checkpoint_every=1000,
         keep_checkpoints=2,
-        sample_every=1500,
+        sample_every=2000,
         num_pictures=32,
     )
     config.sampling = dict(
@@ -93,7 +93,7 @@ def fashion_mnist() -> ConfigDict:
     config.unet.update(model_channels=64, channel_mult=(1, 2, 2), num_res_blocks=2)
     config.unet.update(attention_resolutions=(2, 4), num_groups=32, num_heads=4)
     config.optimizer.learning_rate = 3e-4
-    config.train.update(num_steps=50_000, ema_decay=0.9995)
+    config.train.update(num_steps=50_000, batch_size=128, ema_decay=0.9995)
     config.watch.update(checkpoint_every=2000, sample_every=5000)
     return config
 
@@ -107,7 +107,7 @@ def cifar10() -> ConfigDict:
     config.unet.update(attention_resolutions=(2, 4), num_heads=4, num_groups=32)
     config.unet.update(dropout=0.3, learn_variance=True)
     config.optimizer.update(learning_rate=1e-4, final_fraction=1.0)
-    config.train.update(num_steps=500_000, ema_decay=0.9999)
+    config.train.update(num_steps=500_000, batch_size=128, ema_decay=0.9999)
     config.watch.update(checkpoint_every=5000, sample_every=25_000)
     return config
 
