@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import sampler
-from mt_diffusion.experiment import PRIMARY, Experiment
+from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import sharding
 
 
@@ -56,44 +56,41 @@ class Generator:
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
         network = functools.partial(experiment.network.apply, params)
         modalities = {m.name: m for m in experiment.modalities}
-        given_codes = network(_without_primary(given), method="encode")
-        conditions = {
+        given_values = {n: v for n, v in given.items() if n in modalities}
+        given_codes = network(given_values, method="encode")
+        known = {
             n: jnp.ones(rows.shape, bool)
             for n in given_codes
             if modalities[n].conditions
         }
 
         def denoise(z_t, t):
-            eps, v, heads = network(z_t, t, given_codes, conditions)
+            eps, v, heads = network(z_t, t, given_codes, known)
             if v is None:
                 v = jnp.full_like(eps, 2 * self.settings.fixed_variance - 1)
-            means = {n: modalities[n].mean(p) for n, p in heads.items()}
-            return sampler.Denoised(eps, v, means)
-
-        def encode(values):
-            codes = network(_without_primary(values), method="encode")
-            return {n: code.latent for n, code in codes.items()}
+            generated = {
+                n: modalities[n].mean(prediction)
+                for n, prediction in heads.items()
+                if n not in given
+            }
+            codes = given_codes | network(generated, method="encode")
+            latents = {n: code.latent for n, code in codes.items()}
+            return sampler.Denoised(eps, v, given_values | generated, latents)
 
         def restrict(z0):
             z0 = jnp.clip(z0, -1, 1)
             for name, value in given.items():
-                if known := experiment.variables[name].known(value):
-                    z0 = jnp.where(known.mask > 0, known.pixels, z0)
+                if fixed := experiment.variables[name].known(value):
+                    z0 = jnp.where(fixed.mask > 0, fixed.pixels, z0)
             return z0
 
         result = sampler.sample(
             keys=keys,
             shape=experiment.shape,
             denoise=denoise,
-            encode=encode,
-            given=_without_primary(given),
             process=experiment.process,
             times=experiment.process.schedule.respaced(self.settings.num_steps),
             step=sampler.build_step(self.settings.sampler, self.settings.eta),
             restrict=restrict,
         )
-        return {PRIMARY: result.z0} | result.values
-
-
-def _without_primary(values: Mapping[str, Array]) -> dict[str, Array]:
-    return {n: v for n, v in values.items() if n != PRIMARY}
+        return {experiment.primary.name: result.z0} | result.values

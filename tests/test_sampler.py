@@ -13,7 +13,8 @@ NUM = 4000
 SHAPE = (2, 2, 1)
 MEAN = np.array([0.5, -0.2, 0.0, 0.8]).reshape(SHAPE)
 VARIANCE = np.array([0.05, 0.2, 0.5, 0.9]).reshape(SHAPE)
-CODE = np.array([1.0, -1.0, 2.0, 0.0]).reshape(SHAPE)
+CODE = np.array([1.0, -1.0, 2.0, 0.0], np.float32).reshape(SHAPE)
+CODES = {"x": jnp.broadcast_to(CODE, (NUM, *SHAPE))}
 
 
 def process(scale=3.0):
@@ -22,29 +23,23 @@ def process(scale=3.0):
     return Process(table, aggregation.Aggregation(tilde))
 
 
-def exact_denoiser(process, times):
+def exact_denoiser(process, times, given):
     """E[eps | z_t] and the true variance of each step, as the v that expresses it."""
     table = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
 
     def denoise(z_t, t):
         step = jax.tree.map(lambda x: x[jnp.argmax(table.t == t[0])], table)
-        u_t = step.to_comoving(z_t, encode({"x": None}))
+        u_t = step.to_comoving(z_t, CODES)
         total = step.signal_t**2 * VARIANCE + step.noise_t**2
         eps = step.noise_t * (u_t - step.signal_t * MEAN[None]) / total[None]
         left = VARIANCE * step.noise_t**2 / total  # Var[z_0 | u_t]
         log_variance = jnp.log(step.variance + step.mean_z0**2 * left)
         low, high = step.log_variance_min, step.log_variance_max
         v = 2 * (log_variance - low) / (high - low) - 1
-        means = {"x": jnp.zeros((z_t.shape[0], 1))}
-        return sampler.Denoised(eps, jnp.broadcast_to(v, z_t.shape), means)
+        values = {"x": jnp.zeros((z_t.shape[0], 1))} | given
+        return sampler.Denoised(eps, jnp.broadcast_to(v, z_t.shape), values, CODES)
 
     return denoise
-
-
-def encode(values):
-    """The one value there is has a known code."""
-    shape = (NUM, *SHAPE)
-    return {name: jnp.broadcast_to(CODE, shape).astype(jnp.float32) for name in values}
 
 
 def draw(step, num_steps, given=None, restrict=lambda z0: z0, seed=0):
@@ -55,9 +50,7 @@ def draw(step, num_steps, given=None, restrict=lambda z0: z0, seed=0):
         lambda keys, given: sampler.sample(
             keys=keys,
             shape=SHAPE,
-            denoise=exact_denoiser(aggregated, times),
-            encode=encode,
-            given=given,
+            denoise=exact_denoiser(aggregated, times, given),
             process=aggregated,
             times=times,
             step=step,
@@ -150,7 +143,7 @@ def test_an_example_depends_on_its_own_key_alone():
     assert len(np.unique(whole.reshape(NUM, -1), axis=0)) == NUM
 
 
-def test_a_given_value_is_what_drifts_and_what_is_returned():
+def test_values_are_those_of_the_last_step():
     given = {"x": jnp.full((NUM, 1), 7.0)}
     result = draw(sampler.ancestral, 20, given=given)
     np.testing.assert_array_equal(result.values["x"], given["x"])

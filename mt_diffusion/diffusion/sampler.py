@@ -5,7 +5,7 @@ step, add the drift at s. A step is a function of u_t alone; `sample` does the r
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -62,11 +62,15 @@ def build_step(name: str, eta: float) -> Step:
 
 
 class Denoised(NamedTuple):
-    """What the network makes of z_t; means are E[x_i | z_t] for every modality."""
+    """What is known at z_t: its noise, v, all modalities, and their codes.
+
+    values: x_i where it is given, else the mean of p(x_i | z_t).
+    """
 
     eps: Image
     v: Image
-    means: Mapping[str, Array]
+    values: dict[str, Array]
+    codes: Codes
 
 
 class Result(NamedTuple):
@@ -80,23 +84,18 @@ def sample(
     keys: Key[Array, " b"],
     shape: tuple[int, int, int],
     denoise: Callable[[Image, Array], Denoised],
-    encode: Callable[[Mapping[str, Array]], Codes],
-    given: Mapping[str, Array],
     process: Process,
     times: np.ndarray,
     step: Step,
     restrict: Callable[[Image], Image],
 ) -> Result:
-    """Generates what is not given (METHOD section 6), from one key per example [B].
+    """Walks from noise at T back to z_0 (METHOD section 6), one key per example [B].
 
-    denoise: (z_t, t [B]) -> Denoised. encode: values -> latents. times: decreasing,
-    from T to 0. restrict: brings a predicted z_0 back to what is possible or known of
-    it.
-    An example depends on its own key and values alone, not on its batch.
+    denoise: (z_t, t [B]) -> Denoised. times: decreasing, from T to 0. restrict: brings
+    a predicted z_0 back to what is possible, or known of it. An example depends on its
+    own key and values alone, not on its batch.
     """
-    tables = process.transition(times[:-1], times[1:])
-    transitions: Any = jax.tree.map(lambda x: jnp.asarray(x), tables)
-    given_codes = encode(given)
+    transitions = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
 
     def noise(i: Array | int) -> Float[Array, "b h w c"]:
         draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
@@ -104,21 +103,14 @@ def sample(
 
     def body(carry: tuple[Image, Any], transition: Transition):
         z_t, _ = carry
-        denoised = denoise(z_t, jnp.full(z_t.shape[0], transition.t))
-        values = dict(denoised.means) | dict(given)
-        generated = {n: x for n, x in values.items() if n not in given}
-        codes = dict(given_codes) | dict(encode(generated))
+        eps, v, values, codes = denoise(z_t, jnp.full(z_t.shape[0], transition.t))
         u_t = transition.to_comoving(z_t, codes)
-        z0 = restrict(transition.z0_from_eps(u_t, denoised.eps))
-        u_s = step(transition, u_t, z0, denoised.v, noise(transition.t))
+        z0 = restrict(transition.z0_from_eps(u_t, eps))
+        u_s = step(transition, u_t, z0, v, noise(transition.t))
         return (transition.from_comoving(u_s, codes), values), None
 
-    z_T = noise(0)
-    values = jax.eval_shape(lambda z: body((z, None), _first(transitions))[0][1], z_T)
-    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), values)
-    (z0, values), _ = jax.lax.scan(body, (z_T, start), transitions)
+    z_T, t = noise(0), jnp.full(keys.shape[0], times[0])
+    shapes = jax.eval_shape(lambda: denoise(z_T, t).values)
+    no_values = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (z0, values), _ = jax.lax.scan(body, (z_T, no_values), transitions)
     return Result(restrict(z0), values)
-
-
-def _first(transitions: Transition) -> Transition:
-    return jax.tree.map(lambda x: x[0], transitions)
