@@ -49,3 +49,8 @@ def test_every_key_must_fit():
         adm.load(state | {"out.2.bias": np.zeros(3)}, config)
     with pytest.raises(UserError, match="unknown.*'chanels'"):
         adm.load(state, config | {"chanels": 3})
+    with pytest.raises(UserError, match="'conv_resample'. differ"):
+        adm.load(state, config | {"conv_resample": False})
+    with pytest.raises(UserError, match="needs.*'out_channels'"):
+        adm.load(state, {k: v for k, v in config.items() if k != "out_channels"})
+    adm.load(state, config | {"use_fp16": True, "dims": 2, "use_checkpoint": False})

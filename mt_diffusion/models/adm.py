@@ -21,7 +21,15 @@ DEFAULTS = {
     "resblock_updown": False,
     "use_new_attention_order": False,
 }
-IGNORED = {"image_size", "in_channels"}  # the input's own shape says the same
+REQUIRED = {
+    "in_channels",
+    "model_channels",
+    "out_channels",
+    "num_res_blocks",
+    "attention_resolutions",
+}
+IGNORED = {"image_size", "use_checkpoint", "use_fp16"}  # any size; PyTorch's memory
+FIXED = {"dims": 2, "conv_resample": True, "num_heads_upsample": -1}  # as released
 
 
 def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
@@ -32,15 +40,15 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
     0-based. Raises UserError for unknown arguments, and for missing, unused or
     misshapen weights.
     """
-    known = {
-        "model_channels",
-        "out_channels",
-        "num_res_blocks",
-        "attention_resolutions",
-    }
-    if unknown := set(config) - known - set(DEFAULTS) - IGNORED:
+    wanted = REQUIRED | set(DEFAULTS)
+    if missing := REQUIRED - set(config):
+        raise UserError(f"an ADM config needs the arguments {sorted(missing)}.")
+    if unknown := set(config) - wanted - IGNORED - set(FIXED):
         raise UserError(f"unknown U-Net arguments {sorted(unknown)} in an ADM config.")
-    options = DEFAULTS | {k: v for k, v in config.items() if k not in IGNORED}
+    if other := {n for n in set(FIXED) & set(config) if config[n] != FIXED[n]}:
+        raise UserError(f"ADM's released models have {FIXED}; {sorted(other)} differ.")
+    options = DEFAULTS | {n: config[n] for n in wanted & set(config)}
+    in_channels = options.pop("in_channels")
     options["num_head_channels"] = max(options["num_head_channels"], 0)
     options["num_classes"] = options["num_classes"] or 0
     for name in ("channel_mult", "attention_resolutions"):
@@ -48,7 +56,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
     module = UNet(**options, num_groups=32, use_tokens=False, dtype=jnp.float32)
 
     size = 2 ** (len(options["channel_mult"]) - 1)
-    x = jax.ShapeDtypeStruct((1, size, size, config["in_channels"]), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, size, size, in_channels), jnp.float32)
     t = jax.ShapeDtypeStruct((1,), jnp.float32)
     y = jax.ShapeDtypeStruct((1,), jnp.int32) if options["num_classes"] else None
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, t, y)["params"]
