@@ -8,7 +8,6 @@ leading batch axis.
 
 import dataclasses
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -147,15 +146,15 @@ def locate(kind: str) -> type[Variable]:
     Raises UserError where there is no such module, or no such class in it.
     """
     module, _, name = kind.rpartition(".")
-    for path in (f"{__package__}.{module}", module):
-        if module and importlib.util.find_spec(path.split(".")[0]):
-            try:
-                return getattr(importlib.import_module(path), name)
-            except ModuleNotFoundError as error:
-                if not path.startswith(error.name or path):
-                    raise  # the module is there, but something that it imports is not
-            except AttributeError:
-                break
+    for path in (f"{__package__}.{module}", module or __package__):
+        try:
+            found = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if not path.startswith(error.name or path):
+                raise  # the module is there, but something that it imports is not
+        else:
+            if hasattr(found, name):
+                return getattr(found, name)
     raise UserError(
         f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, "
         "such as 'label.Codebook', or package.module.Class of your own."
