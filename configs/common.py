@@ -54,7 +54,7 @@ def digits() -> ConfigDict:
         num_steps=6000,
         batch_size=64,
         ema_decay=0.999,
-        variance_weight=0.001,  # of the variational bound, with learn_variance
+        variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
         max_skipped_in_a_row=10,
     )
     config.watch = dict(
@@ -71,7 +71,6 @@ def digits() -> ConfigDict:
         fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
         batch_size=256,
     )
-    config.mesh = dict(fsdp=1)
     return config
 
 

@@ -18,7 +18,7 @@ def get_config(preset: str = "digits"):
         drop_rate=0.05,
         null_rate=0.6,
         class_names=(),
-        head_width=4 * config.unet.model_channels,
-        token_size=4 * config.unet.model_channels,
+        head_width=4 * config.unet.get_ref("model_channels"),
+        token_size=4 * config.unet.get_ref("model_channels"),
     )
     return config

@@ -95,6 +95,17 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
 def check(config: ConfigDict) -> None:
     """Raises UserError for sizes and widths that the U-Net can't have."""
     unet, size = config.unet, config.data.image_size
+    at_least_one = ("model_channels", "num_res_blocks", "num_heads", "num_groups")
+    for field in at_least_one:
+        if unet[field] < 1:
+            raise UserError(f"config.unet.{field} is {unet[field]}; use 1 or more.")
+    if not unet.channel_mult or min(unet.channel_mult) < 1:
+        raise UserError(
+            f"config.unet.channel_mult is {unet.channel_mult}; give a whole number "
+            "of 1 or more for each level, such as (1, 2)."
+        )
+    if not 0 <= unet.dropout < 1:
+        raise UserError(f"config.unet.dropout is {unet.dropout}; use 0 to below 1.")
     factor = 2 ** (len(unet.channel_mult) - 1)
     if size < 1 or size % factor:
         raise UserError(

@@ -39,22 +39,34 @@ _WORKDIR = flags.DEFINE_string(
 )
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", None, "sample: how many (default: 16, or one per given value)."
+    "num_samples",
+    None,
+    "sample: how many (default: 16, or one per given value).",
+    lower_bound=1,
 )
-_STEPS = flags.DEFINE_integer(
-    "steps", None, "sample: number of steps (default: the config's)."
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "sample: how many at a time (the config's).", lower_bound=1
 )
+_STEPS = flags.DEFINE_integer("steps", None, "sample: number of steps (the config's).")
 _SAMPLER = flags.DEFINE_string(
-    "sampler", None, "sample: ancestral or ddim (default: the config's)."
+    "sampler", None, "sample: ancestral or ddim (the config's)."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "sample: example i depends on (seed, i) alone.")
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "sample: example i depends on (seed, i) alone.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
 _GIVEN = flags.DEFINE_multi_string(
     "given",
     [],
     "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
     "pixels transparent), image=FILE_OR_FOLDER; may be repeated.",
 )
-_OUT = flags.DEFINE_string("out", None, "sample: folder to write (WORKDIR/generated).")
+_OUT = flags.DEFINE_string(
+    "out", None, "sample: folder to write (WORKDIR/generated/NNN)."
+)
 _EMA = flags.DEFINE_bool(
     "ema", True, "sample: the averaged parameters, or the raw ones."
 )
@@ -66,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --.")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdir = pathlib.Path(_WORKDIR.value).expanduser()
     logging.set_verbosity(logging.ERROR)  # libraries say a lot that is none of ours
     set_up_jax()
     if _MODE.value == "train":
@@ -76,10 +88,14 @@ def main(argv: Sequence[str]) -> None:
     else:
         from mt_diffusion import sampling
 
-        wishes = {"num_steps": _STEPS.value, "sampler": _SAMPLER.value}
+        wishes = {
+            "num_steps": _STEPS.value,
+            "sampler": _SAMPLER.value,
+            "batch_size": _BATCH_SIZE.value,
+        }
         sampling.sample(
             workdir,
-            pathlib.Path(_OUT.value) if _OUT.value else None,
+            pathlib.Path(_OUT.value).expanduser() if _OUT.value else None,
             _NUM_SAMPLES.value,
             _SEED.value,
             _GIVEN.value,
@@ -92,8 +108,9 @@ def set_up_jax() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
-    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
@@ -114,6 +131,11 @@ def parse(argv: Sequence[str]) -> list[str]:
         raise UserError(f"the config can't be loaded: {error.__cause__}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(explain(str(error), argv)) from error
+    if _MODE.value == "sample" and _CONFIG.value is not None:
+        raise UserError(
+            "--config is for training: sampling takes the config of the checkpoint. "
+            "Leave it out; --steps, --sampler and --batch_size change how it samples."
+        )
     if _MODE.value == "train" and _CONFIG.value is None:
         raise UserError(
             "--config is missing: name a config file, such as "
@@ -175,7 +197,7 @@ def run() -> None:
         print(paragraph, file=sys.stderr)
         sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
-        print("stopped; the same command continues from the last checkpoint.")
+        print("stopped; the same training command continues from its last checkpoint.")
         sys.exit(130)
 
 

@@ -14,7 +14,6 @@ from mt_diffusion import pictures
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
-from mt_diffusion.modalities.base import Variable
 from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import init_params
@@ -32,43 +31,58 @@ def sample(
     overrides: dict,
     use_ema: bool,
 ) -> None:
-    """Draws `num` examples and writes them below `out` (default: workdir/generated).
+    """Draws `num` examples and writes them below `out` (workdir/generated/NNN).
 
     given: texts NAME=VALUE. overrides: of the checkpoint's config.sampling. Raises
-    UserError for a workdir without checkpoints, or values that don't fit the model.
+    UserError for a workdir without checkpoints, values that don't fit the model, or an
+    `out` that holds samples already.
     """
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
-    step, config, mesh, params = restore(workdir, use_ema)
+    mesh = sharding.make_mesh()
+    step, config, params = restore(workdir, use_ema, mesh)
     config.sampling.update(overrides)
     experiment = experiments.build(config)
     values = read_given(given, experiment)
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
-    if num < 1:
-        raise UserError(f"--num_samples={num}: draw one sample or more.")
+    out = make_folder(out, workdir)
     settings = config.sampling
     which = "averaged (EMA)" if use_ema else "raw"
     print(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
-        f"{settings.num_steps} steps, seed {seed}, "
-        f"given: {', '.join(values) or 'nothing'}"
+        f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
     )
     examples = Generator(experiment, settings, mesh)(params, seed, num, values)
-    out = out or workdir / "generated"
-    write(out, examples, experiment.variables, list(values))
+    write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
 
-def restore(workdir: pathlib.Path, use_ema: bool) -> tuple[int, ConfigDict, Mesh, Any]:
-    """(step, config, mesh, parameters on it) of the newest whole checkpoint."""
+def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
+    """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
+    if out is None:
+        root = workdir / "generated"
+        numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
+        out = root / f"{max(numbers, default=-1) + 1:03d}"
+    if (out / "samples.npz").exists():
+        raise UserError(f"--out={out} holds samples already; name another folder.")
+    try:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out} can't be made a folder: {error}.") from error
+    return out
+
+
+def restore(
+    workdir: pathlib.Path, use_ema: bool, mesh: Mesh
+) -> tuple[int, ConfigDict, Any]:
+    """(step, config, parameters on the mesh) of the newest whole checkpoint."""
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
         shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-        everywhere = sharding.replicated(sharding.make_mesh(config.mesh.fsdp))
-        return {part: sharding.placed(shapes, everywhere)}
+        return {part: sharding.placed(shapes, sharding.replicated(mesh))}
 
     found = Checkpoints(workdir).newest(abstract)
     if found is None:
@@ -77,7 +91,7 @@ def restore(workdir: pathlib.Path, use_ema: bool) -> tuple[int, ConfigDict, Mesh
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    return step, config, sharding.make_mesh(config.mesh.fsdp), state[part]
+    return step, config, state[part]
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
@@ -100,14 +114,12 @@ def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.nda
 def write(
     out: pathlib.Path,
     examples: dict[str, np.ndarray],
-    variables: dict[str, Variable],
+    experiment: Experiment,
     given: Sequence[str],
 ) -> None:
-    """samples.npz, one PNG per example, and a grid of the first 64."""
-    (out / "samples").mkdir(parents=True, exist_ok=True)
+    """samples.npz, the image of each example as PNG, and a grid of the first 64."""
     np.savez_compressed(out / "samples.npz", **examples)
-    for i in range(len(next(iter(examples.values())))):
-        one = {name: values[i : i + 1] for name, values in examples.items()}
-        pictures.grid(one, variables, given).save(out / "samples" / f"{i:05d}.png")
+    for i, image in enumerate(examples[experiment.primary.name]):
+        pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    pictures.grid(first, variables, given).save(out / "grid.png")
+    pictures.grid(first, experiment.variables, given).save(out / "grid.png")

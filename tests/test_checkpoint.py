@@ -28,7 +28,7 @@ def written(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (1, 2, 3):
         checkpoints.save(step, state(step), CONFIG)
-    checkpoints.wait()
+    checkpoints.close()
     return tmp_path
 
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_set_aside_makes_room_for_its_step(written):
     moved = checkpoints.set_aside(3)
     assert checkpoints.steps == [2] and (moved / "params").is_dir()
     checkpoints.save(3, state(4), CONFIG)
-    checkpoints.wait()
+    checkpoints.close()
     _, _, found = Checkpoints(written).newest(abstract)
     np.testing.assert_array_equal(found["params"]["w"], state(4)["params"]["w"])
 

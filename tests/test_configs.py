@@ -67,17 +67,21 @@ def test_unknown_presets_are_refused():
     "field, value, words",
     [
         ("data.image_size", 9, "not divisible by 2"),
-        ("data.image_size", 6, "divisible by 4"),
+        ("data.image_size", 6, "divisible by patches_per_side = 4"),
         ("data.channels", 2, "use 1 or 3"),
         ("unet.dtype", "float16", "bfloat16"),
         ("unet.num_groups", 7, "num_groups"),
         ("unet.num_heads", 5, "num_heads"),
+        ("unet.num_heads", 0, "num_heads is 0"),
+        ("unet.channel_mult", (), "channel_mult is"),
+        ("unet.dropout", 1.0, "dropout is 1.0"),
     ],
 )
 def test_impossible_networks_are_refused(field, value, words):
     config = get_config("masked_image", "digits")
     part, name = field.split(".")
-    config[part][name] = value
+    with config.ignore_type():
+        config[part][name] = value
     with pytest.raises(UserError, match=words):
         experiment.check(config)
         experiment.build(config)
@@ -89,6 +93,9 @@ def test_impossible_networks_are_refused(field, value, words):
         ("train.num_steps", 0, "1 or more"),
         ("train.batch_size", 12, "multiple of the 8 devices"),
         ("watch.log_every", 0, "log_every"),
+        ("watch.num_pictures", 0, "num_pictures is 0"),
+        ("optimizer.learning_rate", float("nan"), "learning_rate is nan"),
+        ("train.ema_decay", 1.5, "0 to 1"),
         ("sampling.sampler", "euler", "'euler'"),
         ("sampling.num_steps", 1001, "1001 steps"),
     ],
@@ -99,3 +106,22 @@ def test_impossible_runs_are_refused(field, value, words):
     config[part][name] = value
     with pytest.raises(UserError, match=words):
         loop.check(config)
+
+
+def test_derived_fields_follow_what_they_derive_from():
+    for setting, part, name in [
+        ("masked_image", "masked_image", "num_groups"),
+        ("image_label", "label", "head_width"),
+    ]:
+        config = importlib.import_module(f"configs.{setting}").get_config("digits")
+        config.unet.update(num_groups=4, model_channels=4)
+        resolved = experiment.resolve(config, Source())
+        expected = {"num_groups": 4, "head_width": 16}[name]
+        assert resolved.modalities[part][name] == expected
+
+
+def test_rates_that_are_no_shares_are_refused():
+    config = get_config("image_label", "digits")
+    config.modalities.label.drop_rate = 0.9
+    with pytest.raises(UserError, match="together at most 1"):
+        experiment.build(config)

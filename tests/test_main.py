@@ -160,7 +160,10 @@ def test_samples_with_a_label_given(trained, tmp_path, parts):
     assert found["image"].shape == (5, 8, 8, 1) and found["image"].dtype == np.uint8
     wanted = {"label=3": [3] * 5, "label=1,7": [1, 7, 1, 7, 1]}[parts]
     assert found["label"].dtype == np.int32 and list(found["label"]) == wanted
-    assert len(list((tmp_path / "samples").glob("*.png"))) == 5
+    pictures = sorted((tmp_path / "samples").glob("*.png"))
+    assert len(pictures) == 5
+    with PIL.Image.open(pictures[4]) as picture:
+        np.testing.assert_array_equal(np.asarray(picture), found["image"][4, ..., 0])
     assert (tmp_path / "grid.png").is_file()
 
 
@@ -240,6 +243,8 @@ def test_training_mistakes_are_explained(tmp_path):
     assert refused(main(*LABEL), "--workdir is missing")
     assert refused(main(workdir), "--config is missing")
     assert refused(main("--config=nowhere.py", workdir), "nowhere.py")
+    (tmp_path / "file").touch()
+    assert refused(main(*LABEL, f"--workdir={tmp_path}/file"), "can't be written to")
     assert refused(
         main(*LABEL, workdir, "--config.train.num_step=3"),
         "config.train.num_step;", "nearest is config.train.num_steps",
@@ -273,6 +278,11 @@ def test_sampling_mistakes_are_explained(trained, tmp_path):
     assert refused(main(*sample, "--steps=1"), "1 steps")
     assert refused(main(*sample, "--sampler=euler"), "'euler'", "ddim")
     assert refused(main(*sample, "--num_samples=0"), "num_samples=0")
+    assert refused(main(*sample, "--seed=5000000000"), "seed=5000000000")
+    assert refused(main(*sample, *LABEL), "--config is for training")
+    assert refused(main(*sample, f"--out={tmp_path}/opaque.png"), "opaque.png")
+    (tmp_path / "samples.npz").touch()
+    assert refused(main(*sample, f"--out={tmp_path}"), "holds samples already")
     assert sorted(workdir.rglob("*")) == before
 
 

@@ -271,7 +271,7 @@ def test_patches_lie_anywhere_and_may_overlap():
 
 def test_the_number_of_patches_is_uniform_on_0_to_10():
     # Patches of one pixel in 64 x 64 hardly ever meet, so that they can be counted.
-    masked = make_masked(shape=(64, 64, 1), patch_fraction=1 / 64)
+    masked = make_masked(shape=(64, 64, 1), patches_per_side=64)
     white = {"image": np.full((64, 64, 1), 255, np.uint8)}
     generator, num = rng(), 1100
     hidden = [np.sum(masked.preprocess(white, generator) == 0) / 2 for _ in range(num)]
@@ -327,7 +327,7 @@ def test_a_masked_image_is_read_from_transparency(tmp_path):
 
 @pytest.mark.parametrize("size", [2, 6, 30])
 def test_images_that_patches_do_not_divide_are_refused(size):
-    with pytest.raises(UserError, match=f"size {size} .*divisible by 4"):
+    with pytest.raises(UserError, match=f"size {size} .*patches_per_side = 4"):
         make_masked(shape=(size, size, 1))
 
 

@@ -117,7 +117,7 @@ def test_processes_share_the_batch_of_one(monkeypatch, processes):
 
 
 def test_prefetch_starts_where_it_is_told_and_stops():
-    over_batch = sharding.over_batch(sharding.make_mesh(2))
+    over_batch = sharding.over_batch(sharding.make_mesh())
     loaded = list(pipeline.prefetch(batches(batch_size=8), 3, 9, over_batch))
     assert len(loaded) == 6
     for step, batch in enumerate(loaded, start=3):
@@ -126,7 +126,7 @@ def test_prefetch_starts_where_it_is_told_and_stops():
 
 
 def test_prefetch_splits_each_array_over_all_devices():
-    over_batch = sharding.over_batch(sharding.make_mesh(2))
+    over_batch = sharding.over_batch(sharding.make_mesh())
     (batch,) = pipeline.prefetch(batches(batch_size=16), 0, 1, over_batch)
     for leaf in jax.tree.leaves(batch):
         assert len(leaf.sharding.device_set) == jax.device_count() == 8

@@ -14,10 +14,15 @@ from mt_diffusion.training.state import build_optimizer, init_state
 from mt_diffusion.training.step import build_step, ema
 
 
-@pytest.fixture(scope="module", params=[masked_image, image_label])
-def parts(request):
-    """(config, experiment, optimizer, one batch) of the smoke preset."""
-    config = request.param.get_config("smoke")
+@pytest.fixture(scope="module")
+def parts():
+    """(config, experiment, optimizer, one batch) of both settings at once.
+
+    The label drifts (variant U), the masked image is read as well (variant X).
+    """
+    config = image_label.get_config("smoke")
+    config.modalities.update(masked_image.get_config("smoke").modalities)
+    config.modalities.masked_image.conditions = True
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
     config.optimizer.warmup_steps = 0
     source = sources.open_source(config.data, "train")
@@ -85,7 +90,7 @@ def test_training_learns(parts, step):
     for _ in range(100):
         state, terms = step(state, batch, jax.random.key(1))
         losses.append({name: float(x) for name, x in terms.items()})
-    for term in ("eps", experiment.modalities[0].name):
+    for term in ("eps", *(m.name for m in experiment.modalities)):
         first = np.mean([x[term] for x in losses[:5]])
         last = np.mean([x[term] for x in losses[-5:]])
         assert last < 0.8 * first
@@ -97,7 +102,7 @@ def test_one_and_eight_devices_agree(parts, step):
     for devices in (jax.devices()[:1], jax.devices()):
         mesh = jax.make_mesh(
             (len(devices), 1),
-            ("data", "fsdp"),
+            sharding.AXES,
             devices=devices,
             axis_types=(jax.sharding.AxisType.Auto,) * 2,
         )
@@ -129,9 +134,3 @@ def test_the_rate_warms_up_and_decays():
     np.testing.assert_allclose(sizes[:11], np.arange(11) * 1e-4, rtol=1e-4, atol=1e-9)
     assert sizes[100] == pytest.approx(1e-4, rel=1e-3)
     assert np.all(np.diff(sizes[11:]) < 0)
-
-
-def test_a_mesh_has_all_devices_or_is_refused():
-    assert dict(sharding.make_mesh(2).shape) == {"data": 4, "fsdp": 2}
-    with pytest.raises(UserError, match="3.*8 devices"):
-        sharding.make_mesh(3)

@@ -14,14 +14,19 @@ MODES = {1: "L", 3: "RGB"}
 
 
 def image_files(path: str) -> list[pathlib.Path]:
-    """The image `path`, or all images anywhere below the folder `path`, sorted.
+    """The image `path`, or all images below the folder `path`, sorted; no hidden ones.
 
     Raises UserError where there is none.
     """
     root = pathlib.Path(path).expanduser()
     if root.is_file():
         return [root]
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(
+        p
+        for p in root.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in p.relative_to(root).parts)
+    )
     if not found:
         what = "no image in the folder" if root.is_dir() else "no file or folder"
         raise UserError(f"there is {what} {path}; images end in {sorted(SUFFIXES)}.")

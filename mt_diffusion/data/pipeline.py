@@ -61,7 +61,7 @@ def prefetch(
     batches: grain.MapDataset, start: int, stop: int, sharding: jax.sharding.Sharding
 ) -> Iterator[Batch]:
     """Device batches of the steps start..stop - 1, loaded in the background."""
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     ahead: collections.deque[Batch] = collections.deque()
     if start == stop:
         return

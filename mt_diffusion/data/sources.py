@@ -129,7 +129,8 @@ def prepare(builder: Any, config: ConfigDict) -> None:
 class Folder:
     """A folder of images with one sub-folder per class, of any size, RGB or grey.
 
-    Below `train` and `test` where the folder has these two, else split by a fixed draw.
+    Below `train` and `test` (or `val`) where the folder has these, else split by a
+    fixed draw.
     """
 
     def __init__(self, config: ConfigDict, split: str):
@@ -137,41 +138,55 @@ class Folder:
         root = pathlib.Path(config.path).expanduser()
         if not config.path or not root.is_dir():
             raise UserError(f"config.data.path = {config.path!r} is no folder.")
-        roots = [root / "train", root / "test"]
-        has_splits = all(part.is_dir() for part in roots)
-        root, roots = (root / split, roots) if has_splits else (root, [root])
-        self._paths = files.image_files(str(root))
-        loose = [p for p in self._paths if p.parent == root]
-        if loose:
-            raise UserError(
-                f"{loose[0]} lies directly in {root}; put the images of each class "
-                "into a sub-folder of their own (a single one, if there are no "
-                "classes)."
-            )
-        if not has_splits:
-            kept = holdout(len(self._paths), split)
-            if not len(kept):
-                raise UserError(
-                    f"{root} has {len(self._paths)} image(s), too few to hold out one "
-                    f"in {HOLDOUT} for testing; use {HOLDOUT} or more."
-                )
-            self._paths = [self._paths[i] for i in kept]
+        roots = split_folders(root) or {"train": root, "test": root}
+        found = {part: images_by_class(folder) for part, folder in roots.items()}
         # Of both splits, so that a label means the same in each.
-        self.class_names = sorted(
-            {p.name for part in roots for p in part.iterdir() if p.is_dir()}
-        )
-        self._root = root
+        self.class_names = sorted({name for part in found.values() for _, name in part})
+        self._examples = found[split]
+        if roots["train"] == roots["test"]:
+            kept = holdout(len(self._examples), split)
+            self._examples = [self._examples[i] for i in kept]
+        if not self._examples:
+            raise UserError(
+                f"{root} has too few images to hold out one in {HOLDOUT} for testing; "
+                f"use {HOLDOUT} or more."
+            )
         self._shape = (config.image_size, config.image_size, config.channels)
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(files.check, self._paths))
+            list(pool.map(files.check, [path for path, _ in self._examples]))
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._examples)
 
     def __getitem__(self, i: int) -> dict:
-        path = self._paths[i]
-        label = self.class_names.index(path.relative_to(self._root).parts[0])
+        path, name = self._examples[i]
+        label = self.class_names.index(name)
         return {"image": files.read_image(path, self._shape), "label": label}
+
+
+def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path] | None:
+    """The splits that a folder has as sub-folders; None for one without `train`."""
+    if not (root / "train").is_dir():
+        return None
+    for name in ("test", "val", "validation"):
+        if (root / name).is_dir():
+            return {"train": root / "train", "test": root / name}
+    raise UserError(
+        f"{root} has a folder train, but none named test or val; add one, or point "
+        "--config.data.path to the folder that holds the classes."
+    )
+
+
+def images_by_class(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """(file, name of its class) of all images in the sub-folders of `root`."""
+    paths = files.image_files(str(root))
+    for path in paths:
+        if path.parent == root:
+            raise UserError(
+                f"{path} lies directly in {root}; put the images of each class into a "
+                "sub-folder of their own (a single one, if there are no classes)."
+            )
+    return [(path, path.relative_to(root).parts[0]) for path in paths]
 
 
 BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}

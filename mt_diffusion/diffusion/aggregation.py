@@ -55,13 +55,6 @@ def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
     return alpha_tilde
 
 
-def step_weights(alpha_tilde: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """W from alpha_tilde, both [T + 1], w_0 = 0: the inverse of `accumulate`."""
-    w = alpha_tilde / np.sqrt(schedule.alpha) - np.roll(alpha_tilde, 1)
-    w[0] = 0.0
-    return w
-
-
 def ramp(schedule: Schedule, scale: float) -> np.ndarray:
     """alpha_tilde_t = scale (t / T) sqrt(alpha_bar_t)."""
     time = np.arange(schedule.num_steps + 1) / schedule.num_steps

@@ -32,12 +32,14 @@ def loss(
     experiment: Any,
     params: Any,
     variance_weight: float,
+    deterministic: bool,
 ) -> tuple[Array, dict[str, Array]]:
     """Mean training loss of a batch and its named terms (paper eq. 7).
 
-    l = mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight * bound],
-    with t uniform on 1..T. A modality's mean is over the examples that have its value.
-    Terms are scalars, `loss` their weighted sum.
+    l = mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight * L_vlb],
+    with t uniform on 1..T, and L_vlb, a sum over t, as T times the mean of its terms
+    (ADM's hybrid loss). A modality's mean is over the examples that have its value.
+    deterministic: without dropout. Terms are scalars, `loss` their weighted sum.
     """
     time_key, noise_key, presence_key, dropout_key = jax.random.split(key, 4)
     process, network = experiment.process, experiment.network
@@ -56,7 +58,7 @@ def loss(
     )
     z_t, eps = process.diffuse(noise_key, batch.z0, latents, t)
     prediction = network.apply(
-        params, z_t, t, codes, known, deterministic=False, rngs={"dropout": dropout_key}
+        params, z_t, t, codes, known, deterministic, rngs={"dropout": dropout_key}
     )
 
     terms = {"eps": jnp.mean((prediction.eps - eps) ** 2)}
@@ -70,7 +72,7 @@ def loss(
         step = adjacent_transition(process, t)
         bound = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
         terms["variance"] = jnp.mean(bound)
-        total += variance_weight * terms["variance"]
+        total += variance_weight * process.schedule.num_steps * terms["variance"]
     return total, terms | {"loss": total}
 
 

@@ -111,6 +111,19 @@ class Modality(Variable):
     drop_rate: float
     null_rate: float
 
+    def __post_init__(self):
+        """Refuses rates that are no shares."""
+        if (
+            self.drop_rate < 0
+            or self.null_rate < 0
+            or self.drop_rate + self.null_rate > 1
+        ):
+            raise UserError(
+                f"config.modalities.{self.name} has drop_rate {self.drop_rate} and "
+                f"null_rate {self.null_rate}; these are shares of the examples, each 0 "
+                "or more, together at most 1."
+            )
+
     @property
     def token_shape(self) -> tuple[int, int] | None:
         """(L, D) of the tokens that `encode` gives; None without."""
@@ -153,8 +166,9 @@ def locate(kind: str) -> type[Variable]:
             if not path.startswith(error.name or path):
                 raise  # the module is there, but something that it imports is not
         else:
-            if hasattr(found, name):
-                return getattr(found, name)
+            cls = getattr(found, name, None)
+            if isinstance(cls, type) and issubclass(cls, Variable):
+                return cls
     raise UserError(
         f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, "
         "such as 'label.Codebook', or package.module.Class of your own."

@@ -26,8 +26,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, features):
-        block = OutputBlock(self.channels, self.groups, jnp.float32, name="block")
-        return block(features["out"].astype(jnp.float32))
+        return OutputBlock(self.channels, self.groups, name="block")(features["out"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,25 +34,28 @@ class MaskedImage(Modality):
     """x = image * mask; encoder: identity; head: the output block, Gaussian.
 
     max_patches: m ~ Uniform{0..max_patches} patches are hidden, overlaps allowed.
-    patch_fraction: their side as a fraction of the image's. num_groups: of the head.
+    patches_per_side: how many patches would fill a side. num_groups: of the head.
     """
 
     max_patches: int
-    patch_fraction: float
+    patches_per_side: int
     num_groups: int
 
     def __post_init__(self):
         """Refuses an image that the patches do not divide."""
-        if self._patch * round(1 / self.patch_fraction) != self.shape[0]:
+        super().__post_init__()
+        size, number = self.shape[0], self.patches_per_side
+        if number < 1 or size % number or self.max_patches < 0:
             raise UserError(
-                f"images of size {self.shape[0]} can't be masked in patches of "
-                f"{self.patch_fraction} of their size; choose a config.data.image_size "
-                f"divisible by {round(1 / self.patch_fraction)}."
+                f"images of size {size} can't be masked by up to {self.max_patches} "
+                f"patches of a {number}th of their side; choose a "
+                f"config.data.image_size divisible by patches_per_side = {number}, and "
+                "max_patches of 0 or more."
             )
 
     @property
     def _patch(self) -> int:
-        return int(self.shape[0] * self.patch_fraction)
+        return self.shape[0] // self.patches_per_side
 
     @property
     def num_planes(self):

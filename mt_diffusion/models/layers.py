@@ -51,11 +51,10 @@ def same(x: Features) -> Features:
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of t followed by two dense layers; t [B] -> [B, features]."""
+    """Sinusoids of t followed by two dense layers; t [B] -> [B, features], float32."""
 
     sinusoids: int
     features: int
-    dtype: Any
 
     @nn.compact
     def __call__(self, t: Float[Array, " b"]) -> Float[Array, "b d"]:
@@ -63,10 +62,8 @@ class TimeEmbedding(nn.Module):
         frequencies = jnp.exp(-jnp.log(10_000.0) * jnp.arange(half) / half)
         angle = t.astype(jnp.float32)[:, None] * frequencies[None]
         h = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-        h = nn.Dense(self.features, dtype=self.dtype, name="time_embed_0")(h)
-        return nn.Dense(self.features, dtype=self.dtype, name="time_embed_2")(
-            nn.silu(h)
-        )
+        h = nn.Dense(self.features, name="time_embed_0")(h)
+        return nn.Dense(self.features, name="time_embed_2")(nn.silu(h))
 
 
 class ResBlock(nn.Module):
@@ -173,13 +170,12 @@ class CrossAttentionBlock(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """ADM's last block (norm, SiLU, zero convolution); heads use copies of it."""
+    """ADM's last block (norm, SiLU, zero convolution), in float32; heads copy it."""
 
     features: int
     groups: int
-    dtype: Any
 
     @nn.compact
     def __call__(self, h: Features) -> Features:
-        h = nn.silu(Norm(self.groups, name="out_0")(h))
-        return conv(self.features, "out_2", self.dtype, kernel_init=ZERO)(h)
+        h = nn.silu(Norm(self.groups, name="out_0")(h.astype(jnp.float32)))
+        return conv(self.features, "out_2", jnp.float32, kernel_init=ZERO)(h)

@@ -54,11 +54,11 @@ class UNet(nn.Module):
         block sees.
         """
         emb = layers.TimeEmbedding(
-            self.model_channels, 4 * self.model_channels, self.dtype, name="time_embed"
+            self.model_channels, 4 * self.model_channels, name="time_embed"
         )(t)
         if self.num_classes:
             classes = nn.Embed(self.num_classes, emb.shape[-1], name="label_emb")
-            emb += classes(y).astype(emb.dtype)
+            emb += classes(y)
         res = functools.partial(self._res, emb=emb, deterministic=deterministic)
         attend = functools.partial(self._attend, tokens=tokens)
         levels = list(enumerate(self.channel_mult))
@@ -92,10 +92,8 @@ class UNet(nn.Module):
                     h = attend(h, f"{block}_1")
                 if level and i == self.num_res_blocks:
                     h = self._resample(h, f"{block}_{1 + attends}", res, up=True)
-        out = layers.OutputBlock(
-            self.out_channels, self.num_groups, self.dtype, name="out"
-        )(h)
-        return out.astype(jnp.float32), {"mid": mid, "out": h}
+        out = layers.OutputBlock(self.out_channels, self.num_groups, name="out")(h)
+        return out, {"mid": mid, "out": h}
 
     def _res(self, h, name, features, *, emb, deterministic, resample=layers.same):
         block = layers.ResBlock(

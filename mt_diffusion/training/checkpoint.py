@@ -40,9 +40,9 @@ class Checkpoints:
         items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
         self._manager.save(step, args=ocp.args.Composite(**items))
 
-    def wait(self) -> None:
-        """Returns once all that was saved is on disk."""
-        self._manager.wait_until_finished()
+    def close(self) -> None:
+        """Returns once all that was saved is on disk; nothing can follow."""
+        self._manager.close()
 
     def newest(
         self, abstract: Callable[[ConfigDict], Mapping[str, Any]]
@@ -57,7 +57,7 @@ class Checkpoints:
             try:
                 config = self.config(step)
                 state = self.restore(step, abstract(config))
-            except UserError:
+            except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 reason = str(error).strip().splitlines() or [type(error).__name__]

@@ -33,17 +33,27 @@ class Look:
         self._generator = Generator(experiment, config.sampling, mesh)
         weight = config.train.variance_weight
         self._loss = jax.jit(
-            lambda params, batch: objective.loss(key, batch, experiment, params, weight)
+            lambda params, batch: objective.loss(
+                key, batch, experiment, params, weight, deterministic=True
+            )
         )
 
     def __call__(self, view: Watch, step: int, params: Any) -> None:
         """Writes the test loss, and grids: all generated, and each modality given."""
         _, terms = jax.device_get(self._loss(params, self._batch))
         view.write(step, {f"test_{name}": float(x) for name, x in terms.items()})
-        values = {n: np.asarray(v)[: self._num] for n, v in self._batch.values.items()}
-        for given in [{}] + [{name: value} for name, value in values.items()]:
+        for given in [{}, *self._values()]:
             examples = self._generator(params, self._seed, self._num, given)
             grid = pictures.grid(examples, self._experiment.variables, given)
             view.picture(
                 step, "_".join(["given", *given] if given else ["joint"]), grid
             )
+
+    def _values(self) -> list[dict[str, np.ndarray]]:
+        """For each modality its first values that there are, as something to give."""
+        found = []
+        for name, values in jax.device_get(self._batch.values).items():
+            there = values[np.asarray(self._batch.available[name])]
+            if len(there):
+                found.append({name: there[: self._num]})
+        return found

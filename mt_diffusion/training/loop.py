@@ -1,7 +1,10 @@
 """The training run: from a config to checkpoints, metrics and pictures."""
 
 import collections
+import contextlib
+import math
 import pathlib
+import tempfile
 
 import jax
 from ml_collections import ConfigDict
@@ -18,7 +21,30 @@ from mt_diffusion.training.resume import resume
 from mt_diffusion.training.state import build_optimizer, init_state
 from mt_diffusion.training.step import build_step
 
+TEST_EXAMPLES = 256  # that are looked at, at most
 LAG = 2  # steps in flight before a step's counters are looked at
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "train.num_steps": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.ema_decay": (0, 1),
+    "train.variance_weight": (0, math.inf),
+    "train.max_skipped_in_a_row": (1, math.inf),
+    "optimizer.learning_rate": (0, math.inf),
+    "optimizer.warmup_steps": (0, math.inf),
+    "optimizer.final_fraction": (0, 1),
+    "optimizer.clip_norm": (1e-12, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "watch.log_every": (1, math.inf),
+    "watch.checkpoint_every": (1, math.inf),
+    "watch.keep_checkpoints": (1, math.inf),
+    "watch.sample_every": (1, math.inf),
+    "watch.num_pictures": (1, math.inf),
+    "sampling.num_steps": (1, math.inf),
+    "sampling.batch_size": (1, math.inf),
+    "sampling.eta": (0, 1),
+    "sampling.fixed_variance": (0, 1),
+}
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -32,7 +58,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
-    mesh = sharding.make_mesh(config.mesh.fsdp)
+    mesh = sharding.make_mesh()
     everywhere, over_batch = sharding.replicated(mesh), sharding.over_batch(mesh)
     init_key, step_key, look_key = jax.random.split(jax.random.key(config.seed), 3)
 
@@ -40,6 +66,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer), out_shardings=everywhere
     )
+    make_folder(workdir)
     checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
     abstract = jax.eval_shape(init, init_key)
     state = resume(checkpoints, config, abstract, everywhere) or init(init_key)
@@ -51,7 +78,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     }
     watch.banner(workdir, mesh, state.params, facts)
     if start >= num_steps:
-        print(f"nothing to do: this run has had its {num_steps:,} steps.")
+        print(f"nothing to do: this run has had {start:,} steps.")
         return
 
     preprocess = pipeline.Preprocess(
@@ -63,7 +90,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     train_step = jax.jit(build_step(config, experiment, optimizer), donate_argnums=0)
     look = build_look(config, experiment, mesh, test, look_key)
     in_flight = collections.deque()
-    with watch.Watch(workdir, start, num_steps, config.train.batch_size) as view:
+    view = watch.Watch(workdir, start, num_steps, config.train.batch_size)
+    with view, contextlib.closing(checkpoints):
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         for step, batch in enumerate(device_batches, start + 1):
             state, terms = train_step(state, batch, step_key)
@@ -73,14 +101,25 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                 check_finite(in_flight.popleft(), config, step)
             if is_due(config, "log_every", step):
                 view.scalars(step, jax.device_get(terms))
-            if is_due(config, "checkpoint_every", step):
-                check_finite(terms, config, step)
-                checkpoints.save(step, vars(state), config)
             if is_due(config, "sample_every", step):
                 look(view, step, state.ema_params)
                 view.restart_clock(step)
-        checkpoints.wait()
+            if is_due(config, "checkpoint_every", step):
+                if terms["skipped_in_a_row"]:
+                    print(f"no checkpoint at step {step}: its gradients are not finite")
+                else:
+                    checkpoints.save(step, vars(state), config)
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
+
+
+def make_folder(workdir: pathlib.Path) -> None:
+    """Makes the workdir. Raises UserError where nothing can be written to it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} can't be written to: {error}.") from error
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
@@ -95,28 +134,23 @@ def build_look(
     source: sources.Source,
     key: jax.Array,
 ) -> Look:
-    """Looks at the first test examples, as many as a training batch has."""
+    """Looks at the first test examples, a training batch of them at most."""
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
-    batch = pipeline.first_examples(
-        source, preprocess, config.train.batch_size, config.seed
-    )
+    most = mesh.size * max(TEST_EXAMPLES // mesh.size, 1)
+    num = min(config.train.batch_size, most)
+    batch = pipeline.first_examples(source, preprocess, num, config.seed)
     batch = jax.device_put(batch, sharding.over_batch(mesh))
     return Look(config, experiment, mesh, batch, key)
 
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for numbers that can't work, before anything heavy starts."""
-    positive = {
-        "train": ("num_steps", "batch_size", "max_skipped_in_a_row"),
-        "watch": ("log_every", "checkpoint_every", "sample_every", "keep_checkpoints"),
-        "sampling": ("num_steps", "batch_size"),
-    }
-    for part, names in positive.items():
-        for name in names:
-            if config[part][name] < 1:
-                raise UserError(
-                    f"config.{part}.{name} is {config[part][name]}; use 1 or more."
-                )
+    for field, (low, high) in RANGES.items():
+        part, _, name = field.rpartition(".")
+        value = (config[part] if part else config)[name]
+        if not low <= value <= high:
+            most = f" to {high:g}" if math.isfinite(high) else " or more"
+            raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
     batch_size, devices = config.train.batch_size, jax.device_count()
     if batch_size % devices:
         raise UserError(

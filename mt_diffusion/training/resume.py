@@ -12,7 +12,14 @@ from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import TrainState
 
 # What may change from one call to the next in the same workdir.
-CHANGEABLE = ("watch.", "sampling.", "train.num_steps")
+CHANGEABLE = (
+    "watch.",
+    "sampling.",
+    "train.num_steps",
+    "data.path",
+    "data.data_dir",
+    "data.download",
+)
 
 
 def resume(

@@ -5,23 +5,13 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mt_diffusion.errors import UserError
+AXES = ("data", "fsdp")
 
 
-def make_mesh(num_fsdp: int) -> Mesh:
-    """All devices as a mesh ('data', 'fsdp'); one device is a mesh of one.
-
-    Raises UserError where num_fsdp does not divide the number of devices.
-    """
-    count = jax.device_count()
-    if num_fsdp < 1 or count % num_fsdp:
-        raise UserError(
-            f"config.mesh.fsdp is {num_fsdp}, which does not divide {count} devices."
-        )
-    axes = ("data", "fsdp")
-    return jax.make_mesh(
-        (count // num_fsdp, num_fsdp), axes, axis_types=(AxisType.Auto,) * len(axes)
-    )
+def make_mesh() -> Mesh:
+    """All devices as a mesh ('data', 'fsdp'); one device is a mesh of one."""
+    shape = (jax.device_count(), 1)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -31,7 +21,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def placed(shapes: Any, sharding: NamedSharding) -> Any:

@@ -33,7 +33,7 @@ def build_step(
 
     def loss(params, batch, key):
         weight = config.train.variance_weight
-        return objective.loss(key, batch, experiment, params, weight)
+        return objective.loss(key, batch, experiment, params, weight, False)
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
