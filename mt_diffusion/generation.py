@@ -1,6 +1,5 @@
 """Samples from a network: the jitted sampler and values as people have them."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +15,22 @@ from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import sharding
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """Draws examples jointly, any of their variables given.
 
-    settings: config.sampling. mesh: the batch is split over all its devices.
+    settings: config.sampling. mesh: the batch is split over all its devices. Raises
+    UserError for a sampler or a number of steps that there is not.
     """
 
-    experiment: Experiment
-    settings: ConfigDict
-    mesh: jax.sharding.Mesh
+    def __init__(
+        self, experiment: Experiment, settings: ConfigDict, mesh: jax.sharding.Mesh
+    ):
+        self._experiment = experiment
+        self._mesh = mesh
+        self._batch_size = settings.batch_size
+        self._fixed_v = 2 * settings.fixed_variance - 1
+        self._times = experiment.process.schedule.respaced(settings.num_steps)
+        self._step = sampler.build_step(settings.sampler, settings.eta)
 
     def __call__(
         self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
@@ -35,24 +40,24 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        batch_size = min(self.settings.batch_size, num)
-        batch_size += -batch_size % self.mesh.size
+        batch_size = min(self._batch_size, num)
+        batch_size += -batch_size % self._mesh.size
         batches = []
         for start in range(0, num, batch_size):
             rows = np.arange(start, start + batch_size)
             values = {name: v[rows % len(v)] for name, v in given.items()}
             rows, values = jax.device_put(
-                (rows, values), sharding.over_batch(self.mesh)
+                (rows, values), sharding.over_batch(self._mesh)
             )
             batches.append(jax.device_get(self._draw(params, seed, rows, values)))
         joined = {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
         return {
-            n: self.experiment.variables[n].postprocess(v) for n, v in joined.items()
+            n: self._experiment.variables[n].postprocess(v) for n, v in joined.items()
         }
 
     @functools.partial(jax.jit, static_argnums=0)
     def _draw(self, params, seed, rows, given) -> dict[str, Array]:
-        experiment = self.experiment
+        experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
         network = functools.partial(experiment.network.apply, params)
         modalities = {m.name: m for m in experiment.modalities}
@@ -67,7 +72,7 @@ class Generator:
         def denoise(z_t, t):
             eps, v, heads = network(z_t, t, given_codes, known)
             if v is None:
-                v = jnp.full_like(eps, 2 * self.settings.fixed_variance - 1)
+                v = jnp.full_like(eps, self._fixed_v)
             generated = {
                 n: modalities[n].mean(prediction)
                 for n, prediction in heads.items()
@@ -89,8 +94,8 @@ class Generator:
             shape=experiment.shape,
             denoise=denoise,
             process=experiment.process,
-            times=experiment.process.schedule.respaced(self.settings.num_steps),
-            step=sampler.build_step(self.settings.sampler, self.settings.eta),
+            times=self._times,
+            step=self._step,
             restrict=restrict,
         )
         return {experiment.primary.name: result.z0} | result.values

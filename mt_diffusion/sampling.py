@@ -46,14 +46,15 @@ def sample(
     values = read_given(given, experiment)
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
-    out = make_folder(out, workdir)
     settings = config.sampling
+    generator = Generator(experiment, settings, mesh)
+    out = make_folder(out, workdir)
     which = "averaged (EMA)" if use_ema else "raw"
     print(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
         f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
     )
-    examples = Generator(experiment, settings, mesh)(params, seed, num, values)
+    examples = generator(params, seed, num, values)
     write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
