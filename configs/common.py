@@ -51,7 +51,7 @@ def digits() -> ConfigDict:
         clip_norm=1.0,
     )
     config.train = dict(
-        num_steps=6000,
+        num_steps=7000,
         batch_size=64,
         ema_decay=0.999,
         variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
@@ -61,7 +61,7 @@ def digits() -> ConfigDict:
         log_every=100,
         checkpoint_every=1000,
         keep_checkpoints=2,
-        sample_every=2000,
+        sample_every=3500,
         num_pictures=32,
     )
     config.sampling = dict(

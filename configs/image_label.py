@@ -1,4 +1,15 @@
-"""Joint image-label modelling: the image and its class."""
+"""Joint image-label modelling on digits: the image and its class.
+
+The paper's setting "image-label" with head M, variant U, and a fixed codebook for an
+encoder (kind=label.SharedUNet: the paper's own). For variant X, in which the network
+reads the label as well, set conditions=true and drift_scale=1.0.
+
+  bash launch/local.sh --config=configs/image_label.py --workdir=runs/image_label
+
+8,000 steps of 64 images, about 6 minutes on 2 CPU cores. A support vector machine
+agrees with 97.0% and 95.8% of the generated pairs, and finds a given label in 96.0% and
+94.4% (seeds 0 and 1; README, "What to expect on digits").
+"""
 
 from configs import common
 

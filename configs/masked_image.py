@@ -1,4 +1,14 @@
-"""Masked-image training: the image and the same image with patches hidden."""
+"""Masked-image training on digits: the image, and the same with patches hidden.
+
+The paper's setting "masked-image training", variant X (the network reads the
+masked image as well); --config.modalities.masked_image.conditions=false is variant U.
+
+  bash launch/local.sh --config=configs/masked_image.py --workdir=runs/masked_image
+
+7,000 steps of 64 images, 5:10 minutes on 2 CPU cores with an empty compilation cache. Five
+hidden patches of test images are restored in 10 steps at 0.41 of the mean squared error
+that the training mean leaves (seed 0; README, "What to expect on digits").
+"""
 
 from configs import common
 
@@ -12,8 +22,8 @@ def get_config(preset: str = "digits"):
         drift_scale=1.0,
         loss_weight=0.1,
         conditions=True,
-        drop_rate=0.1,
-        null_rate=0.3,
+        drop_rate=0.05,
+        null_rate=0.15,
         max_patches=10,
         patches_per_side=4,
         num_groups=config.unet.get_ref("num_groups"),

@@ -18,9 +18,12 @@ from mt_diffusion.training.step import build_step, ema
 def parts():
     """(config, experiment, optimizer, one batch) of both settings at once.
 
-    The label drifts (variant U), the masked image is read as well (variant X).
+    The label is encoded by the shared U-Net and drifts (variant U), the masked image is
+    read as well (variant X), and the variance is learned.
     """
     config = image_label.get_config("smoke")
+    config.modalities.label.kind = "label.SharedUNet"
+    config.unet.learn_variance = True
     config.modalities.update(masked_image.get_config("smoke").modalities)
     config.modalities.masked_image.conditions = True
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
@@ -87,7 +90,7 @@ def test_ten_skipped_steps_in_a_row_stop_the_run(parts):
 def test_training_learns(parts, step):
     _, experiment, _, batch = parts
     state, losses = start(parts), []
-    for _ in range(100):
+    for _ in range(150):
         state, terms = step(state, batch, jax.random.key(1))
         losses.append({name: float(x) for name, x in terms.items()})
     for term in ("eps", *(m.name for m in experiment.modalities)):
