@@ -5,7 +5,7 @@ masked image as well); --config.modalities.masked_image.conditions=false is vari
 
   bash launch/local.sh --config=configs/masked_image.py --workdir=runs/masked_image
 
-7,000 steps of 64 images, 5:10 minutes on 2 CPU cores with an empty compilation cache. Five
+7,000 steps of 64 images, 5:10 minutes on 2 CPU cores without compiled programs. Five
 hidden patches of test images are restored in 10 steps at 0.41 of the mean squared error
 that the training mean leaves (seed 0; README, "What to expect on digits").
 """
