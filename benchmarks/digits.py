@@ -1,9 +1,9 @@
 """Figures of digits runs by an independent judge: scikit-learn, on files alone.
 
-python benchmarks/digits.py joint SAMPLES.npz           generated image-label pairs
-python benchmarks/digits.py given SAMPLES.npz           images generated for a label
-python benchmarks/digits.py mask FOLDER                 writes masked test images
-python benchmarks/digits.py restored SAMPLES.npz FOLDER what was restored from them
+python -m benchmarks.digits joint SAMPLES.npz           generated image-label pairs
+python -m benchmarks.digits given SAMPLES.npz           images generated for a label
+python -m benchmarks.digits mask FOLDER                 writes masked test images
+python -m benchmarks.digits restored SAMPLES.npz FOLDER what was restored from them
 """
 
 import argparse

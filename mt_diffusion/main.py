@@ -10,7 +10,7 @@ Train (continues where the workdir's newest checkpoint ends):
 Sample (the checkpoint carries its config):
   python -m mt_diffusion.main --mode=sample --workdir=runs/image_label --given=label=3
   python -m mt_diffusion.main --mode=sample --workdir=runs/masked_image \
-      --given=masked_image=photos/ --num_samples=16 --out=restored
+      --given=masked_image=erased/ --num_samples=16 --out=restored
 
 Any field of a config may be set as --config.a.b=value.
 """
@@ -41,7 +41,7 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "sample"], "What to do.")
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
-    "sample: how many (default: 16, or one per given value).",
+    "sample: how many (default: 16, or more if more values are given).",
     lower_bound=1,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
@@ -54,7 +54,7 @@ _SAMPLER = flags.DEFINE_string(
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
-    "sample: example i depends on (seed, i) alone.",
+    "sample: example i depends only on (seed, i) and the given values.",
     lower_bound=0,
     upper_bound=2**31 - 1,
 )
@@ -62,7 +62,7 @@ _GIVEN = flags.DEFINE_multi_string(
     "given",
     [],
     "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
-    "pixels transparent), image=FILE_OR_FOLDER; may be repeated.",
+    "pixels transparent), image=FILE_OR_FOLDER",
 )
 _OUT = flags.DEFINE_string(
     "out", None, "sample: folder to write (WORKDIR/generated/NNN)."

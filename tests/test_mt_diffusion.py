@@ -77,7 +77,7 @@ def differs(a, b):
 
 
 def test_variant_u_reads_no_code():
-    experiment = build(masked_image={}, label={})
+    experiment = build(masked_image={"conditions": False}, label={"conditions": False})
     predict, params = predictor(experiment), random_params(experiment)
     values = {"masked_image": masked_values(), "label": LABELS}
     other = {"masked_image": masked_values(1), "label": LABELS[::-1]}

@@ -1,8 +1,10 @@
 """Checkpoints of a run: Orbax, written in the background, with the config inside."""
 
+import functools
 import json
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,6 +55,7 @@ class Checkpoints:
         that are wanted; may raise UserError.
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
+        ignore_abandoned_reads()
         for step in self.steps:
             try:
                 config = self.config(step)
@@ -94,3 +97,19 @@ class Checkpoints:
         (self._workdir / FOLDER / str(step)).rename(target)
         self._manager.reload()
         return target
+
+
+@functools.cache
+def ignore_abandoned_reads() -> None:
+    """From here on, drops what the other reads of a broken checkpoint have to say.
+
+    Orbax closes its event loop at the first array that can't be read; each of the
+    hundreds of reads under way then prints a traceback from a thread of its own.
+    """
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
+
+    sys.unraisablehook = hook
