@@ -11,16 +11,25 @@ agrees with 97.0% and 95.8% of the generated pairs, and finds a given label in 9
 94.4% (seeds 0 and 1; README, "What to expect on digits").
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
 def get_config(preset: str = "digits"):
     """The setting `image_label`, variant U, codebook encoder."""
     config = common.get_config(preset)
-    imagenet = preset.startswith("imagenet")
     if preset == "digits":
         config.train.num_steps = 8000
-    config.modalities.label = dict(
+    config.modalities.label = label(config, preset)
+    return config
+
+
+def label(config: ConfigDict, preset: str) -> dict:
+    """The modality `label` beside the U-Net of this config."""
+    width = 4 * config.unet.get_ref("model_channels")
+    imagenet = preset.startswith("imagenet")
+    return dict(
         kind="label.SharedUNet" if imagenet else "label.Codebook",
         drift="ramp",
         drift_scale=2.5,
@@ -29,7 +38,6 @@ def get_config(preset: str = "digits"):
         drop_rate=0.05,
         null_rate=0.6,
         class_names=(),
-        head_width=4 * config.unet.get_ref("model_channels"),
-        token_size=4 * config.unet.get_ref("model_channels"),
+        head_width=width,
+        token_size=width,
     )
-    return config

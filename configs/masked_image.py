@@ -10,13 +10,21 @@ hidden patches of test images are restored in 10 steps at 0.41 of the mean squar
 that the training mean leaves (seed 0; README, "What to expect on digits").
 """
 
+from ml_collections import ConfigDict
+
 from configs import common
 
 
 def get_config(preset: str = "digits"):
     """The setting `masked_image`, variant X; conditions=false is variant U."""
     config = common.get_config(preset)
-    config.modalities.masked_image = dict(
+    config.modalities.masked_image = masked_image(config)
+    return config
+
+
+def masked_image(config: ConfigDict) -> dict:
+    """The modality `masked_image` beside the U-Net of this config."""
+    return dict(
         kind="masked_image.MaskedImage",
         drift="ramp",
         drift_scale=1.0,
@@ -28,4 +36,3 @@ def get_config(preset: str = "digits"):
         patches_per_side=4,
         num_groups=config.unet.get_ref("num_groups"),
     )
-    return config

@@ -6,12 +6,13 @@ import pathlib
 PACKAGE = "mt_diffusion"
 LAYERS = [
     {"errors"},
-    {"diffusion.schedule", "data.files", "modalities.base"}
+    {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
     | {"models.layers", "training.sharding"},
     {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"},
     {"modalities.masked_image", "modalities.label", "diffusion.process"}
     | {"models.mt_diffusion", "models.adm", "data.sources"},
-    {"diffusion.objective", "diffusion.sampler", "data.pipeline"},
+    {"diffusion.bound", "diffusion.sampler", "data.pipeline"},
+    {"diffusion.objective"},
     {"experiment"},
     {"generation", "training.state", "training.checkpoint", "training.watch"},
     {"training.step", "training.look", "training.resume"},

@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mt_diffusion.diffusion import aggregation, objective, schedule
+from mt_diffusion.diffusion import (
+    aggregation,
+    bound,
+    likelihood,
+    objective,
+    schedule,
+)
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.modalities.base import Batch, Code
 from mt_diffusion.models.mt_diffusion import Prediction
@@ -143,9 +149,9 @@ def test_variational_bound_is_guided_diffusions(name, drift):
         jnp.asarray(reference[n]) for n in ("x_t", "x0", "eps_pred", "var_pred")
     )
     codes = {"x": jnp.full_like(x0, 0.3)}
-    step = objective.adjacent_transition(process, t)
+    step = process.adjacent(t)
     z_t = step.from_comoving(x_t, {}) + process.aggregation.drift(codes, t)
-    found = objective.variational_bound(step, z_t, x0, eps, v, codes)
+    found = bound.variational_bound(step, z_t, x0, eps, v, codes)
     np.testing.assert_allclose(
         found, reference["vb_bits_per_dim"], rtol=1e-4 if drift else 1e-5, atol=1e-5
     )
@@ -190,7 +196,7 @@ def test_the_variance_term_weighs_as_in_guided_diffusion():
 def test_the_discretised_likelihood_is_a_distribution():
     levels = jnp.arange(256) / 127.5 - 1
     for mean, log_variance in [(0.1, -4.0), (-0.97, -2.0), (1.0, -8.0)]:
-        log_mass = objective.discretised_log_likelihood(
+        log_mass = likelihood.discretised(
             levels, jnp.full(256, mean), jnp.full(256, log_variance)
         )
         assert float(jnp.exp(log_mass).sum()) == pytest.approx(1, abs=1e-4)
@@ -198,10 +204,10 @@ def test_the_discretised_likelihood_is_a_distribution():
 
 def test_gaussian_kl_is_zero_only_for_equals_and_matches_monte_carlo(x64):
     args = (jnp.array(0.3), jnp.array(-0.5), jnp.array(-0.4), jnp.array(0.7))
-    same = objective.gaussian_kl(*args[:2], *args[:2])
+    same = likelihood.gaussian_kl(*args[:2], *args[:2])
     assert float(same) == pytest.approx(0, abs=1e-12)
     x = 0.3 + np.exp(-0.25) * np.random.default_rng(0).standard_normal(400_000)
     log_ratio = -0.5 * (-0.5 + (x - 0.3) ** 2 * np.exp(0.5))
     log_ratio += 0.5 * (0.7 + (x + 0.4) ** 2 * np.exp(-0.7))
-    kl = float(objective.gaussian_kl(*args))
+    kl = float(likelihood.gaussian_kl(*args))
     assert kl == pytest.approx(log_ratio.mean(), abs=4 * log_ratio.std() / 632)

@@ -116,6 +116,12 @@ class Process:
             drift_s={n: a[s] for n, a in self.aggregation.alpha_tilde.items()},
         )
 
+    def adjacent(self, t: Int[Array, " b"]) -> Transition:
+        """The transition t -> t - 1 for traced t [B] in 1..T."""
+        times = np.arange(1, self.schedule.num_steps + 1)
+        table = self.transition(times, times - 1)
+        return jax.tree.map(lambda x: jnp.asarray(x)[t - 1], table)
+
     def _variances(self, t: Table, s: Table) -> tuple[Table, Table]:
         """Variance of q(u_s | u_t, z_0), and beta of the step s -> t."""
         alpha_bar = self.schedule.alpha_bar

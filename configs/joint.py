@@ -1,0 +1,22 @@
+"""Three modalities at once on digits: the image, the same masked, and its class.
+
+Nothing but configuration: the modalities of `masked_image.py` and `image_label.py` side
+by side. Any subset of the three may be given when sampling, and the rest is generated.
+
+  bash launch/local.sh --config=configs/joint.py --workdir=runs/joint
+"""
+
+from configs import common, image_label, masked_image
+
+
+def get_config(preset: str = "digits"):
+    """The setting `joint`: image + masked image + label, all of them read (X)."""
+    config = common.get_config(preset)
+    if preset == "digits":
+        config.train.num_steps = 9000
+    config.modalities.masked_image = masked_image.masked_image(config)
+    config.modalities.label = image_label.label(config, preset) | {
+        "conditions": True,
+        "drift_scale": 1.0,
+    }
+    return config
