@@ -12,6 +12,9 @@ def digits() -> ConfigDict:
     """scikit-learn's 8x8 digits, a U-Net of about 0.2 million parameters."""
     config = ConfigDict()
     config.seed = 0
+    # What a new run's parameters start from: "" for noise, the WORKDIR of another run
+    # (its averaged ones), or adm:FILE.pt|.npz|.safetensors of guided-diffusion.
+    config.init_from = ""
     config.data = dict(
         source="digits",  # digits, tfds, folder
         name="",  # of a TFDS data set
@@ -20,6 +23,17 @@ def digits() -> ConfigDict:
         test_split="test",
         download=False,
         path="",  # of a folder with one sub-folder per class
+        vectors="",  # of each example: FILE.npz, or FILE_{split}.npy; see views.py
+        # Share of the training examples that keep a feature, evenly over the classes.
+        keep=dict(label=1.0, vector=1.0),
+        # How an example has a second image; "" for none, else one of: left_right
+        # (halves of each file), folders (path and pair_path), feature (of TFDS), and
+        # edges, grey, half, which are computed from the image.
+        pair="",
+        pair_path="",  # of folders: the second one, with the same names below it
+        pair_feature="",  # of feature: its name, such as segmentation_mask
+        pair_levels=0,  # ids in a mask, spread over all grey levels; 0: as it is
+        swap_pair=False,  # the image is the second one
         image_size=8,
         channels=1,
         random_flip=False,

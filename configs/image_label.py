@@ -2,7 +2,8 @@
 
 The paper's setting "image-label" with head M, variant U, and a fixed codebook for an
 encoder (kind=label.SharedUNet: the paper's own). For variant X, in which the network
-reads the label as well, set conditions=true and drift_scale=1.0.
+reads the label as well, set conditions=true and drift_scale=1.0. Head E, the encoder
+classifier: --config.modalities.label.head_kind=E.
 
   bash launch/local.sh --config=configs/image_label.py --workdir=runs/image_label
 
@@ -38,6 +39,18 @@ def label(config: ConfigDict, preset: str) -> dict:
         drop_rate=0.05,
         null_rate=0.6,
         class_names=(),
-        head_width=width,
+        head_kind="M",  # M: an MLP on the middle block; E: a classifier on the output
+        heads=heads(config),
         token_size=width,
+    )
+
+
+def heads(config: ConfigDict) -> dict:
+    """The fields of the label's heads, those of E after the U-Net's own way down."""
+    unet = config.unet
+    same = ("channel_mult", "num_heads", "num_head_channels", "num_groups")
+    return dict(
+        M=dict(width=4 * unet.get_ref("model_channels")),
+        E=dict(width=unet.get_ref("model_channels"), num_res_blocks=1)
+        | {field: unet.get_ref(field) for field in same},
     )

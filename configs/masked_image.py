@@ -35,4 +35,5 @@ def masked_image(config: ConfigDict) -> dict:
         max_patches=10,
         patches_per_side=4,
         num_groups=config.unet.get_ref("num_groups"),
+        std=0.25,  # bounds depend on it: best is the head's error on seen pixels
     )

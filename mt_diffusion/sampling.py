@@ -37,8 +37,6 @@ def sample(
     UserError for a workdir without checkpoints, values that don't fit the model, or an
     `out` that holds samples already.
     """
-    if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
     mesh = sharding.make_mesh()
     step, config, params = restore(workdir, use_ema, mesh)
     config.sampling.update(overrides)
@@ -77,7 +75,12 @@ def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path
 def restore(
     workdir: pathlib.Path, use_ema: bool, mesh: Mesh
 ) -> tuple[int, ConfigDict, Any]:
-    """(step, config, parameters on the mesh) of the newest whole checkpoint."""
+    """(step, config, parameters on the mesh) of the newest whole checkpoint.
+
+    Raises UserError for a workdir without one.
+    """
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:

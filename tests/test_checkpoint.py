@@ -102,6 +102,8 @@ def test_only_what_may_change_may_change():
         resume.check_same(new, old)
     tuples = ConfigDict({"a": (1, 2)}), ConfigDict({"a": [1, 2]})
     resume.check_same(*tuples)
+    moved = (ConfigDict({"data": {"pair_path": place}}) for place in ("here", "there"))
+    resume.check_same(*moved)
 
 
 def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):

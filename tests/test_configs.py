@@ -4,6 +4,7 @@ import importlib
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from configs import common
@@ -12,19 +13,35 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.training import loop
 from mt_diffusion.training.state import build_optimizer, init_state
 
-SETTINGS = ["masked_image", "image_label"]
+SETTINGS = [
+    "masked_image",
+    "image_transition",
+    "image_label",
+    "image_representation",
+]
 PRESETS = [preset.__name__ for preset in common.PRESETS]
 
 
 class Source:
-    """Ten classes; ImageNet's thousand would only make this slower."""
+    """Ten classes; ImageNet's thousand would only make this slower. Noisy images."""
 
     class_names = [str(i) for i in range(10)]
+
+    def __init__(self, config):
+        size = config.data.image_size
+        self.shape = (size, size, config.data.channels)
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        image = np.random.default_rng(i).integers(256, size=self.shape, dtype=np.uint8)
+        return {"image": image, "pair": image}
 
 
 def get_config(setting, preset):
     config = importlib.import_module(f"configs.{setting}").get_config(preset)
-    return experiment.resolve(config.lock(), Source())
+    return experiment.resolve(config.lock(), Source(config))
 
 
 def count(tree):
@@ -111,13 +128,24 @@ def test_impossible_runs_are_refused(field, value, words):
 def test_derived_fields_follow_what_they_derive_from():
     for setting, part, name in [
         ("masked_image", "masked_image", "num_groups"),
-        ("image_label", "label", "head_width"),
+        ("image_label", "label", "token_size"),
     ]:
         config = importlib.import_module(f"configs.{setting}").get_config("digits")
         config.unet.update(num_groups=4, model_channels=4)
-        resolved = experiment.resolve(config, Source())
-        expected = {"num_groups": 4, "head_width": 16}[name]
+        resolved = experiment.resolve(config, Source(config))
+        expected = {"num_groups": 4, "token_size": 16}[name]
         assert resolved.modalities[part][name] == expected
+    heads = resolved.modalities.label.heads
+    assert heads.M.width == 16
+    assert (heads.E.width, heads.E.num_groups) == (4, 4)
+
+
+def test_head_e_goes_down_as_the_unet_does():
+    config = get_config("image_label", "imagenet64")
+    config.modalities.label.head_kind = "E"
+    head = experiment.build(config).modalities[0].head()
+    assert tuple(head.channel_mult) == config.unet.channel_mult
+    assert head.num_head_channels == config.unet.num_head_channels
 
 
 def test_rates_that_are_no_shares_are_refused():

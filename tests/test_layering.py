@@ -7,16 +7,21 @@ PACKAGE = "mt_diffusion"
 LAYERS = [
     {"errors"},
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
-    | {"models.layers", "training.sharding"},
-    {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"},
+    | {"models.layers", "training.sharding", "data.vectors", "data.representers"},
+    {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"}
+    | {"models.classifier"}
+    | {"data.pairs", "data.views"},
     {"modalities.masked_image", "modalities.label", "diffusion.process"}
+    | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"},
     {"diffusion.bound", "diffusion.sampler", "data.pipeline"},
     {"diffusion.objective"},
     {"experiment"},
     {"generation", "training.state", "training.checkpoint", "training.watch"},
     {"training.step", "training.look", "training.resume"},
-    {"training.loop", "sampling"},
+    {"training.init_from"},
+    {"training.loop", "sampling", "precompute"},
+    {"bounding"},
     {"main"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -61,9 +66,15 @@ def test_packages_import_nothing():
 def test_no_module_outside_modalities_names_a_modality():
     """A new modality is a new file and a config: nothing branches on its name."""
     names = {"masked_image", "label", "MaskedImage", "Codebook", "SharedUNet"}
+    names |= {"representation", "Projection", "Pretrained"}
+    names |= {"image_b", "paired_image", "PairedImage"}
     for name, tree in modules():
-        if name.startswith("modalities.") or name in ("main", "data.sources"):
-            continue  # help texts, and the feature of TFDS that holds classes
+        if name.startswith("modalities.") or name in (
+            "main",
+            "data.sources",
+            "data.pairs",
+        ):
+            continue  # help texts, and the feature of a data set that holds classes
         words = {
             node.value
             for node in ast.walk(tree)

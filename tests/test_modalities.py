@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import scipy.special
 
-from configs import image_label, masked_image
+from configs import image_label, image_transition, masked_image
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
 from mt_diffusion.modalities.image import to_uint8, to_unit
@@ -30,6 +30,11 @@ def make_masked(shape=SHAPE, **changes):
     return base.build("masked_image", fields | changes, shape)
 
 
+def make_paired(shape=SHAPE, **changes):
+    fields = image_transition.get_config().modalities.image_b.to_dict()
+    return base.build("image_b", fields | changes, shape)
+
+
 def make_image(shape=SHAPE):
     return base.build("image", {"kind": "image.Image"}, shape)
 
@@ -37,10 +42,13 @@ def make_image(shape=SHAPE):
 MODALITIES = {
     "masked-U": make_masked(conditions=False),
     "masked-X": make_masked(conditions=True),
+    "paired-U": make_paired(conditions=False),
+    "paired-X": make_paired(conditions=True),
     "codebook-U": make_label(conditions=False),
     "codebook-X": make_label(conditions=True),
     "shared-U": make_label("SharedUNet", conditions=False),
     "shared-X": make_label("SharedUNet", conditions=True),
+    "head-E": make_label(head_kind="E"),
 }
 every_modality = pytest.mark.parametrize("name", MODALITIES)
 
@@ -51,7 +59,7 @@ def rng():
 
 def example(seed=0, shape=SHAPE):
     image = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
-    return {"image": image, "label": seed % len(NAMES)}
+    return {"image": image, "pair": 255 - image, "label": seed % len(NAMES)}
 
 
 def features(batch=2):
@@ -210,6 +218,33 @@ def test_tokens_have_unit_rms():
     np.testing.assert_allclose(jnp.mean(tokens**2, axis=-1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind, block", [("M", "mid"), ("E", "out")])
+def test_each_head_reads_its_own_block(kind, block):
+    head = make_label(head_kind=kind).head()
+    params = jax.jit(head.init)(jax.random.key(1), features())
+    slopes = jax.jit(jax.grad(lambda x: jnp.sum(head.apply(params, x)[:, 0])))
+    for name, slope in slopes(features()).items():
+        assert bool(jnp.any(slope)) == (name == block)
+
+
+def test_head_e_sees_where_things_are():
+    """Mean pooling could not tell an image from the same one shifted round."""
+    head, x = make_label(head_kind="E").head(), features()
+    params = jax.jit(head.init)(jax.random.key(1), x)
+    shifted = x | {"out": jnp.roll(x["out"], 4, axis=1)}
+    logits, other = (jax.jit(head.apply)(params, y) for y in (x, shifted))
+    assert jnp.max(jnp.abs(logits - other)) > 0.01
+
+
+def test_heads_that_can_not_be_are_refused():
+    with pytest.raises(UserError, match="label.head_kind is 'Q'; use.*'M', 'E'"):
+        make_label(head_kind="Q")
+    fields = image_label.get_config().modalities.label.heads.to_dict()
+    fields["E"]["num_groups"] = 5
+    with pytest.raises(UserError, match="level of 16 channels, which 5 groups"):
+        make_label(head_kind="E", heads=fields).head()
+
+
 def test_a_codebook_without_room_is_refused():
     names = tuple(map(str, range(5)))
     crowded = make_label(shape=(2, 2, 1), class_names=names)
@@ -331,6 +366,65 @@ def test_images_that_patches_do_not_divide_are_refused(size):
         make_masked(shape=(size, size, 1))
 
 
+# Second images
+
+
+def test_a_second_image_is_that_of_the_example_or_none():
+    paired = make_paired()
+    value = paired.preprocess(example(), rng())
+    np.testing.assert_array_equal(value, to_unit(example()["pair"]))
+    shown = paired.show(paired.postprocess(value[None])[0])
+    np.testing.assert_array_equal(shown, example()["pair"])
+    assert paired.preprocess({"image": example()["image"]}, rng()) is None
+    assert paired.known(jnp.asarray(value)[None]) is None  # it is another image
+
+
+def test_the_second_image_is_its_own_code_and_its_own_planes():
+    value = jnp.asarray(make_paired().preprocess(example(), rng()))[None]
+    for found in make_paired(conditions=True).encode(value)[::2]:
+        np.testing.assert_array_equal(found, value)
+
+
+def test_the_second_image_is_predicted_by_its_mean():
+    paired = make_paired()
+    values, prediction = rng().uniform(-1, 1, (2, 4, *SHAPE)).astype(np.float32)
+    expected = [np.mean((prediction[i] - values[i]) ** 2) for i in range(4)]
+    found = paired.nll(jnp.asarray(prediction), jnp.asarray(values))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_array_equal(paired.mean(jnp.asarray(prediction)), prediction)
+    assert jnp.abs(paired.mean(jnp.asarray(9 * prediction))).max() == 1
+
+
+def test_a_bound_of_the_second_image_counts_every_pixel_once():
+    """The levels of each pixel make a distribution: all but the error of ADM's tanh."""
+    paired = make_paired(shape=(1, 2, 1), std=0.1)
+    levels = to_unit(np.arange(256, dtype=np.uint8))
+    first = jnp.stack([levels, jnp.full(256, levels[90])], -1)[:, None, :, None]
+    mean = jnp.broadcast_to(jnp.array([0.4, levels[90]])[:, None], (256, 1, 2, 1))
+    alone = scipy.special.erf(1 / 255 / 0.1 / np.sqrt(2))  # of the level 90 at its mean
+    total = jnp.sum(jnp.exp(paired.log_likelihood(mean, first)))
+    np.testing.assert_allclose(total, alone, rtol=1e-2)
+
+
+def test_second_images_are_read_at_the_models_size(tmp_path):
+    PIL.Image.fromarray(example()["pair"]).save(tmp_path / "0.png")
+    value = make_paired().read(str(tmp_path))
+    np.testing.assert_array_equal(value[0], make_paired().preprocess(example(), rng()))
+    with pytest.raises(UserError, match="0.png has 8x8.*have 16x16"):
+        make_paired(shape=(16, 16, 3)).read(str(tmp_path))
+
+
+@pytest.mark.parametrize("lacking, found", [(0, True), (5, True), (10, False)])
+def test_data_without_second_images_is_refused(lacking, found):
+    examples = [{"image": 0}] * lacking + [example()] * (10 - lacking)
+    fit = base.locate("paired_image.PairedImage").fit
+    if found:
+        assert fit({"std": 1}, examples) == {"std": 1}
+    else:
+        with pytest.raises(UserError, match="--config.data.pair"):
+            fit({}, examples)
+
+
 # Building
 
 
@@ -362,3 +456,29 @@ def test_fields_must_be_those_of_the_class():
 def test_unknown_kinds_are_refused(kind):
     with pytest.raises(UserError, match=f"no modality '{kind}'.*label.Codebook"):
         base.locate(kind)
+
+
+def test_label_probabilities_sum_to_one():
+    label = make_label()
+    logits = jnp.asarray(rng().standard_normal((1, len(NAMES))), jnp.float32)
+    values = jnp.eye(len(NAMES))
+    found = label.log_likelihood(jnp.repeat(logits, len(NAMES), 0), values)
+    np.testing.assert_allclose(jnp.exp(found), jax.nn.softmax(logits)[0], rtol=1e-5)
+
+
+def test_a_masked_images_probabilities_are_of_what_is_seen():
+    """One pixel seen: they sum to one over its levels, whatever the others hold."""
+    masked = make_masked(shape=(8, 8, 1))
+    prediction = rng().uniform(-1, 1, (256, 8, 8, 1)).astype(np.float32)
+    prediction[:, 3, 5] = prediction[0, 3, 5]
+    image, mask = np.zeros((256, 8, 8, 1)), np.zeros((256, 8, 8, 1))
+    image[:, 3, 5, 0], mask[:, 3, 5] = np.arange(256) / 127.5 - 1, 1
+    values = jnp.asarray(masked.hide(image, mask), jnp.float32)
+    found = masked.log_likelihood(jnp.asarray(prediction), values)
+    assert float(jnp.exp(found).sum()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_standard_deviation_of_nothing_is_refused():
+    for std in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="above 0"):
+            make_masked(std=std)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import image_label, masked_image
+from configs import image_label, image_transition, masked_image
 from mt_diffusion.data import pipeline
 from mt_diffusion.modalities import base
 from mt_diffusion.modalities.image import to_uint8
@@ -91,6 +91,24 @@ def test_flips_are_the_same_for_image_and_masked_image():
     assert 10 <= sides.count(0) <= 30  # of 40 fair draws: 3 standard deviations
     unflipped = [batches()[step].z0 for step in range(10)]
     assert np.all(np.argmax(np.concatenate(unflipped)[:, 0, :, 0], axis=-1) == 4)
+
+
+def test_flips_are_the_same_for_image_and_pair():
+    config = image_transition.get_config()
+    fields = config.modalities.image_b.to_dict()
+    second = base.build("image_b", fields, SHAPE)
+    primary = base.build("image", {"kind": "image.Image"}, SHAPE)
+    flips = pipeline.Preprocess(primary, [second], random_flip=True)
+    image, pair = (np.arange(64, dtype=np.uint8).reshape(SHAPE) + k for k in (0, 100))
+    sides = []
+    for i in range(40):
+        rng = np.random.default_rng(i)
+        batch = flips({"image": image, "pair": pair}, rng)
+        one, two = (to_uint8(x) for x in (batch.z0, batch.values["image_b"]))
+        np.testing.assert_array_equal(one + 100, two)
+        sides.append(int(one[0, 0, 0]))
+    assert set(sides) == {0, 7}
+    assert flips({"image": image}, rng).available == {"image_b": False}
 
 
 def test_what_is_absent_is_marked_and_has_a_placeholder():

@@ -1,10 +1,7 @@
 """The data sources: what they hold, and that they are read without TensorFlow."""
 
-import io
-import json
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import PIL.Image
@@ -14,6 +11,7 @@ from sklearn.datasets import load_digits
 from configs import common
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
+from tests import toy_tfds
 
 SPLITS = ("train", "test")
 
@@ -143,56 +141,24 @@ def test_folders_without_enough_images_are_refused(tmp_path):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A data_dir with the prepared TFDS data set 'toy', and its images by split."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow_datasets as tfds
-        from array_record.python.array_record_module import ArrayRecordWriter
-        from tensorflow_datasets.proto import tf_example_pb2
-
     data_dir = tmp_path_factory.mktemp("tfds")
-    folder = data_dir / "toy" / "1.0.0"
-    folder.mkdir(parents=True)
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(8, 8, 1)),
-            "label": tfds.features.ClassLabel(names=["ant", "bee"]),
-        }
-    )
-    features.save_config(folder)
     rng = np.random.default_rng(0)
     images = {
         s: rng.integers(0, 256, (n, 8, 8, 1)).astype(np.uint8)
         for s, n in (("train", 3), ("test", 2))
     }
-    for split in images:
-        writer = ArrayRecordWriter(
-            f"{folder}/toy-{split}.array_record-00000-of-00001", "group_size:1"
-        )
-        for i, image in enumerate(images[split]):
-            png = io.BytesIO()
-            PIL.Image.fromarray(image[..., 0]).save(png, "PNG")
-            example = tf_example_pb2.Example()
-            fields = example.features.feature
-            fields["image"].bytes_list.value.append(png.getvalue())
-            fields["label"].int64_list.value.append(i % 2)
-            writer.write(example.SerializeToString())
-        writer.close()
-    info = {
-        "name": "toy",
-        "version": "1.0.0",
-        "fileFormat": "array_record",
-        "moduleName": "toy",
-        "splits": [
-            {
-                "name": split,
-                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-                "numBytes": "1",
-                "shardLengths": [str(len(images[split]))],
-            }
+    toy_tfds.write(
+        data_dir,
+        "toy",
+        lambda features: {
+            "image": features.Image(shape=(8, 8, 1)),
+            "label": features.ClassLabel(names=["ant", "bee"]),
+        },
+        {
+            split: [{"image": x, "label": i % 2} for i, x in enumerate(images[split])]
             for split in images
-        ],
-    }
-    (folder / "dataset_info.json").write_text(json.dumps(info))
+        },
+    )
     return data_dir, images
 
 

@@ -39,6 +39,34 @@ def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     return _crop(image.convert(MODES[shape[-1]]), shape)
 
 
+def read_halves(
+    path: pathlib.Path, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The left and the right half of an image file, each as of a file of its own."""
+    image = _open(path).convert(MODES[shape[-1]])
+    width, height = image.width // 2, image.height
+    left, right = (
+        _crop(image.crop((x, 0, x + width, height)), shape) for x in (0, width)
+    )
+    return left, right
+
+
+def read_ids(path: pathlib.Path) -> np.ndarray:
+    """uint8 [h, w, 1]: the numbers in an image file of one channel, or of a palette.
+
+    Raises UserError for a file that holds colours.
+    """
+    with _opened(path) as image:
+        image.load()
+    if image.mode not in ("1", "L", "P"):
+        raise UserError(
+            f"{path} holds colours ({image.mode}), not ids of classes; save it with "
+            "one channel of 8 bits or with a palette, or set "
+            "config.data.pair_levels = 0."
+        )
+    return np.asarray(image, np.uint8)[..., None]
+
+
 def read_exact(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     """uint8 [H, W, C] of an image file that has this size already, pixel by pixel."""
     return _exact(_open(path), path, shape)
@@ -84,6 +112,12 @@ def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return _crop(image.convert(MODES[shape[-1]]), shape)
 
 
+def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Ids of classes, uint8 [h, w, 1], at [H, W, 1]: never mixed, cropped as images."""
+    image = PIL.Image.fromarray(ids[..., 0])
+    return _fit(image, (*shape[:2], 1), PIL.Image.Resampling.NEAREST)
+
+
 def _open(path: pathlib.Path) -> PIL.Image.Image:
     with _opened(path) as image:
         image.load()
@@ -112,18 +146,32 @@ def _opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
 
 def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
     """Shrinks by halves, resizes the shorter side to fit, crops the centre (ADM)."""
-    height, width, channels = shape
+    height, width, _ = shape
     while min(image.size) >= 2 * min(height, width):
         image = image.resize(
             (image.width // 2, image.height // 2), PIL.Image.Resampling.BOX
         )
+    return _fit(image, shape, PIL.Image.Resampling.BICUBIC)
+
+
+def _fit(
+    image: PIL.Image.Image, shape: Sequence[int], resampling: PIL.Image.Resampling
+) -> np.ndarray:
+    """Resizes the shorter side to fit, crops the centre."""
+    height, width, channels = shape
     scale = max(width / image.width, height / image.height)
     if scale != 1:
         size = (round(image.width * scale), round(image.height * scale))
-        image = image.resize(size, PIL.Image.Resampling.BICUBIC)
+        image = image.resize(size, resampling)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     image = image.crop((left, top, left + width, top + height))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def size(path: pathlib.Path) -> tuple[int, int]:
+    """(width, height) of an image file, from its header."""
+    with _opened(path) as image:
+        return image.size
 
 
 def check(path: pathlib.Path) -> None:

@@ -25,9 +25,10 @@ class Preprocess:
         self._random_flip = random_flip
 
     def __call__(self, example: dict, rng: np.random.Generator) -> Batch:
-        """Flips the image first, so that every modality sees the same one."""
+        """Flips the images first, so that every modality sees the same ones."""
         if self._random_flip and rng.random() < 0.5:
-            example = example | {"image": example["image"][:, ::-1]}
+            images = {n: example[n] for n in ("image", "pair") if n in example}
+            example = example | {n: pixels[:, ::-1] for n, pixels in images.items()}
         values, available = {}, {}
         for m in self._modalities:
             value = m.preprocess(example, rng)
@@ -49,12 +50,19 @@ def training_batches(
     return batches[jax.process_index() :: processes]
 
 
+def batches_in_order(
+    source: Source, preprocess: Preprocess, batch_size: int, seed: int
+) -> grain.MapDataset:
+    """Random access to batches of the source as it is, begun anew at its end."""
+    examples = grain.MapDataset.source(source).seed(seed).repeat()
+    return examples.random_map(preprocess).batch(batch_size)
+
+
 def first_examples(
     source: Source, preprocess: Preprocess, num: int, seed: int
 ) -> Batch:
     """One batch of the first `num` examples, repeated where there are fewer."""
-    examples = grain.MapDataset.source(source).seed(seed).repeat()
-    return examples.random_map(preprocess).batch(num)[0]
+    return batches_in_order(source, preprocess, num, seed)[0]
 
 
 def prefetch(

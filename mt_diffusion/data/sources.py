@@ -1,13 +1,15 @@
 """Data sources with random access: source[i] -> {feature: array}.
 
-The feature 'image' is uint8 [H, W, C].
+The feature 'image' is uint8 [H, W, C]; `pairs` adds a second one, 'pair'.
 
 A source is a class that `open_source` finds by its name in the config; it has a length,
-an item, and the names of its classes. Add one here and nowhere else.
+an item, and the names of its classes; where it has any, also the `labels` of all
+examples, so that these can be counted without their images. Add one here alone.
 """
 
 import concurrent.futures
 import difflib
+import functools
 import pathlib
 import re
 import warnings
@@ -17,12 +19,15 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import files
+from mt_diffusion.data import files, pairs, views
 from mt_diffusion.errors import UserError
 
 HOLDOUT = (
     5  # one in so many examples is for testing, where a data set has no test split
 )
+
+
+LOOSE = ""  # in place of a class, for an image that lies in no sub-folder
 
 
 class Source(Protocol):
@@ -67,7 +72,8 @@ class Digits:
 class Tfds:
     """Any TFDS data set with an 'image', from array_record files, without TensorFlow.
 
-    Its 'label', if there is one, names the classes.
+    Its 'label', if there is one, names the classes. image_features: names of all
+    images of 8 bits that it has.
     """
 
     def __init__(self, config: ConfigDict, split: str):
@@ -86,6 +92,8 @@ class Tfds:
             ) from error
         labels = [f for n, f in builder.info.features.items() if n == "label"]
         self.class_names = list(getattr(labels[0], "names", [])) if labels else []
+        self.image_features = find_images(builder)
+        self._builder, self._wanted = builder, wanted
         self._shape = (config.image_size, config.image_size, config.channels)
 
     def __len__(self) -> int:
@@ -94,6 +102,15 @@ class Tfds:
     def __getitem__(self, i: int) -> dict:
         example = self._source[i]
         return example | {"image": files.resize(example["image"], self._shape)}
+
+    @property
+    def labels(self) -> list[int]:
+        """Class of each example, read without decoding the images."""
+        import tensorflow_datasets as tfds
+
+        skip = {name: tfds.decode.SkipDecoding() for name in self.image_features}
+        undecoded = self._builder.as_data_source(self._wanted, decoders=skip)
+        return [int(undecoded[i]["label"]) for i in range(len(undecoded))]
 
 
 def find_builder(config: ConfigDict) -> Any:
@@ -115,6 +132,17 @@ def find_builder(config: ConfigDict) -> Any:
         raise UserError(f"config.data.name = {config.name!r}: {error}") from error
 
 
+def find_images(builder: Any) -> list[str]:
+    """Names of the features that are images of 8 bits."""
+    import tensorflow_datasets as tfds
+
+    return sorted(
+        name
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
+    )
+
+
 def prepare(builder: Any, config: ConfigDict) -> None:
     """Downloads a TFDS data set, if the config allows; this alone needs TensorFlow."""
     if not config.download:
@@ -130,7 +158,7 @@ class Folder:
     """A folder of images with one sub-folder per class, of any size, RGB or grey.
 
     Below `train` and `test` (or `val`) where the folder has these, else split by a
-    fixed draw.
+    fixed draw. Pairs of images need no classes: label -1 is that of loose images.
     """
 
     def __init__(self, config: ConfigDict, split: str):
@@ -139,29 +167,32 @@ class Folder:
         if not config.path or not root.is_dir():
             raise UserError(f"config.data.path = {config.path!r} is no folder.")
         roots = split_folders(root) or {"train": root, "test": root}
-        found = {part: images_by_class(folder) for part, folder in roots.items()}
+        find = loose_or_by_class if config.pair else images_by_class
+        found = {part: find(folder) for part, folder in roots.items()}
         # Of both splits, so that a label means the same in each.
-        self.class_names = sorted({name for part in found.values() for _, name in part})
-        self._examples = found[split]
+        names = {name for part in found.values() for _, name in part}
+        self.class_names = sorted(names - {LOOSE})
+        examples = found[split]
         if roots["train"] == roots["test"]:
-            kept = holdout(len(self._examples), split)
-            self._examples = [self._examples[i] for i in kept]
-        if not self._examples:
+            examples = [examples[i] for i in holdout(len(examples), split)]
+        if not examples:
             raise UserError(
                 f"{root} has too few images to hold out one in {HOLDOUT} for testing; "
                 f"use {HOLDOUT} or more."
             )
+        label = {LOOSE: -1} | {name: i for i, name in enumerate(self.class_names)}
+        self.paths = [path for path, _ in examples]
+        self.labels = [label[name] for _, name in examples]
         self._shape = (config.image_size, config.image_size, config.channels)
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(files.check, [path for path, _ in self._examples]))
+            list(pool.map(files.check, self.paths))
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.paths)
 
     def __getitem__(self, i: int) -> dict:
-        path, name = self._examples[i]
-        label = self.class_names.index(name)
-        return {"image": files.read_image(path, self._shape), "label": label}
+        image = files.read_image(self.paths[i], self._shape)
+        return {"image": image, "label": self.labels[i]}
 
 
 def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path] | None:
@@ -179,14 +210,22 @@ def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path] | None:
 
 def images_by_class(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     """(file, name of its class) of all images in the sub-folders of `root`."""
-    paths = files.image_files(str(root))
-    for path in paths:
-        if path.parent == root:
+    found = loose_or_by_class(root)
+    for path, name in found:
+        if name == LOOSE:
             raise UserError(
                 f"{path} lies directly in {root}; put the images of each class into a "
                 "sub-folder of their own (a single one, if there are no classes)."
             )
-    return [(path, path.relative_to(root).parts[0]) for path in paths]
+    return found
+
+
+def loose_or_by_class(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """(file, name of its class) of all images below `root`; LOOSE for those in it."""
+    return [
+        (path, LOOSE if path.parent == root else path.relative_to(root).parts[0])
+        for path in files.image_files(str(root))
+    ]
 
 
 BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
@@ -198,6 +237,16 @@ def open_source(config: ConfigDict, split: str) -> Source:
         raise UserError(
             f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."
         )
+    pairs.check(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
-        return BY_NAME[config.source](config, split)
+        source = BY_NAME[config.source](config, split)
+    labels = functools.partial(read_labels, source)
+    return views.of(pairs.add(source, config), config, split, labels)
+
+
+def read_labels(source: Source) -> np.ndarray:
+    """The class of each example, int [N], -1 where there is none."""
+    if not source.class_names:
+        return np.full(len(source), -1)
+    return np.asarray(source.labels)

@@ -148,9 +148,34 @@ class Modality(Variable):
         """Training term of -log p(x_i | z_t): nats, or mean square over dimensions."""
         raise NotImplementedError
 
+    def log_likelihood(
+        self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
+    ) -> Float[Array, " b"]:
+        """Normalised log p(x_i | z_t) of the whole value in nats, for bounds."""
+        raise NotImplementedError
+
     def mean(self, prediction: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """E[x_i | z_t], a value that `encode` takes."""
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Gaussian(Modality):
+    """A modality whose p(x_i | z_t) is a Gaussian around the head's prediction.
+
+    std: its standard deviation in a bound; no part of training, which has the MSE.
+    """
+
+    std: float
+
+    def __post_init__(self):
+        """Refuses a deviation that is none."""
+        super().__post_init__()
+        if not self.std > 0:
+            raise UserError(
+                f"config.modalities.{self.name}.std is {self.std}, a standard "
+                "deviation; it must be above 0."
+            )
 
 
 def locate(kind: str) -> type[Variable]:

@@ -1,44 +1,44 @@
-"""Class labels, as probability vectors [K]; head M of the paper, two encoders."""
+"""Class labels, as probability vectors [K]; the paper's heads M and E, two encoders."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Code, Modality
+from mt_diffusion.models.classifier import EncoderClassifier
+from mt_diffusion.models.layers import PooledMLP
 
-
-class Head(nn.Module):
-    """Head M: one MLP on the pooled middle block; gives logits [B, K]."""
-
-    num_classes: int
-    width: int
-
-    @nn.compact
-    def __call__(self, features):
-        pooled = features["mid"].astype(jnp.float32).mean(axis=(1, 2))
-        h = nn.silu(
-            nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm")(pooled))
-        )
-        return nn.Dense(self.num_classes, name="logits")(h)
+HEADS = {"M": PooledMLP, "E": EncoderClassifier}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Label(Modality):
     """A class label; see its two encoders below.
 
-    class_names: empty for those of the data set. head_width: of head M.
+    class_names: empty for those of the data set. head_kind: M, an MLP on the pooled
+    middle block, or E, a classifier on the final features. heads: the fields of each.
     token_size: D of the token that stands for a label.
     """
 
     class_names: Sequence[str]
-    head_width: int
+    head_kind: str
+    heads: Mapping[str, Mapping[str, Any]]
     token_size: int
+
+    def __post_init__(self):
+        """Refuses a head that there is none of."""
+        super().__post_init__()
+        if self.head_kind not in HEADS:
+            raise UserError(
+                f"config.modalities.{self.name}.head_kind is {self.head_kind!r}; use "
+                f"one of {list(HEADS)}."
+            )
 
     @classmethod
     def fit(cls, fields, source):
@@ -93,10 +93,13 @@ class Label(Modality):
         return str(self.class_names[int(item)])
 
     def head(self):
-        return Head(self.num_classes, self.head_width)
+        return HEADS[self.head_kind](self.num_classes, **self.heads[self.head_kind])
 
     def nll(self, prediction, value):
         return -jnp.sum(value * jax.nn.log_softmax(prediction), axis=-1)
+
+    def log_likelihood(self, prediction, value):
+        return -self.nll(prediction, value)
 
     def mean(self, prediction):
         return jax.nn.softmax(prediction)

@@ -7,34 +7,23 @@ generated value has no plane of its own and claims to see nothing.
 
 import dataclasses
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.data import files
+from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Known, Modality
-from mt_diffusion.modalities.image import to_uint8, to_unit
-from mt_diffusion.models.layers import OutputBlock
-
-
-class Head(nn.Module):
-    """A copy of the U-Net's output block."""
-
-    channels: int
-    groups: int
-
-    @nn.compact
-    def __call__(self, features):
-        return OutputBlock(self.channels, self.groups, name="block")(features["out"])
+from mt_diffusion.modalities.base import Code, Gaussian, Known
+from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class MaskedImage(Modality):
+class MaskedImage(Gaussian):
     """x = image * mask; encoder: identity; head: the output block, Gaussian.
 
     max_patches: m ~ Uniform{0..max_patches} patches are hidden, overlaps allowed.
     patches_per_side: how many patches would fill a side. num_groups: of the head.
+    A bound treats the mask as known.
     """
 
     max_patches: int
@@ -100,10 +89,16 @@ class MaskedImage(Modality):
         return Code(latent=value[..., :-1], planes=value)
 
     def head(self):
-        return Head(self.shape[-1], self.num_groups)
+        return OutputHead(self.shape[-1], self.num_groups)
 
     def nll(self, prediction, value):
         return jnp.mean((prediction - value[..., :-1]) ** 2, axis=(1, 2, 3))
+
+    def log_likelihood(self, prediction, value):
+        # Of the seen pixels: given the mask, the hidden ones are certain.
+        log_variance = 2 * jnp.log(self.std)
+        mass = likelihood.discretised(value[..., :-1], prediction, log_variance)
+        return jnp.sum(mass * value[..., -1:], axis=(1, 2, 3))
 
     def mean(self, prediction):
         pixels = jnp.clip(prediction, -1, 1)

@@ -1,5 +1,6 @@
 """ADM / guided-diffusion checkpoints -> our U-Net and its parameters."""
 
+import pathlib
 from collections.abc import Mapping
 
 import flax.traverse_util
@@ -9,6 +10,8 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.models.unet import UNet
+
+Path = tuple[str, ...]  # of a parameter in our tree
 
 # guided-diffusion's own defaults, for what a configuration leaves out.
 DEFAULTS = {
@@ -68,23 +71,47 @@ def convert(state: Mapping[str, np.ndarray], shapes: dict) -> dict:
 
     Raises UserError with every key that is missing, unused, or of the wrong shape.
     """
+    found = match(state, shapes)
     leaves = flax.traverse_util.flatten_dict(shapes)
-    names = {path: state_name(path) for path in leaves}
-    missing = sorted(set(names.values()) - set(state))
-    unused = sorted(set(state) - set(names.values()))
+    missing = sorted(state_name(path) for path in leaves.keys() - found.keys())
+    unused = unread(state, shapes)
     if missing or unused:
         raise UserError(
             "the checkpoint is of another architecture than its config: "
             f"missing {missing or 'nothing'}, unused {unused or 'nothing'}."
         )
-    params = {
-        path: transpose(state[names[path]], leaf.shape, names[path])
-        for path, leaf in leaves.items()
+    for path, weight in found.items():
+        if weight.shape != leaves[path].shape:
+            raise UserError(
+                f"{state_name(path)} has shape {weight.shape}, but the config asks "
+                f"{leaves[path].shape}."
+            )
+    return flax.traverse_util.unflatten_dict(
+        {path: jnp.asarray(weight) for path, weight in found.items()}
+    )
+
+
+def match(state: Mapping[str, np.ndarray], shapes: dict) -> dict[Path, np.ndarray]:
+    """{path in `shapes`: weight} of those that a state dict has, in Flax's layout.
+
+    Neither tree needs to cover the other, and the shapes of a pair may differ.
+    """
+    leaves = flax.traverse_util.flatten_dict(shapes)
+    names = {path: state_name(path) for path in leaves}
+    return {
+        path: transpose(state[name], len(leaves[path].shape), name)
+        for path, name in names.items()
+        if name in state
     }
-    return flax.traverse_util.unflatten_dict(params)
 
 
-def state_name(path: tuple[str, ...]) -> str:
+def unread(state: Mapping[str, np.ndarray], shapes: dict) -> list[str]:
+    """Names in a state dict that no parameter of `shapes` is called by."""
+    paths = flax.traverse_util.flatten_dict(shapes)
+    return sorted(set(state) - {state_name(path) for path in paths})
+
+
+def state_name(path: Path) -> str:
     """Name in guided-diffusion's state dict of the parameter at `path` in our tree.
 
     ("input_blocks_1_0", "in_layers_0", "GroupNorm", "scale") is
@@ -99,15 +126,65 @@ def state_name(path: tuple[str, ...]) -> str:
     return f"{dotted}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
-def transpose(weight: np.ndarray, shape: tuple[int, ...], name: str) -> jax.Array:
+def transpose(weight: np.ndarray, ndim: int, name: str) -> np.ndarray:
     """A PyTorch weight in Flax's layout; 1x1 convolutions become matrices."""
     weight = np.asarray(weight)
     if name != "label_emb.weight" and weight.ndim > 1:
         weight = np.moveaxis(weight, (0, 1), (-1, -2))
-        if len(shape) == 2:
+        if ndim == 2 and set(weight.shape[:-2]) <= {1}:
             weight = weight.reshape(weight.shape[-2:])
-    if weight.shape != shape:
+    return weight
+
+
+def read(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """The state dict in a .pt, .pth, .npz or .safetensors file, float32.
+
+    Raises UserError for a file that is none, and where a package is missing to read it.
+    """
+    if file.suffix not in READERS:
+        raise UserError(f"{file} is no checkpoint: give one of {', '.join(READERS)}.")
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; give the path of a checkpoint.")
+    try:
+        state = READERS[file.suffix](file)
+        return {name: np.asarray(x, np.float32) for name, x in state.items()}
+    except ImportError as error:
         raise UserError(
-            f"{name} has shape {weight.shape}, but the config asks {shape}."
-        )
-    return jnp.asarray(weight)
+            f"reading {file} needs {error.name}: `pip install {error.name}`, or "
+            "convert it elsewhere to .npz or .safetensors, names kept."
+        ) from error
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{file} can't be read as a state dict, an array for each name "
+            f"({reason[0][:200]}); download or convert it once more."
+        ) from error
+
+
+def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file; none may be pickled."""
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a .safetensors file."""
+    import safetensors.numpy
+
+    return safetensors.numpy.load_file(file)
+
+
+def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a PyTorch state dict; code in it is not run."""
+    import torch
+
+    tensors = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+
+
+READERS = {
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".npz": read_npz,
+    ".safetensors": read_safetensors,
+}

@@ -6,6 +6,7 @@ that `models/adm.py` can translate by name. Parameters and normalisation are flo
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -67,7 +68,10 @@ class TimeEmbedding(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """ADM's residual block; `resample` changes the resolution inside it (BigGAN)."""
+    """ADM's residual block; `resample` changes the resolution inside it (BigGAN).
+
+    emb: of time; None for a block that does not depend on it.
+    """
 
     features: int
     groups: int
@@ -78,25 +82,27 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Features, emb: Float[Array, "b d"], deterministic: bool
+        self, x: Features, emb: Float[Array, "b d"] | None, deterministic: bool
     ) -> Features:
         h = nn.silu(Norm(self.groups, name="in_layers_0")(x))
         h = conv(self.features, "in_layers_2", self.dtype)(self.resample(h))
         x = self.resample(x)
-        width = self.features * (2 if self.scale_shift_norm else 1)
-        emb = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))
-        emb = emb[:, None, None, :]
         norm = Norm(self.groups, name="out_layers_0")
-        if self.scale_shift_norm:
-            scale, shift = jnp.split(emb, 2, axis=-1)
-            h = norm(h) * (1 + scale) + shift
-        else:
-            h = norm(h + emb)
+        h = norm(h) if emb is None else self._norm_at(emb, norm, h)
         h = nn.Dropout(self.dropout)(nn.silu(h), deterministic)
         h = conv(self.features, "out_layers_3", self.dtype, kernel_init=ZERO)(h)
         if x.shape[-1] != self.features:
             x = nn.Dense(self.features, dtype=self.dtype, name="skip_connection")(x)
         return x + h
+
+    def _norm_at(self, emb, norm, h):
+        width = self.features * (2 if self.scale_shift_norm else 1)
+        emb = nn.Dense(width, dtype=self.dtype, name="emb_layers_1")(nn.silu(emb))
+        emb = emb[:, None, None, :]
+        if not self.scale_shift_norm:
+            return norm(h + emb)
+        scale, shift = jnp.split(emb, 2, axis=-1)
+        return norm(h) * (1 + scale) + shift
 
 
 class Resample(nn.Module):
@@ -169,6 +175,29 @@ class CrossAttentionBlock(nn.Module):
         return x + dense(name="proj_out")(h)
 
 
+class AttentionPool(nn.Module):
+    """ADM's and CLIP's pooling: the mean over pixels attends to itself and all pixels.
+
+    Positions are learnt, so the resolution is fixed; float32, gives [B, outputs].
+    """
+
+    outputs: int
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "b k"]:
+        b, height, width, c = x.shape
+        h = x.reshape(b, height * width, c)
+        h = jnp.concatenate([h.mean(axis=1, keepdims=True), h], axis=1)
+        normal = nn.initializers.normal(c**-0.5)
+        h += self.param("positional_embedding", normal, h.shape[1:])[None]
+        qkv = nn.Dense(3 * c, name="qkv_proj")(h)
+        qkv = qkv.reshape(b, h.shape[1], 3, self.num_heads, -1)
+        q, k, v = jnp.unstack(qkv, axis=2)
+        pooled = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
+        return nn.Dense(self.outputs, name="c_proj")(pooled)
+
+
 class OutputBlock(nn.Module):
     """ADM's last block (norm, SiLU, zero convolution), in float32; heads copy it."""
 
@@ -179,3 +208,21 @@ class OutputBlock(nn.Module):
     def __call__(self, h: Features) -> Features:
         h = nn.silu(Norm(self.groups, name="out_0")(h.astype(jnp.float32)))
         return conv(self.features, "out_2", jnp.float32, kernel_init=ZERO)(h)
+
+
+class PooledMLP(nn.Module):
+    """Head M: one MLP on the pooled middle block, in float32; gives [B, outputs].
+
+    Its last layer is called 'logits' whatever the outputs are: checkpoints know it so.
+    """
+
+    outputs: int
+    width: int
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, Features]) -> Float[Array, "b k"]:
+        pooled = features["mid"].astype(jnp.float32).mean(axis=(1, 2))
+        h = nn.silu(
+            nn.Dense(self.width, name="hidden")(nn.LayerNorm(name="norm")(pooled))
+        )
+        return nn.Dense(self.outputs, name="logits")(h)

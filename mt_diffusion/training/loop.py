@@ -5,6 +5,7 @@ import contextlib
 import math
 import pathlib
 import tempfile
+from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
@@ -14,11 +15,11 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import sampler, schedule
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
-from mt_diffusion.training import sharding, watch
+from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.resume import resume
-from mt_diffusion.training.state import build_optimizer, init_state
+from mt_diffusion.training.state import TrainState, build_optimizer, init_state
 from mt_diffusion.training.step import build_step
 
 TEST_EXAMPLES = 256  # that are looked at, at most
@@ -66,10 +67,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer), out_shardings=everywhere
     )
-    make_folder(workdir)
-    checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
-    abstract = jax.eval_shape(init, init_key)
-    state = resume(checkpoints, config, abstract, everywhere) or init(init_key)
+    checkpoints, state = open_run(config, workdir, init, init_key, everywhere)
     start, num_steps = int(state.step), config.train.num_steps
     facts = {
         "data": f"{len(source):,} training, {len(test):,} test examples",
@@ -110,6 +108,26 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                 else:
                     checkpoints.save(step, vars(state), config)
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
+
+
+def open_run(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    init: Callable[[jax.Array], TrainState],
+    key: jax.Array,
+    placement: jax.sharding.Sharding,
+) -> tuple[Checkpoints, TrainState]:
+    """The workdir's newest state; else a new one, which config.init_from may begin.
+
+    An init_from that can't be used is a UserError before anything is written.
+    """
+    abstract = jax.eval_shape(init, key)
+    is_new = not Checkpoints(workdir).steps
+    loaded = init_from.load(config, abstract.params) if is_new else {}
+    make_folder(workdir)
+    checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
+    state = resume(checkpoints, config, abstract, placement)
+    return checkpoints, state or init_from.begin(init(key), loaded)
 
 
 def make_folder(workdir: pathlib.Path) -> None:

@@ -17,6 +17,8 @@ CHANGEABLE = (
     "sampling.",
     "train.num_steps",
     "data.path",
+    "data.vectors",
+    "data.pair_path",
     "data.data_dir",
     "data.download",
 )
@@ -49,17 +51,32 @@ def resume(
 
 def check_same(config: ConfigDict, saved: ConfigDict) -> None:
     """Raises UserError where a workdir's config differs in what can't be changed."""
-    new, old = (flatten(json.loads(c.to_json())) for c in (config, saved))
     changed = [
-        f"{name} ({old.get(name)!r} there, {new.get(name)!r} now)"
-        for name in sorted(new.keys() | old.keys())
-        if new.get(name) != old.get(name) and not name.startswith(CHANGEABLE)
+        f"{name} ({values})"
+        for name, values in differences(config, saved).items()
+        if not name.startswith(CHANGEABLE)
     ]
     if changed:
         raise UserError(
             "the workdir holds a run of another config: " + ", ".join(changed) + ". "
             "Use another --workdir, or the config that this one was started with."
         )
+
+
+def differences(config: ConfigDict, saved: ConfigDict) -> dict[str, str]:
+    """{field: "1 there, 2 now"} where a saved config has other values than this one."""
+    new, old = (flatten(json.loads(c.to_json())) for c in (config, saved))
+    return {
+        name: f"{brief(old.get(name))} there, {brief(new.get(name))} now"
+        for name in sorted(new.keys() | old.keys())
+        if new.get(name) != old.get(name)
+    }
+
+
+def brief(value: Any) -> str:
+    """What an error says of a value; what was fitted to data may have thousands."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

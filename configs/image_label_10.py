@@ -1,0 +1,19 @@
+"""Image and label on digits, with one label in ten: partly missing data.
+
+`image_label.py`, but only 10% of the training images have their label, the same share
+of each class. The others train the image alone. In half of the labelled ones the label
+does not drift the diffusion, so that its head learns to classify plain images.
+
+  bash launch/local.sh --config=configs/image_label_10.py --workdir=runs/label_10
+"""
+
+from configs import image_label
+
+
+def get_config(preset: str = "digits"):
+    """The setting `image_label`, variant U, with 10% of the labels."""
+    config = image_label.get_config(preset)
+    config.data.keep.label = 0.1
+    config.modalities.label.drop_rate = 0.5
+    config.modalities.label.null_rate = 0.3  # together at most 1
+    return config

@@ -1,0 +1,55 @@
+"""Joint image-representation modelling on digits: an image and a vector for it.
+
+The paper's setting "image-representation", variant X (the network reads the vector as
+well; conditions=false is variant U). The vector is the first 16 principal components of
+the image, its code a fixed projection. Images are drawn from vectors, vectors are read
+off images, and both from nothing.
+
+  bash launch/local.sh --config=configs/image_representation.py \
+      --workdir=runs/representation
+
+Vectors of any encoder of your own, CLIP for one, a function from uint8 [N, H, W, C] to
+float [N, D] in clip.py, are computed once and attached to the data:
+
+  bash launch/local.sh --mode=precompute --config=configs/image_representation.py \
+      --encoder=clip:encode --out=runs/vectors.npz
+  bash launch/local.sh --config=configs/image_representation.py --workdir=runs/clip \
+      --config.data.vectors=runs/vectors.npz \
+      --config.modalities.representation.vectors=feature:vector \
+      --config.modalities.representation.kind=representation.SharedUNet
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "digits"):
+    """The setting `image_representation`, variant X; conditions=false is variant U."""
+    config = common.get_config(preset)
+    config.modalities.representation = representation(config)
+    return config
+
+
+def representation(config: ConfigDict) -> dict:
+    """The modality `representation` beside the U-Net of this config."""
+    width = 4 * config.unet.get_ref("model_channels")
+    return dict(
+        kind="representation.Projection",  # or .SharedUNet, .Pretrained
+        drift="ramp",
+        drift_scale=1.0,
+        loss_weight=0.1,
+        conditions=True,
+        drop_rate=0.05,
+        null_rate=0.5,
+        vectors="pca",  # or feature:NAME of the data, or package.module:function
+        num_components=16,  # of pca
+        components=(),  # these four: taken from the training data
+        pixel_mean=(),
+        vector_mean=(),
+        vector_std=(),
+        head_width=width,
+        token_size=width,
+        generator="",  # of .Pretrained: package.module:function
+        std=0.5,  # bounds depend on it: best is the head's error
+    )

@@ -1,0 +1,48 @@
+r"""Image transition on digits: an image, and the second one of its pair.
+
+The paper's setting "image transition" (night and day, a street and its segmentation),
+variant X (the network reads the second image as well);
+--config.modalities.image_b.conditions=false is variant U. Here the second image shows
+the edges of the first.
+
+  bash launch/local.sh --config=configs/image_transition.py --workdir=runs/transition
+
+One checkpoint goes both ways, and makes pairs from nothing:
+
+  bash launch/local.sh --mode=sample --workdir=runs/transition --given=image=FOLDER
+  bash launch/local.sh --mode=sample --workdir=runs/transition --given=image_b=FOLDER
+  bash launch/local.sh --mode=sample --workdir=runs/transition
+
+The paper's data, files with both images side by side, as pix2pix released them:
+
+  bash launch/local.sh --config=configs/image_transition.py:imagenet64 \
+      --workdir=runs/cityscapes --config.data.source=folder \
+      --config.data.path=cityscapes/ --config.data.pair=left_right
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(preset: str = "digits"):
+    """The setting `image_transition`, variant X; conditions=false is variant U."""
+    config = common.get_config(preset)
+    config.data.pair = "edges"
+    config.modalities.image_b = image_b(config)
+    return config
+
+
+def image_b(config: ConfigDict) -> dict:
+    """The modality `image_b` beside the U-Net of this config."""
+    return dict(
+        kind="paired_image.PairedImage",
+        drift="ramp",
+        drift_scale=1.0,
+        loss_weight=0.1,
+        conditions=True,
+        drop_rate=0.05,
+        null_rate=0.3,
+        num_groups=config.unet.get_ref("num_groups"),
+        std=0.25,  # bounds depend on it: best is the head's error
+    )

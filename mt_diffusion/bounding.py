@@ -1,0 +1,227 @@
+"""`--mode=bound`: bounds on the likelihood of test examples, as a table and JSON."""
+
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+from ml_collections import ConfigDict
+
+from mt_diffusion import experiment as experiments
+from mt_diffusion.data import pipeline, sources
+from mt_diffusion.diffusion import bound as bounds
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities.base import Batch
+from mt_diffusion.sampling import restore
+from mt_diffusion.training import sharding
+
+Terms = dict[str, dict[str, Array]]
+Table = dict[str, dict[str, Any]]
+
+
+def bound(
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    num_examples: int | None,
+    num_times: int | None,
+    batch_size: int | None,
+    seed: int,
+    use_ema: bool,
+) -> None:
+    """Prints the bounds of the first test examples, writes workdir/bounds/STEP.json.
+
+    num_examples: all where None. num_times: how many of 2..T each is looked at; all
+    where None. batch_size: that of config.sampling where None. out: another file. The
+    noise of example i depends on (seed, i) alone. Raises UserError for a workdir
+    without checkpoints, more examples or times than there are, or an `out` that exists.
+    """
+    mesh = sharding.make_mesh()
+    step, config, params = restore(workdir, use_ema, mesh)
+    experiment = experiments.build(config)
+    source = sources.open_source(config.data, "test")
+    most = config.diffusion.num_steps - 1
+    num_examples = at_most("num_examples", num_examples, len(source), "test examples")
+    num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
+    out = make_file(out or workdir / "bounds" / f"{step}.json")
+    facts = {
+        "step": step,
+        "parameters": "averaged (EMA)" if use_ema else "raw",
+        "num_examples": num_examples,
+        "num_times": num_times,
+        "seed": seed,
+    }
+    print("  ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
+
+    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
+    size = min(batch_size or config.sampling.batch_size, num_examples)
+    size += -size % mesh.size
+    batches = pipeline.batches_in_order(source, preprocess, size, seed)
+    measure = build_measure(experiment, config.sampling, num_times)
+    found, available = run(measure, params, batches, size, num_examples, seed, mesh)
+    table = tabulate(found, available)
+    show(table)
+    draft = out.with_suffix(".draft")
+    draft.write_text(json.dumps({**facts, "terms": table}, indent=2) + "\n")
+    draft.replace(out)
+    print(f"wrote {out}")
+
+
+def at_most(flag: str, wanted: int | None, most: int, what: str) -> int:
+    """`wanted`, or all there are. Raises UserError where there are fewer."""
+    if wanted is not None and not 1 <= wanted <= most:
+        raise UserError(
+            f"--{flag}={wanted}, but there are {most:,} {what}; give 1 to {most}, or "
+            "leave it out for all of them."
+        )
+    return most if wanted is None else wanted
+
+
+def make_file(out: pathlib.Path) -> pathlib.Path:
+    """`out`, its folder made. Raises UserError where it exists or can't be written."""
+    if out.exists():
+        raise UserError(
+            f"{out} exists already; name another file with --out, or remove it."
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".draft").touch()
+    except OSError as error:
+        raise UserError(f"--out={out} can't be written: {error}.") from error
+    return out
+
+
+def build_measure(
+    experiment: Experiment, settings: ConfigDict, num_times: int
+) -> Callable[[Any, Array, Int[Array, " b"], Batch], Terms]:
+    """(params, seed, rows [B], batch) -> terms of each example, jitted.
+
+    settings: config.sampling, for the variance of a network that learns none. The joint
+    model reads nothing but z_t; a modality that an example lacks has no code and no
+    nats, so that its bound is on what is there.
+    """
+    modalities = experiment.modalities
+    fixed_v = 2 * settings.fixed_variance - 1
+
+    def reading(prediction, codes):
+        eps, v, _ = prediction
+        v = jnp.full_like(eps, fixed_v) if v is None else v
+        return bounds.Reading(eps, v, {n: c.latent for n, c in codes.items()})
+
+    @jax.jit
+    def measure(params, seed, rows, batch):
+        network = functools.partial(experiment.network.apply, params)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
+        codes = network(batch.values, method="encode")
+        there = {n: a[:, None, None, None] for n, a in batch.available.items()}
+        codes = {n: c._replace(latent=c.latent * there[n]) for n, c in codes.items()}
+        known = {m.name: batch.available[m.name] for m in modalities if m.conditions}
+
+        def read(z_t, t):
+            alone = network(z_t, t, {}, {})
+            # Where nothing can be read both are one pass, which XLA does not find.
+            informed = network(z_t, t, codes, known) if known else alone
+            means = {m.name: m.mean(alone.heads[m.name]) for m in modalities}
+            believed = network(means, method="encode")
+            nll = {
+                m.name: -m.log_likelihood(alone.heads[m.name], batch.values[m.name])
+                for m in modalities
+            }
+            nll = {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()}
+            return bounds.Belief(
+                reading(alone, believed), reading(informed, codes), nll
+            )
+
+        found = bounds.estimate(
+            keys=keys,
+            z0=batch.z0,
+            codes={n: c.latent for n, c in codes.items()},
+            read=read,
+            process=experiment.process,
+            num_times=num_times,
+            log_prob=experiment.primary.log_prob,
+        )
+        return name_terms(found, experiment.shape)
+
+    return measure
+
+
+def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
+    """{modality, or "" where all examples count: {name with its unit: [B]}}."""
+    images = {
+        "L0": found.L0,
+        "L1": found.L1,
+        "L3": found.L3,
+        "image": found.image,
+        "L1_conditional": found.L1_conditional,
+        "L3_conditional": found.L3_conditional,
+        "conditional_bound": found.conditional_bound,
+    }
+    bits = {n: bounds.bits_per_dim(x, shape) for n, x in images.items()}
+    everyone = {f"{n}_bits_per_dim": x for n, x in bits.items()} | {
+        "joint_nll_bound_nats": found.joint_nll_bound,
+        "paper_elbo_nats": found.paper_elbo,
+    }
+    return {"": everyone} | {
+        name: {f"nll_{name}_nats": nll, f"L2_{name}_nats": found.L2[name]}
+        for name, nll in found.nll.items()
+    }
+
+
+def run(
+    measure: Callable,
+    params: Any,
+    batches: Any,
+    batch_size: int,
+    num: int,
+    seed: int,
+    mesh: Mesh,
+) -> tuple[Terms, dict[str, np.ndarray]]:
+    """Terms of the first `num` examples, and which modalities each of them has."""
+    parts = []
+    with tqdm.tqdm(total=num, unit="example", dynamic_ncols=True) as bar:
+        for i, start in enumerate(range(0, num, batch_size)):
+            rows = np.arange(start, start + batch_size)
+            rows, batch = jax.device_put((rows, batches[i]), sharding.over_batch(mesh))
+            found = measure(params, seed, rows, batch)
+            parts.append(jax.device_get((found, batch.available)))
+            bar.update(min(batch_size, num - start))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:num], *parts)
+
+
+def tabulate(terms: Terms, available: dict[str, np.ndarray]) -> Table:
+    """Mean and standard error of every term, over the examples that have its value."""
+    table = {}
+    for modality, named in terms.items():
+        kept = available.get(modality, slice(None))
+        table |= {name: summary(x[kept]) for name, x in named.items() if len(x[kept])}
+    return table
+
+
+def summary(x: np.ndarray) -> dict[str, Any]:
+    """Mean over examples and its standard error; None for that of a single one."""
+    error = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else None
+    return {
+        "mean": float(x.mean()),
+        "standard_error": error,
+        "num_examples": len(x),
+    }
+
+
+def show(table: Table) -> None:
+    """Prints the table."""
+    width = max(map(len, table))
+    print(f"{'':{width}}  {'mean':>12}  {'std. error':>12}  {'examples':>8}")
+    for name, row in table.items():
+        error = row["standard_error"]
+        error = "" if error is None else f"{error:.5g}"
+        mean = f"{row['mean']:.6g}"
+        print(f"{name:{width}}  {mean:>12}  {error:>12}  {row['num_examples']:>8,}")

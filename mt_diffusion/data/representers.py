@@ -1,0 +1,158 @@
+"""Where the vector of an example comes from: a feature of the data, PCA, an encoder.
+
+On the host, in numpy. `build` finds the way by a text of the config.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mt_diffusion.errors import UserError
+
+
+@runtime_checkable
+class Representer(Protocol):
+    """A way to represent examples by vectors."""
+
+    def __call__(self, examples: Sequence[dict]) -> Sequence[np.ndarray | None]:
+        """The vector [D] of each example; None where it has none."""
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """The vectors [N, D] of images alone, uint8 [N, H, W, C]."""
+
+
+class Feature:
+    """A feature of the data set, by its name."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __call__(self, examples: Sequence[dict]) -> list[np.ndarray | None]:
+        """Raises UserError for a feature that is no vector of floats."""
+        return [self._vector(e) if self._name in e else None for e in examples]
+
+    def _vector(self, example: dict) -> np.ndarray:
+        vector = np.asarray(example[self._name])
+        if vector.ndim != 1 or vector.dtype.kind != "f":
+            raise UserError(
+                f"the feature {self._name!r} is {vector.dtype} {list(vector.shape)}; "
+                "a representation is a vector of floats [D]."
+            )
+        return vector
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """Raises UserError: how these vectors were made is not known here."""
+        raise UserError(
+            f"images can't be represented by {self._name!r}, a feature of the data "
+            "set; give vectors, as .npy or .npz."
+        )
+
+
+class OfImages:
+    """A representer that sees nothing of an example but its image."""
+
+    def __call__(self, examples: Sequence[dict]) -> np.ndarray:
+        """The vectors of all."""
+        return self.represent(np.stack([e["image"] for e in examples]))
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """The vectors [N, D] of images, uint8 [N, H, W, C]."""
+        raise NotImplementedError
+
+
+class Pca(OfImages):
+    """The principal components of images in [0, 1], scikit-learn's PCA.transform.
+
+    components [D, H * W * C], mean [H * W * C].
+    """
+
+    def __init__(self, components: Sequence[Sequence[float]], mean: Sequence[float]):
+        self._components = np.asarray(components, np.float64)
+        self._mean = np.asarray(mean, np.float64)
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """PCA.transform."""
+        pixels = images.reshape(len(images), -1) / 255
+        return (pixels - self._mean) @ self._components.T
+
+
+def fit_pca(images: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """(components [D, H * W * C], mean) of images, uint8 [N, H, W, C]."""
+    from sklearn.decomposition import PCA
+
+    pixels = images.reshape(len(images), -1)
+    if not 1 <= num_components <= min(pixels.shape):
+        raise UserError(
+            f"num_components is {num_components}; {len(pixels)} images of "
+            f"{pixels.shape[1]} numbers have 1 to {min(pixels.shape)} components."
+        )
+    pca = PCA(num_components, random_state=0).fit(pixels / 255)
+    return pca.components_, pca.mean_
+
+
+class Encoder(OfImages):
+    """A frozen encoder of a user's own, 'package.module:function'.
+
+    The function takes uint8 [N, H, W, C] and gives float [N, D]. In training it is
+    called for one example after the other; what is slow is better precomputed.
+    """
+
+    def __init__(self, text: str):
+        """Raises UserError where there is no such function."""
+        self._text = text
+        self._function = find_function(text)
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """Raises UserError for an output that is no finite float [N, D]."""
+        found = np.asarray(self._function(images))
+        shape = list(found.shape)
+        if found.ndim != 2 or len(found) != len(images) or found.dtype.kind != "f":
+            raise UserError(
+                f"the encoder {self._text!r} made {found.dtype} {shape} of images "
+                f"{list(images.shape)}; it must give float [{len(images)}, D]."
+            )
+        if not np.isfinite(found).all():
+            raise UserError(f"the encoder {self._text!r} gave numbers not finite.")
+        return found
+
+
+PCA, FEATURE = "pca", "feature:"
+
+
+def build(
+    text: str, components: Sequence[Sequence[float]], pixel_mean: Sequence[float]
+) -> Representer:
+    """The representer of 'pca', 'feature:NAME' or 'package.module:function'.
+
+    components, pixel_mean: of 'pca' alone. Raises UserError for anything else.
+    """
+    if text == PCA:
+        return Pca(components, pixel_mean)
+    if text.startswith(FEATURE):
+        return Feature(text.removeprefix(FEATURE))
+    return Encoder(text)
+
+
+def find_function(text: str) -> Callable[..., Any]:
+    """The function that 'package.module:function' names; UserError where there is none.
+
+    Modules are looked for as Python does, first in the current folder.
+    """
+    path, _, name = text.partition(":")
+    remedy = "write package.module:function, with the module where Python finds it."
+    if not (all(path.split(".")) and name):
+        raise UserError(f"{text!r} names no function: {remedy}")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if not f"{path}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        raise UserError(f"{text!r}: there is no module {error.name!r}; {remedy}") from (
+            error
+        )
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(f"{text!r}: the module {path} has no function {name!r}.")
+    return function

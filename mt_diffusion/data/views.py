@@ -1,0 +1,124 @@
+"""Views of a source: vectors attached to its examples, features kept in only a share.
+
+A view is a source itself. `of` puts on a source what its config asks for.
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mt_diffusion.data import vectors
+from mt_diffusion.errors import UserError
+
+SPLITS = ("train", "test")
+FEATURE = "vector"  # the name under which examples have their vectors
+
+
+class Attached:
+    """A source whose i-th example also has the i-th vector, float32 [D]."""
+
+    def __init__(self, source: Any, found: np.ndarray):
+        """found: float [N, D], perhaps memory-mapped."""
+        self.class_names: Sequence[str] = source.class_names
+        self._source = source
+        self._vectors = found
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        return self._source[i] | {FEATURE: np.array(self._vectors[i], np.float32)}
+
+
+class Thinned:
+    """A source in which only the examples `kept`, bool [N], have a feature."""
+
+    def __init__(self, source: Any, feature: str, kept: np.ndarray):
+        self.class_names: Sequence[str] = source.class_names
+        self._source = source
+        self._feature = feature
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        example = self._source[i]
+        if self._kept[i]:
+            return example
+        return {name: x for name, x in example.items() if name != self._feature}
+
+
+def of(
+    source: Any, config: ConfigDict, split: str, labels: Callable[[], np.ndarray]
+) -> Any:
+    """The source under the views of config.vectors and config.keep.
+
+    labels: gives the class of each example, int [N]; called only where it is needed.
+    Raises UserError for a file that does not fit the split, and shares that are none.
+    """
+    if config.vectors:
+        source = Attached(source, load(config.vectors, split, len(source)))
+    for feature, share in config.keep.items():
+        check_share(feature, share, source)
+        if share < 1 and split == "train":
+            kept = spread(labels(), round(share * len(source)))
+            source = Thinned(source, feature, kept)
+    return source
+
+
+def load(path: str, split: str, num_examples: int) -> np.ndarray:
+    """Vectors [N, D] of a split, from an .npz of both or one .npy for each."""
+    if not path.endswith(".npz") and "{split}" not in path:
+        raise UserError(
+            f"config.data.vectors = {path!r} must end in .npz, or name one .npy for "
+            "each split, as vectors_{split}.npy."
+        )
+    paths = {s: pathlib.Path(path.replace("{split}", s)).expanduser() for s in SPLITS}
+    both = {s: vectors.read(paths[s], s) for s in SPLITS}
+    sizes = {s: found.shape[1] for s, found in both.items()}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            f"config.data.vectors = {path!r}: the vectors of both splits must have the "
+            f"same length D, but have {sizes}."
+        )
+    found = both[split]
+    if len(found) != num_examples:
+        raise UserError(
+            f"config.data.vectors = {path!r} has {len(found):,} vectors for the {split}"
+            f" split, which has {num_examples:,} examples; there must be one for each, "
+            "in the same order."
+        )
+    vectors.check_finite(found, paths[split])
+    return found
+
+
+def check_share(feature: str, share: float, source: Any) -> None:
+    """Raises UserError for a share outside 0..1, or of what can't be missing."""
+    name = f"config.data.keep.{feature}"
+    if not 0 <= share <= 1:
+        raise UserError(f"{name} is {share}; it is a share of the examples, 0 to 1.")
+    if share < 1 and (feature == "image" or feature not in source[0]):
+        there = sorted(set(source[0]) - {"image"})
+        raise UserError(
+            f"{name} is {share}, but the features that the data set has, and that may "
+            f"be missing, are {there}."
+        )
+
+
+def spread(labels: np.ndarray, num: int) -> np.ndarray:
+    """Which examples are kept: exactly `num`, drawn evenly from each class. bool [N].
+
+    Always the same ones, and those of a smaller share are among those of a larger. A
+    class has its first example kept before another has its second of two.
+    """
+    order = np.random.default_rng(0).permutation(len(labels))
+    place = np.zeros(len(labels))  # of an example among those of its class, in 0..1
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        place[members] = np.arange(len(members)) / len(members)
+    first = order[np.argsort(place[order], kind="stable")[:num]]
+    return np.isin(np.arange(len(labels)), first)

@@ -1,0 +1,268 @@
+"""A fixed representation of the image: a vector [D] of PCA, CLIP or any encoder.
+
+Values are normalised: (vector - mean) / std in each dimension, with the statistics of
+the training set, so that codes of unit RMS stand for vectors. Three encoders into the
+diffusion space, METHOD section 5.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mt_diffusion.data import files, representers, vectors
+from mt_diffusion.data.representers import Representer
+from mt_diffusion.diffusion import likelihood
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities.base import Code, Gaussian
+from mt_diffusion.models.layers import PooledMLP
+
+MAX_FITTED = 2048  # training examples that statistics are taken from, at most
+AT_ONCE = 64  # images that an encoder gets at a time
+BRIGHTEST = 3.0  # standard deviations that have the strongest colour
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Representation(Gaussian):
+    """A vector x; head: one MLP on the pooled middle block, Gaussian.
+
+    vectors: where they come from; 'pca' (of the training images, num_components),
+    'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
+    uint8 [N, H, W, C] -> float [N, D]).
+    components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
+    head_width: of the head's MLP. token_size: of each token that stands for a vector.
+    generator: of Pretrained alone.
+    """
+
+    vectors: str
+    num_components: int
+    components: Sequence[Sequence[float]]
+    pixel_mean: Sequence[float]
+    vector_mean: Sequence[float]
+    vector_std: Sequence[float]
+    head_width: int
+    token_size: int
+    generator: str
+
+    @classmethod
+    def fit(cls, fields, source):
+        if fields["vector_mean"]:
+            return fields
+        chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
+        examples = [source[int(i)] for i in chosen]
+        fields = dict(fields)
+        if fields["vectors"] == representers.PCA:
+            images = np.stack([e["image"] for e in examples])
+            pca = representers.fit_pca(images, fields["num_components"])
+            fields |= zip(("components", "pixel_mean"), map(rounded, pca), strict=True)
+        way = [fields[n] for n in ("vectors", "components", "pixel_mean")]
+        found = represent_all(examples, representers.build(*way))
+        mean, std = found.mean(axis=0), found.std(axis=0)
+        # A dimension that never varies tells nothing, and stays at 0.
+        std = np.where(std > 1e-6 * np.abs(found).max(), std, np.inf)
+        least = np.min(std, initial=1, where=np.isfinite(std))
+        std = np.where(np.isfinite(std), std, 1)
+        return fields | {
+            "vector_mean": rounded(mean, least),
+            "vector_std": rounded(std, least),
+        }
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return len(self.vector_mean)
+
+    @functools.cached_property
+    def representer(self) -> Representer:
+        """Where the vectors come from."""
+        return representers.build(self.vectors, self.components, self.pixel_mean)
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(self.vector_mean), np.asarray(self.vector_std)
+
+    def normalise(self, found: np.ndarray) -> np.ndarray:
+        """Vectors [..., D] -> values. Raises UserError for another D."""
+        mean, std = self._statistics
+        if found.shape[-1] != self.size:
+            raise UserError(
+                f"config.modalities.{self.name} has vectors of {self.size} numbers, "
+                f"but there is one of {found.shape[-1]}; make all by the same encoder."
+            )
+        return ((found - mean) / std).astype(np.float32)
+
+    def preprocess(self, example, rng):
+        (found,) = self.representer([example])
+        return None if found is None else self.normalise(found)
+
+    def placeholder(self):
+        return np.zeros(self.size, np.float32)
+
+    def read(self, text):
+        path = pathlib.Path(text).expanduser()
+        if path.suffix in (".npy", ".npz"):
+            found = vectors.read(path, self.name)
+            vectors.check_finite(found, path)
+        else:
+            paths = files.image_files(text)
+            images = np.stack([files.read_image(p, self.shape) for p in paths])
+            found = self.representer.represent(images)
+        return self.normalise(np.asarray(found))
+
+    def postprocess(self, value):
+        mean, std = self._statistics
+        return (value * std + mean).astype(np.float32)
+
+    def show(self, item):
+        """A square of cells, row by row: blue below the mean, red above it."""
+        side = math.ceil(math.sqrt(self.size))
+        cells = np.zeros(side * side)
+        cells[: self.size] = np.clip(self.normalise(item) / BRIGHTEST, -1, 1)
+        rgb = 1 - np.stack([np.maximum(-cells, 0), abs(cells), np.maximum(cells, 0)])
+        return np.round(255 * rgb.T).astype(np.uint8).reshape(side, side, 3)
+
+    def head(self):
+        return PooledMLP(self.size, self.head_width)
+
+    def nll(self, prediction, value):
+        return jnp.mean((prediction - value) ** 2, axis=-1)
+
+    def log_likelihood(self, prediction, value):
+        density = likelihood.gaussian(value, prediction, 2 * jnp.log(self.std))
+        return jnp.sum(density, axis=-1)
+
+    def mean(self, prediction):
+        return prediction
+
+    @property
+    def num_tokens(self) -> int:
+        """L: as many as hold D numbers."""
+        return math.ceil(self.size / self.token_size)
+
+    def tokens(self, value: jax.Array) -> jax.Array:
+        """[B, L, token_size]: an isometry of the value, of its RMS."""
+        table = isometry(self.size, self.num_tokens * self.token_size)
+        flat = value @ jnp.asarray(table, value.dtype)
+        return flat.reshape(-1, self.num_tokens, self.token_size)
+
+
+class Projection(Representation):
+    """A fixed isometry into the diffusion space: images of the value's RMS."""
+
+    def __post_init__(self):
+        """Refuses vectors that the diffusion space has no room for."""
+        super().__post_init__()
+        room = math.prod(self.shape)
+        if self.size > room:
+            raise UserError(
+                f"config.modalities.{self.name} has vectors of {self.size} numbers, "
+                f"but images of shape {self.shape} have room for {room}; use kind = "
+                "'representation.SharedUNet'."
+            )
+
+    @property
+    def token_shape(self):
+        return (self.num_tokens, self.token_size) if self.conditions else None
+
+    def encode(self, value):
+        table = isometry(self.size, math.prod(self.shape))
+        latent = (value @ jnp.asarray(table, value.dtype)).reshape(-1, *self.shape)
+        return Code(latent=latent, tokens=self.tokens(value))
+
+
+class SharedUNet(Representation):
+    """The paper's encoder: the shared U-Net itself, reading the vector's tokens."""
+
+    @property
+    def token_shape(self):
+        return (self.num_tokens, self.token_size)
+
+    def encode(self, value):
+        return Code(tokens=self.tokens(value))
+
+
+class Pretrained(Representation):
+    """A frozen generator, 'package.module:function': vectors [B, D] -> [B, H, W, C].
+
+    The function is traced by JAX; it gets the vectors as they are, not normalised, and
+    its parameters become constants of the compiled program.
+    """
+
+    def __post_init__(self):
+        """Refuses a generator that is not there, or makes other shapes."""
+        super().__post_init__()
+        wanted = (2, *self.shape)
+        given = jax.ShapeDtypeStruct((2, self.size), jnp.float32)
+        try:
+            made = jax.eval_shape(self.generate, given)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"the generator {self.generator!r} can't be traced with vectors "
+                f"[2, {self.size}]: {error}"
+            ) from error
+        if getattr(made, "shape", None) != wanted or made.dtype.kind != "f":
+            raise UserError(
+                f"the generator {self.generator!r} makes {made} of 2 vectors; it must "
+                f"give an array of floats {list(wanted)}."
+            )
+
+    @functools.cached_property
+    def generate(self) -> Callable[[jax.Array], jax.Array]:
+        """The generator."""
+        return representers.find_function(self.generator)
+
+    @property
+    def token_shape(self):
+        return (self.num_tokens, self.token_size) if self.conditions else None
+
+    def encode(self, value):
+        mean, std = (jnp.asarray(x, value.dtype) for x in self._statistics)
+        latent = self.generate(value * std[None] + mean[None])
+        return Code(latent=latent.astype(value.dtype), tokens=self.tokens(value))
+
+
+@functools.cache
+def isometry(size: int, room: int) -> np.ndarray:
+    """[size, room]: orthogonal rows; v @ it has the RMS of v. Always the same one."""
+    gaussian = np.random.default_rng(0).standard_normal((room, size))
+    orthogonal, triangle = np.linalg.qr(gaussian)
+    signs = np.sign(np.diag(triangle))  # which LAPACK leaves open
+    return np.sqrt(room / size) * (orthogonal * signs).T
+
+
+def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndarray:
+    """Vectors [M, D], float64, of those examples that have one; UserError for none."""
+    found = []
+    for start in range(0, len(examples), AT_ONCE):
+        some = representer(examples[start : start + AT_ONCE])
+        found += [vector for vector in some if vector is not None]
+    if len({len(vector) for vector in found}) != 1:
+        raise UserError(
+            "a representation needs vectors of one length, but of the training "
+            f"examples looked at {len(found)} of {len(examples)} have a vector, of "
+            f"lengths {sorted({len(vector) for vector in found})}. Attach them with "
+            "--config.data.vectors=FILE.npz (--mode=precompute makes such a file), or "
+            "choose another config.modalities...vectors."
+        )
+    stacked = np.stack(found).astype(np.float64)
+    if not np.isfinite(stacked).all():
+        raise UserError("the training data has vectors that are not finite numbers.")
+    return stacked
+
+
+def rounded(array: np.ndarray, unit: float = 1.0) -> tuple:
+    """Nested tuples of numbers, to a millionth of `unit` and better.
+
+    So that a run that continues on another machine finds the same ones.
+    """
+    decimals = 6 - math.floor(math.log10(unit))
+    return _tuples(np.round(array, decimals).tolist())
+
+
+def _tuples(nested: list | float) -> tuple | float:
+    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested
