@@ -52,6 +52,7 @@ def digits() -> ConfigDict:
         resblock_updown=False,
         use_new_attention_order=False,
         learn_variance=False,
+        remat=False,  # compute activations again for the gradient: less memory
         dtype="float32",
     )
     config.modalities = ConfigDict()
@@ -64,11 +65,19 @@ def digits() -> ConfigDict:
         weight_decay=0.0,
         clip_norm=1.0,
     )
+    config.objective = dict(
+        times="uniform",  # of t in a batch: uniform, stratified
+        weighting="none",  # of the noise error by t: none, min_snr, p2
+        gamma=5.0,  # of min_snr; of p2, where 1.0 is usual
+        learn_balance=False,  # of modalities: learned log variances times loss_weight
+        variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
+        tasks="",  # that are trained, as "image" or "image,label"; "": all
+    )
     config.train = dict(
         num_steps=7000,
         batch_size=64,
+        num_microbatches=1,  # parts of a batch, one after another: the same gradients
         ema_decay=0.999,
-        variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
         max_skipped_in_a_row=10,
     )
     config.watch = dict(
@@ -79,10 +88,14 @@ def digits() -> ConfigDict:
         num_pictures=32,
     )
     config.sampling = dict(
-        sampler="ancestral",  # ancestral, ddim
+        sampler="ancestral",  # ancestral, ddim, dpmpp_2m, dpmpp_2s
         num_steps=250,
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
         fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
+        clip="static",  # of a predicted z_0: static, dynamic, none
+        guidance=1.0,  # classifier-free, where the network reads what is given; 1: none
+        head_guidance=0.0,  # by the heads of what is given; 0: none
+        guidance_interval=(0.0, 1.0),  # of t / T in which there is guidance
         batch_size=256,
     )
     return config

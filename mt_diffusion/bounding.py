@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
+from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities.base import Batch
@@ -33,24 +34,26 @@ def bound(
     out: pathlib.Path | None,
     num_examples: int | None,
     num_times: int | None,
-    batch_size: int | None,
     seed: int,
+    overrides: dict,
     use_ema: bool,
 ) -> None:
     """Prints the bounds of the first test examples, writes workdir/bounds/STEP.json.
 
     num_examples: all where None. num_times: how many of 2..T each is looked at; all
-    where None. batch_size: that of config.sampling where None. out: another file. The
+    where None. overrides: of the checkpoint's config.sampling. out: another file. The
     noise of example i depends on (seed, i) alone. Raises UserError for a workdir
     without checkpoints, more examples or times than there are, or an `out` that exists.
     """
     mesh = sharding.make_mesh()
     step, config, params = restore(workdir, use_ema, mesh)
+    config.sampling.update(overrides)
     experiment = experiments.build(config)
     source = sources.open_source(config.data, "test")
     most = config.diffusion.num_steps - 1
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")
     num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
+    measure = build_measure(experiment, config.sampling, num_times)
     out = make_file(out or workdir / "bounds" / f"{step}.json")
     facts = {
         "step": step,
@@ -62,10 +65,9 @@ def bound(
     print("  ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
 
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
-    size = min(batch_size or config.sampling.batch_size, num_examples)
+    size = min(config.sampling.batch_size, num_examples)
     size += -size % mesh.size
     batches = pipeline.batches_in_order(source, preprocess, size, seed)
-    measure = build_measure(experiment, config.sampling, num_times)
     found, available = run(measure, params, batches, size, num_examples, seed, mesh)
     table = tabulate(found, available)
     show(table)
@@ -104,15 +106,17 @@ def build_measure(
 ) -> Callable[[Any, Array, Int[Array, " b"], Batch], Terms]:
     """(params, seed, rows [B], batch) -> terms of each example, jitted.
 
-    settings: config.sampling, for the variance of a network that learns none. The joint
+    settings: config.sampling, for the variance of a network that learns none, and the
+    clipping of z_0, as sampling has them. The joint
     model reads nothing but z_t; a modality that an example lacks has no code and no
     nats, so that its bound is on what is there.
     """
     modalities = experiment.modalities
     fixed_v = 2 * settings.fixed_variance - 1
+    clip = sampler.build_clip(settings.clip)
 
     def reading(prediction, codes):
-        eps, v, _ = prediction
+        eps, v = prediction.eps, prediction.v
         v = jnp.full_like(eps, fixed_v) if v is None else v
         return bounds.Reading(eps, v, {n: c.latent for n, c in codes.items()})
 
@@ -148,6 +152,7 @@ def build_measure(
             process=experiment.process,
             num_times=num_times,
             log_prob=experiment.primary.log_prob,
+            restrict=clip,
         )
         return name_terms(found, experiment.shape)
 

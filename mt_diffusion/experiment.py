@@ -88,7 +88,11 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         use_tokens=any(m.token_shape for m in modalities),
     )
     return MTDiffusion(
-        tuple(modalities), unet, config.diffusion.num_steps, learn_variance
+        tuple(modalities),
+        unet,
+        config.diffusion.num_steps,
+        learn_variance,
+        learn_balance=config.objective.learn_balance,
     )
 
 

@@ -1,7 +1,7 @@
 """Samples from a network: the jitted sampler and values as people have them."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,16 +10,18 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import sampler
+from mt_diffusion.diffusion import guidance, sampler
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import sharding
+
+Guide = Callable[[Array, Array, Array], Array]  # z_t, t, eps -> eps
 
 
 class Generator:
     """Draws examples jointly, any of their variables given.
 
     settings: config.sampling. mesh: the batch is split over all its devices. Raises
-    UserError for a sampler or a number of steps that there is not.
+    UserError for a sampler, clipping or number of steps that there is not.
     """
 
     def __init__(
@@ -27,10 +29,10 @@ class Generator:
     ):
         self._experiment = experiment
         self._mesh = mesh
-        self._batch_size = settings.batch_size
-        self._fixed_v = 2 * settings.fixed_variance - 1
+        self._settings = settings
         self._times = experiment.process.schedule.respaced(settings.num_steps)
         self._step = sampler.build_step(settings.sampler, settings.eta)
+        self._clip = sampler.build_clip(settings.clip)
 
     def __call__(
         self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
@@ -40,7 +42,7 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        batch_size = min(self._batch_size, num)
+        batch_size = min(self._settings.batch_size, num)
         batch_size += -batch_size % self._mesh.size
         batches = []
         for start in range(0, num, batch_size):
@@ -68,22 +70,24 @@ class Generator:
             for n in given_codes
             if modalities[n].conditions
         }
+        guide = self._build_guide(network, given_values, given_codes, known)
+        fixed_v = 2 * self._settings.fixed_variance - 1
 
         def denoise(z_t, t):
-            eps, v, heads = network(z_t, t, given_codes, known)
-            if v is None:
-                v = jnp.full_like(eps, self._fixed_v)
+            prediction = network(z_t, t, given_codes, known)
+            eps, v = guide(z_t, t, prediction.eps), prediction.v
             generated = {
-                n: modalities[n].mean(prediction)
-                for n, prediction in heads.items()
+                n: modalities[n].mean(parameters)
+                for n, parameters in prediction.heads.items()
                 if n not in given
             }
             codes = given_codes | network(generated, method="encode")
             latents = {n: code.latent for n, code in codes.items()}
+            v = jnp.full_like(eps, fixed_v) if v is None else v
             return sampler.Denoised(eps, v, given_values | generated, latents)
 
         def restrict(z0):
-            z0 = jnp.clip(z0, -1, 1)
+            z0 = self._clip(z0)
             for name, value in given.items():
                 if fixed := experiment.variables[name].known(value):
                     z0 = jnp.where(fixed.mask > 0, fixed.pixels, z0)
@@ -99,3 +103,44 @@ class Generator:
             restrict=restrict,
         )
         return {experiment.primary.name: result.z0} | result.values
+
+    def _build_guide(self, network, values, codes, known) -> Guide:
+        """Both kinds of guidance towards the modalities given, in their interval.
+
+        Heads are asked about u_t, where nothing drifts: in z_t they would find the
+        given value in its own drift, and not in the image.
+        """
+        settings, process = self._settings, self._experiment.process
+        modalities = {m.name: m for m in self._experiment.modalities}
+        latents = {n: code.latent for n, code in codes.items()}
+        free = bool(known) and settings.guidance != 1
+        by_heads = bool(values) and settings.head_guidance != 0
+
+        def log_prob(u_t, t):
+            heads = network(u_t, t, {}, {}).heads
+            return sum(
+                modalities[n].log_likelihood(heads[n], value)
+                for n, value in values.items()
+            )
+
+        def guided(z_t, t, eps):
+            if free:
+                eps_null = network(z_t, t, {}, {}).eps
+                eps = guidance.classifier_free(eps, eps_null, settings.guidance)
+            if by_heads:
+                u_t = z_t - process.aggregation.drift(latents, t)
+                noise_t = jnp.asarray(np.sqrt(1 - process.schedule.alpha_bar))[t]
+                ask = functools.partial(log_prob, t=t)
+                scale = settings.head_guidance
+                eps = guidance.by_classifier(eps, u_t, noise_t, ask, scale)
+            return eps
+
+        def guide(z_t, t, eps):
+            if not (free or by_heads):
+                return eps
+            num_steps = process.schedule.num_steps
+            inside = guidance.within(t[0], settings.guidance_interval, num_steps)
+            unguided = lambda z_t, t, eps: eps  # noqa: E731
+            return jax.lax.cond(inside, guided, unguided, z_t, t, eps)
+
+        return guide

@@ -1,7 +1,7 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,14 +34,15 @@ def sample(
     """Draws `num` examples and writes them below `out` (workdir/generated/NNN).
 
     given: texts NAME=VALUE. overrides: of the checkpoint's config.sampling. Raises
-    UserError for a workdir without checkpoints, values that don't fit the model, or an
-    `out` that holds samples already.
+    UserError for a workdir without checkpoints, values that don't fit the model,
+    guidance towards nothing, or an `out` that holds samples already.
     """
     mesh = sharding.make_mesh()
     step, config, params = restore(workdir, use_ema, mesh)
     config.sampling.update(overrides)
     experiment = experiments.build(config)
     values = read_given(given, experiment)
+    check_guidance(overrides, experiment, values)
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
@@ -113,6 +114,27 @@ def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.nda
             raise UserError(f"--given={name}=... was given twice; give it once.")
         values[name] = experiment.variables[name].read(value)
     return values
+
+
+def check_guidance(
+    wishes: Mapping[str, Any], experiment: Experiment, given: Collection[str]
+) -> None:
+    """Raises UserError where guidance is wished for, but nothing given can guide.
+
+    wishes: what the user says now; guidance in the config waits for something given.
+    """
+    modalities = experiment.modalities
+    for field, neutral, able in (
+        ("guidance", 1, [m.name for m in modalities if m.conditions]),
+        ("head_guidance", 0, [m.name for m in modalities]),
+    ):
+        wish = wishes.get(field, neutral)
+        if wish != neutral and not set(able) & set(given):
+            one_of = f"add --given=NAME=VALUE with NAME one of {', '.join(able)}, or "
+            raise UserError(
+                f"--{field}={wish} would change nothing: none of what is given can "
+                f"guide this model so; {one_of if able else ''}leave it out."
+            )
 
 
 def write(

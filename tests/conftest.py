@@ -22,6 +22,28 @@ jaxtyping.install_import_hook(
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--modality",
+        metavar="CONFIG.py[:PRESET]",
+        help="check the modalities of this config alone, by tests/test_contract.py",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --modality, only the tests of that config's modalities."""
+    if config.getoption("modality"):
+        wanted = [i for i in items if "setting" in i.fixturenames]
+        config.hook.pytest_deselected(items=[i for i in items if i not in wanted])
+        items[:] = wanted
+
+
+def pytest_ignore_collect(collection_path, config):
+    """And no other file is looked at."""
+    if config.getoption("modality") and collection_path.suffix == ".py":
+        return collection_path.name != "test_contract.py" or None
+
+
 @pytest.fixture
 def x64():
     """Double precision, for comparisons with closed forms."""

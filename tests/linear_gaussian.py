@@ -163,7 +163,9 @@ def expected(process, network, informed=None):
 
     def at(t):
         t = jnp.full(len(z0), t)
-        return bound.terms(t, noise, z0, encode(x), read, process, likelihood.gaussian)
+        return bound.terms(
+            t, noise, z0, encode(x), read, process, likelihood.gaussian, lambda z0: z0
+        )
 
     times = jnp.arange(1, process.schedule.num_steps + 1)
     every = jax.jit(lambda: jax.lax.map(at, times))()

@@ -108,7 +108,7 @@ def test_estimates_are_unbiased(num_times, x64):
     num = 4000
     process, network = make_process(30), arbitrary(30, 0)
     z0, x = draw_data(num, seed=1)
-    found = jax.jit(bound.estimate, static_argnums=(3, 4, 5, 6))(
+    found = jax.jit(bound.estimate, static_argnums=(3, 4, 5, 6, 7))(
         jax.random.split(jax.random.key(0), num),
         z0,
         encode(x),
@@ -116,6 +116,7 @@ def test_estimates_are_unbiased(num_times, x64):
         process,
         num_times,
         likelihood.gaussian,
+        sampler.unclipped,
     )
     exact = expected(process, network, arbitrary(30, 1))
     for name in ("L0", "L1", "L3", "image", "paper_elbo", "conditional_bound"):
@@ -227,7 +228,14 @@ def test_without_modalities_it_is_guided_diffusions_bound(name, x64):
 
     found = jax.jit(
         lambda: bound.estimate(
-            keys, jnp.asarray(z0), {}, read, process, 999, likelihood.discretised
+            keys,
+            jnp.asarray(z0),
+            {},
+            read,
+            process,
+            999,
+            likelihood.discretised,
+            lambda z0: z0,
         )
     )()
     draw = lambda key, t: jax.random.normal(jax.random.fold_in(key, t), SHAPE, float)  # noqa: E731

@@ -109,12 +109,21 @@ def test_impossible_networks_are_refused(field, value, words):
     [
         ("train.num_steps", 0, "1 or more"),
         ("train.batch_size", 12, "multiple of the 8 devices"),
+        ("train.num_microbatches", 0, "num_microbatches is 0; it must be 1 or more"),
+        ("objective.gamma", -1.0, "gamma is -1.0"),
+        ("objective.variance_weight", -0.1, "variance_weight is -0.1"),
         ("watch.log_every", 0, "log_every"),
         ("watch.num_pictures", 0, "num_pictures is 0"),
         ("optimizer.learning_rate", float("nan"), "learning_rate is nan"),
         ("train.ema_decay", 1.5, "0 to 1"),
         ("sampling.sampler", "euler", "'euler'"),
         ("sampling.num_steps", 1001, "1001 steps"),
+        ("sampling.clip", "soft", "'soft'.*dynamic"),
+        ("sampling.guidance", -1.0, "guidance is -1.0; it must be 0 or more"),
+        ("sampling.head_guidance", float("nan"), "head_guidance is nan"),
+        ("sampling.guidance_interval", (0.5, 0.4), "the lower first"),
+        ("sampling.guidance_interval", (0.5, 1.4), "two shares of T from 0 to 1"),
+        ("sampling.guidance_interval", (0.5,), "two shares of T"),
     ],
 )
 def test_impossible_runs_are_refused(field, value, words):

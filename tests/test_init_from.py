@@ -206,9 +206,9 @@ def test_the_network_is_guided_diffusions(tmp_path, capsys):
     params = unflatten_dict(flatten_dict(nothing) | loaded)
     network = experiments.build(config).network
     t = jnp.asarray(data["t"], jnp.int32) + 1  # ours counts from 1
-    eps, v, _ = jax.jit(network.apply)(params, jnp.asarray(data["x"]), t, {}, {})
-    np.testing.assert_allclose(eps, data["out"][..., :3], atol=2e-5)
-    np.testing.assert_allclose(v, data["out"][..., 3:], atol=2e-5)
+    found = jax.jit(network.apply)(params, jnp.asarray(data["x"]), t, {}, {})
+    np.testing.assert_allclose(found.eps, data["out"][..., :3], atol=2e-5)
+    np.testing.assert_allclose(found.v, data["out"][..., 3:], atol=2e-5)
     out = capsys.readouterr().out
     assert "new, as initialised: heads_label" in out and "unused: none" in out
 

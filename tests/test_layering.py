@@ -9,19 +9,21 @@ LAYERS = [
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"},
     {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"}
+    | {"modalities.contract"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"},
     {"modalities.masked_image", "modalities.label", "diffusion.process"}
+    | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"},
-    {"diffusion.bound", "diffusion.sampler", "data.pipeline"},
+    {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"},
     {"diffusion.objective"},
     {"experiment"},
     {"generation", "training.state", "training.checkpoint", "training.watch"},
     {"training.step", "training.look", "training.resume"},
     {"training.init_from"},
     {"training.loop", "sampling", "precompute"},
-    {"bounding"},
+    {"bounding", "reading"},
     {"main"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -256,3 +256,34 @@ def test_bfloat16_keeps_parameters_and_outputs_in_float32(variant_x):
         assert ours.dtype == jnp.float32
         error = np.sqrt(np.mean((ours - theirs) ** 2) / np.mean(theirs**2))
         assert 1e-5 < error < 0.05  # bfloat16 has 8 bits
+
+
+def test_remat_computes_again_what_it_does_not_keep_and_changes_nothing():
+    """In training, with dropout, tokens and planes."""
+    reads = {"conditions": True}
+
+    def made(remat):
+        experiment = build(
+            {"remat": remat, "dropout": 0.5}, masked_image=reads, label=reads
+        )
+
+        def loss(params, key):
+            apply = functools.partial(experiment.network.apply, params)
+            codes, known = apply(VALUES, method="encode"), dict.fromkeys(VALUES, ALL)
+            rngs = {"dropout": key}
+            prediction = apply(Z_T, T, codes, known, False, rngs=rngs)
+            parts = jax.tree.leaves(prediction)
+            return sum(jnp.mean(x**2) for x in parts), prediction
+
+        grad = jax.jit(jax.grad(loss, has_aux=True)).trace(params, KEY)
+        num_convolutions = str(grad.jaxpr).count("conv_general_dilated[")
+        return shapes_of(experiment), grad.lower().compile(), num_convolutions
+
+    params = random_params(build(masked_image=reads, label=reads))
+    (shapes, grad, num), (same_shapes, same_grad, more) = made(False), made(True)
+    assert shapes == same_shapes and more > num
+    found = [f(params, jax.random.clone(KEY)) for f in (same_grad, grad)]
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), *found
+    )
+    assert all(np.any(x != 0) for x in jax.tree.leaves(found[0][1]))

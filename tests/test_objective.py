@@ -1,16 +1,16 @@
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mt_diffusion.diffusion import (
-    aggregation,
-    objective,
-    schedule,
-)
+from configs import common
+from mt_diffusion.diffusion import aggregation, objective, schedule
 from mt_diffusion.diffusion.process import Process
+from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Batch, Code
 from mt_diffusion.models.mt_diffusion import Prediction
 
@@ -32,35 +32,45 @@ class Toy:
 
 
 class Recorder:
-    """Stands for the network: keeps what it was asked, predicts zeros."""
+    """Stands for the network: keeps what it was asked, predicts constants.
 
-    def __init__(self, learn_variance=False):
-        self.learn_variance = learn_variance
+    params: {'eps', 'v', 'x', 'log_variances'}, each zero, or none, where it lacks.
+    """
 
-    def apply(self, params, *args, method=None, **kwargs):
+    def apply(self, params, *args, method=None, rngs=None):
         if method == "encode":
             (values,) = args
             return {n: Code(latent=v) for n, v in values.items()}
         self.z_t, self.t, self.codes, self.known, self.deterministic = args
+        self.rngs = rngs
         zeros = jnp.zeros_like(self.z_t)
-        v = zeros if self.learn_variance else None
-        return Prediction(zeros, v, {n: zeros for n in self.codes})
+        v = zeros + params["v"] if "v" in params else None
+        heads = {n: zeros + params.get(n, 0.0) for n in self.codes}
+        log_variances = params.get("log_variances", {})
+        return Prediction(zeros + params.get("eps", 0.0), v, heads, log_variances)
 
 
-@dataclasses.dataclass
-class Parts:
-    process: Process
-    network: Recorder
-    modalities: tuple
-
-
-def make(modalities, design="ramp", learn_variance=False):
-    table = schedule.cosine(1000)
+def make(modalities=(Toy(),), schedule_name="cosine", **settings):
+    """The objective of these modalities; settings: what differs in its config."""
+    table = schedule.build(schedule_name, 1000)
     tilde = {
-        m.name: aggregation.weights(m.name, design, 3.0, table) for m in modalities
+        m.name: aggregation.weights(m.name, "ramp", 3.0, table) for m in modalities
     }
-    process = Process(table, aggregation.Aggregation(tilde))
-    return Parts(process, Recorder(learn_variance), modalities)
+    experiment = types.SimpleNamespace(
+        primary=types.SimpleNamespace(name="image"),
+        modalities=tuple(modalities),
+        process=Process(table, aggregation.Aggregation(tilde)),
+        network=Recorder(),
+    )
+    config = common.digits()
+    config.objective.update(settings)
+    return objective.build(config, experiment)
+
+
+def evaluate(loss, batch, params=None, seed=0):
+    """(loss, terms) of a whole batch, without dropout."""
+    draws = loss.draw(jax.random.key(seed), batch)
+    return loss.loss(params or {}, batch, draws, loss.counts(batch), None)
 
 
 def batch_of(available):
@@ -68,43 +78,41 @@ def batch_of(available):
     return Batch(jnp.zeros((B, *SHAPE)), values, {"x": available})
 
 
+EVERYWHERE = batch_of(jnp.ones(B, bool))
+ALONE = Batch(jnp.zeros((B, *SHAPE)), {}, {})
+
+
 def test_terms_are_means_and_the_loss_is_their_weighted_sum():
-    parts = make((Toy(),))
-    available = jnp.arange(B) < B // 2
-    total, terms = objective.loss(
-        jax.random.key(0), batch_of(available), parts, {}, 0.001, False
-    )
+    total, terms = evaluate(make(), batch_of(jnp.arange(B) < B // 2))
     # Zeros predict noise of unit variance, and values of 0.5, at known errors.
     assert float(terms["eps"]) == pytest.approx(1, abs=4 * np.sqrt(2 / (B * 16)))
     assert float(terms["x"]) == pytest.approx(0.25)
     assert float(total) == pytest.approx(float(terms["eps"]) + 0.5 * 0.25)
+    assert float(terms["loss"]) == float(total)
 
 
 def test_missing_values_are_masked_out_of_drift_and_loss():
-    parts, none = make((Toy(drop_rate=0.0),)), make((Toy(),))
+    some, none = make((Toy(drop_rate=0.0),)), make()
     present = jnp.arange(B) % 2 == 0
     batch = batch_of(present)
     broken = batch.replace(values={"x": batch.values["x"].at[1::2].set(1e6)})
-    _, terms = objective.loss(jax.random.key(0), broken, parts, {}, 0.0, False)
+    _, terms = evaluate(some, broken)
     assert float(terms["x"]) == pytest.approx(0.25)
-    _, terms = objective.loss(
-        jax.random.key(0), batch_of(jnp.zeros(B, bool)), none, {}, 0.0, False
-    )
+    _, terms = evaluate(none, batch_of(jnp.zeros(B, bool)))
     assert float(terms["x"]) == 0
     # An example's noise does not depend on presence, so what differs is the drift.
-    drift = parts.process.aggregation.drift(batch.values, parts.network.t)
+    network, process = some.experiment.network, some.experiment.process
+    drift = process.aggregation.drift(batch.values, network.t)
     expected = jnp.where(present[:, None, None, None], drift, 0.0)
-    difference = parts.network.z_t - none.network.z_t
+    difference = network.z_t - none.experiment.network.z_t
     np.testing.assert_allclose(difference, expected, atol=1e-5)
 
 
 def test_dropped_modalities_keep_their_loss():
-    parts = make((Toy(drop_rate=1.0, null_rate=0.0),))
-    _, terms = objective.loss(
-        jax.random.key(0), batch_of(jnp.ones(B, bool)), parts, {}, 0.0, False
-    )
+    loss = make((Toy(drop_rate=1.0, null_rate=0.0),))
+    _, terms = evaluate(loss, EVERYWHERE)
     assert float(terms["x"]) == pytest.approx(0.25)
-    assert not np.any(parts.network.known["x"])
+    assert not np.any(loss.experiment.network.known["x"])
 
 
 def test_presence_has_its_rates_and_reading_implies_drifting():
@@ -116,55 +124,207 @@ def test_presence_has_its_rates_and_reading_implies_drifting():
     assert not np.any(known & ~present)
 
 
+def test_the_presence_of_one_modality_tells_nothing_of_another():
+    loss = make((Toy("x", drop_rate=0.5), Toy("y", drop_rate=0.5)))
+    ones = jnp.ones(20_000, bool)
+    batch = Batch(jnp.zeros((20_000, 1, 1, 1)), {}, {"x": ones, "y": ones})
+    present = loss.draw(jax.random.key(0), batch).present
+    both = float((present["x"] & present["y"]).mean())
+    assert both == pytest.approx(0.25, abs=4 * np.sqrt(0.19 / 20_000))
+
+
 def test_only_conditioning_modalities_are_read():
-    parts = make((Toy(conditions=False),))
-    objective.loss(
-        jax.random.key(0), batch_of(jnp.ones(B, bool)), parts, {}, 0.0, False
-    )
-    assert parts.network.known == {}
+    loss = make((Toy(conditions=False),))
+    evaluate(loss, EVERYWHERE)
+    assert loss.experiment.network.known == {}
 
 
-def test_times_are_uniform_on_1_to_T():
-    parts = make((), "ramp")
-    batch = Batch(jnp.zeros((4000, 2, 2, 1)), {}, {})
-    objective.loss(jax.random.key(0), batch, parts, {}, 0.0, False)
-    t = np.asarray(parts.network.t)
+def test_there_is_dropout_where_it_has_a_key():
+    loss = make()
+    draws, counts = loss.draw(jax.random.key(0), EVERYWHERE), loss.counts(EVERYWHERE)
+    network = loss.experiment.network
+    loss.loss({}, EVERYWHERE, draws, counts, None)
+    assert network.deterministic and not network.rngs
+    loss.loss({}, EVERYWHERE, draws, counts, jax.random.key(1))
+    assert not network.deterministic and set(network.rngs) == {"dropout"}
+
+
+# Times
+
+
+@pytest.mark.parametrize("times", objective.TIMES)
+def test_times_are_uniform_on_1_to_T(times):
+    """Over keys: those of one stratified batch are not independent."""
+    draw = make(times=times).draw_times
+    keys = jax.random.split(jax.random.key(0), 1000)
+    t = np.asarray(jax.vmap(lambda key: draw(key, 4, 1000))(keys))
     assert t.min() >= 1 and t.max() <= 1000
-    counts = np.histogram(t, bins=np.arange(0.5, 1001, 100))[0]
-    assert np.abs(counts - 400).max() < 4 * np.sqrt(400)
+    for place in t.T:  # wherever in the batch
+        counts = np.histogram(place, bins=np.arange(0.5, 1001, 100))[0]
+        assert np.abs(counts - 100).max() < 4.5 * np.sqrt(90)
+
+
+@pytest.mark.parametrize("num_steps, num", [(12, 1), (12, 4), (12, 12), (1000, 250)])
+def test_stratified_times_take_every_stratum_once(num_steps, num):
+    keys = jax.random.split(jax.random.key(0), 2000)
+    t = jax.vmap(lambda key: objective.stratified(key, num, num_steps))(keys)
+    strata = np.sort((np.asarray(t) - 1) // (num_steps // num), axis=1)
+    np.testing.assert_array_equal(strata, np.tile(np.arange(num), (2000, 1)))
+
+
+@pytest.mark.parametrize("num_steps, num", [(10, 4), (10, 25), (1, 3)])
+def test_stratified_times_are_even_where_nothing_divides(num_steps, num):
+    """Every t as often as another, give or take one."""
+    for seed in range(30):
+        t = np.asarray(objective.stratified(jax.random.key(seed), num, num_steps))
+        assert t.min() >= 1 and t.max() <= num_steps
+        counts = np.bincount(t, minlength=num_steps + 1)[1:]
+        assert set(counts) <= {num // num_steps, -(-num // num_steps)}
+
+
+def test_unknown_times_are_refused():
+    with pytest.raises(UserError, match="times is 'sobol'.*uniform.*stratified"):
+        make(times="sobol")
+
+
+# Terms and their weights
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_without_modalities_it_is_guided_diffusions_hybrid_loss(name):
+    """The mean square error, and 0.001 L_vlb: at T = 1000 once the mean of its terms.
+
+    Its reference has t = 1, 2, 251 and 1000.
+    """
+    data = dict(np.load(f"tests/data/adm_diffusion_{name}1000.npz"))
+    loss = make((), name)
+    batch = Batch(jnp.asarray(data["x0"]), {}, {})
+    draws = objective.Draws(
+        jnp.asarray(data["t_index"]) + 1, jnp.asarray(data["noise"]), {}, {}
+    )
+    mse = np.mean((data["eps_pred"].astype(np.float64) - data["noise"]) ** 2)
+    bits = np.mean(data["vb_bits_per_dim"])
+
+    def evaluated(**params):
+        return loss.loss(params, batch, draws, loss.counts(batch), None)
+
+    total, terms = evaluated(eps=data["eps_pred"])
+    np.testing.assert_allclose(
+        loss.experiment.network.z_t, data["x_t"], rtol=1e-5, atol=1e-5
+    )
+    assert set(terms) == {"eps", "loss"}
+    assert float(total) == pytest.approx(mse, rel=1e-5)
+    total, terms = evaluated(eps=data["eps_pred"], v=data["var_pred"])
+    assert float(terms["variance"]) == pytest.approx(bits, rel=1e-4)
+    assert float(total) == pytest.approx(mse + bits, rel=1e-4)
 
 
 def test_the_variance_term_trains_only_the_variance():
-    table = schedule.cosine(1000)
-    process = Process(table, aggregation.Aggregation({}))
-    z0 = jnp.zeros((B, *SHAPE))
-
-    class Linear(Recorder):
-        def apply(self, params, z_t, t, codes, known, deterministic, **kwargs):
-            ones = jnp.ones_like(z_t)
-            return Prediction(params["eps"] * ones, params["v"] * ones, {})
-
-    class Encoding(Linear):
-        def apply(self, params, *args, method=None, **kwargs):
-            return {} if method else super().apply(params, *args, **kwargs)
-
-    parts = Parts(process, Encoding(), ())
-
     def grads(weight):
-        loss = lambda p: objective.loss(  # noqa: E731
-            jax.random.key(0), Batch(z0, {}, {}), parts, p, weight, False
-        )[0]
-        return jax.grad(loss)({"eps": jnp.array(0.1), "v": jnp.array(0.2)})
+        loss = make((), variance_weight=weight)
+        params = {"eps": jnp.array(0.1), "v": jnp.array(0.2)}
+        return jax.grad(lambda p: evaluate(loss, ALONE, p)[0])(params)
 
-    without, hybrid = grads(0.0), grads(1.0)
+    without, hybrid = grads(0.0), grads(0.001)
     assert float(without["v"]) == 0 and float(hybrid["v"]) != 0
     assert float(hybrid["eps"]) == pytest.approx(float(without["eps"]), rel=1e-6)
 
 
-def test_the_variance_term_weighs_as_in_guided_diffusion():
-    """L_vlb is a sum over T: 0.001 times it is once the mean of its 1000 terms."""
-    parts = make((), learn_variance=True)
-    batch = Batch(jnp.zeros((B, *SHAPE)), {}, {})
-    total, terms = objective.loss(jax.random.key(0), batch, parts, {}, 0.001, False)
-    expected = float(terms["eps"]) + float(terms["variance"])
-    assert float(total) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("weighting", ["min_snr", "p2"])
+def test_weights_are_those_of_each_examples_t_and_of_the_noise_error_alone(weighting):
+    loss, plain = make(weighting=weighting), make()
+    total, terms = evaluate(loss, EVERYWHERE)
+    _, unweighted = evaluate(plain, EVERYWHERE)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE)
+    error = np.mean(np.asarray(draws.eps) ** 2, axis=(1, 2, 3))  # that zeros make
+    weighted = np.mean(loss.weights[np.asarray(draws.t)] * error)
+    assert float(total) == pytest.approx(weighted + 0.5 * 0.25, rel=1e-5)
+    assert abs(weighted - float(terms["eps"])) > 0.05
+    assert {n: float(terms[n]) for n in ("eps", "x")} == {
+        n: float(unweighted[n]) for n in ("eps", "x")
+    }
+
+
+# Tasks
+
+
+TASKS = {"image": {"eps", "v"}, "x": {"x", "log_variances"}}
+EVERY_TASK = set.union(*TASKS.values())
+
+
+@pytest.mark.parametrize(
+    "tasks, trained",
+    [*TASKS.items(), ("", EVERY_TASK), ("image,x", EVERY_TASK), (" x ", TASKS["x"])],
+)
+def test_only_what_the_tasks_name_is_trained(tasks, trained):
+    loss = make(tasks=tasks)
+    params = {n: jnp.array(0.2) for n in ("eps", "v", "x")}
+    params |= {"log_variances": {"x": jnp.array(0.2)}}
+    grads, terms = jax.grad(lambda p: evaluate(loss, EVERYWHERE, p), has_aux=True)(
+        params
+    )
+    found = {n: float(optax.tree.norm(g)) for n, g in grads.items()}
+    assert {n for n, norm in found.items() if norm} == trained
+    _, of_all = evaluate(make(), EVERYWHERE, params)
+    for name in ("eps", "variance", "x"):  # all are looked at
+        assert float(terms[name]) == float(of_all[name])
+
+
+def test_unknown_tasks_are_refused():
+    words = r"tasks names \['labels'\].*image, x"
+    with pytest.raises(UserError, match=words):
+        make(tasks="image,labels")
+
+
+# Learned balance
+
+
+def balanced(s, batch=EVERYWHERE):
+    params = {"log_variances": {"x": s}}
+    return evaluate(make(), batch, params)[0]
+
+
+def test_a_learned_balance_starts_as_the_fixed_one():
+    fixed, _ = evaluate(make(), EVERYWHERE)
+    assert float(balanced(jnp.array(0.0))) == float(fixed)
+
+
+def test_a_learned_log_variance_is_drawn_to_the_log_of_its_term():
+    """Kendall et al. 2018: exp(s) = nll where lambda (exp(-s) nll + s) is least."""
+    grad = jax.jit(jax.value_and_grad(balanced))
+    least, slope = grad(jnp.log(0.25))  # the nll of every value
+    assert float(slope) == pytest.approx(0, abs=1e-6)
+    for offset in (-0.5, 0.5):
+        value, slope = grad(jnp.log(0.25) + offset)
+        assert value > least and np.sign(slope) == np.sign(offset)
+        rise = 0.5 * (np.exp(-offset) + offset - 1)  # in closed form
+        assert float(value - least) == pytest.approx(rise, rel=1e-4)
+
+
+def test_a_batch_without_values_leaves_the_log_variance_alone():
+    none = batch_of(jnp.zeros(B, bool))
+    value, slope = jax.value_and_grad(balanced)(jnp.array(0.7), none)
+    assert float(slope) == 0
+    assert float(value) == float(balanced(jnp.array(0.0), none))
+
+
+# Parts of a batch
+
+
+def test_parts_with_the_counts_of_the_whole_add_up_to_it():
+    """Of 64 examples 20 have a value: 16, 4 and 0 and 0 in the parts."""
+    loss, batch = make(weighting="p2"), batch_of(jnp.arange(B) < 20)
+    params = {"v": jnp.array(0.3), "log_variances": {"x": jnp.array(0.4)}}
+    draws, counts = loss.draw(jax.random.key(0), batch), loss.counts(batch)
+    assert {n: int(c) for n, c in counts.items()} == {"image": B, "x": 20}
+    whole = loss.loss(params, batch, draws, counts, None)
+    parts = []
+    for i in range(0, B, 16):
+        part = jax.tree.map(lambda x, i=i: x[i : i + 16], (batch, draws))
+        parts.append(loss.loss(params, *part, counts, None))
+    summed = jax.tree.map(lambda *found: sum(found), *parts)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5),
+        summed,
+        whole,
+    )

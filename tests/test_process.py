@@ -99,7 +99,8 @@ def test_diffuse_draws_from_the_marginal():
     shape = (4000, 2, 2, 1)
     codes = {name: jnp.full(shape, value) for name, value in CODES.items()}
     t = jnp.full(shape[0], 7)
-    z_t, eps = process.diffuse(jax.random.key(0), jnp.full(shape, Z0), codes, t)
+    eps = jax.random.normal(jax.random.key(0), shape)
+    z_t = process.diffuse(jnp.full(shape, Z0), codes, t, eps)
     mean, variance = process.marginal(jnp.full(shape, Z0), codes, t)
     sigma = float(jnp.sqrt(variance[0, 0, 0, 0]))
     np.testing.assert_allclose(z_t, mean + sigma * eps, atol=1e-5)

@@ -1,15 +1,18 @@
 """Samplers against exact solutions: a Gaussian target has an exact denoiser."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mt_diffusion.diffusion import aggregation, sampler, schedule
-from mt_diffusion.diffusion.process import Process
+from mt_diffusion.diffusion.process import Process, Transition
 from mt_diffusion.errors import UserError
 
 NUM = 4000
+SECOND_ORDER = {"dpmpp_2m": sampler.multistep, "dpmpp_2s": sampler.singlestep}
 SHAPE = (2, 2, 1)
 MEAN = np.array([0.5, -0.2, 0.0, 0.8]).reshape(SHAPE)
 VARIANCE = np.array([0.05, 0.2, 0.5, 0.9]).reshape(SHAPE)
@@ -96,6 +99,97 @@ def test_samplers_reproduce_a_gaussian(name, num_steps):
     assert np.abs((np.cov(z0.T) - expected) / spread).max() < 4
 
 
+def flow_error(step, num):
+    """Greatest relative error of the flow of a Gaussian, log-SNR evenly from -4 to 4.
+
+    Exactly, the flow scales the distance from the mean by the ratio of deviations.
+    """
+    lambdas = jnp.linspace(-4.0, 4.0, num + 1)
+    signal, noise = (jnp.sqrt(jax.nn.sigmoid(x * 2 * lambdas)) for x in (1, -1))
+    unused = dict.fromkeys(f.name for f in dataclasses.fields(Transition))
+    unused |= dict(drift_t={}, drift_s={})
+    u = jnp.ones((1, *SHAPE))
+    before = None
+    for i in range(num):
+        ends = dict(signal_t=signal[i], noise_t=noise[i])
+        ends |= dict(signal_s=signal[i + 1], noise_s=noise[i + 1], variance=0.0)
+        total = signal[i] ** 2 * VARIANCE + noise[i] ** 2
+        z0 = (signal[i] * VARIANCE / total)[None] * u
+        here = sampler.Point(Transition(**(unused | ends)), u, z0)
+        u = step(here, before or here, i, jnp.zeros_like(u), jnp.zeros_like(u))
+        before = here
+    first, last = (
+        np.sqrt(float(signal[i]) ** 2 * VARIANCE + float(noise[i]) ** 2)
+        for i in (0, -1)
+    )
+    return float(np.abs(np.asarray(u[0]) * first / last - 1).max())
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2s"])
+def test_the_error_of_second_order_solvers_falls_by_order_two(name, x64):
+    errors = [flow_error(SECOND_ORDER[name], num) for num in (32, 64, 128)]
+    assert errors[1] < 0.3 * errors[0] and errors[2] < 0.3 * errors[1]
+    first_order = [flow_error(sampler.DDIM(0.0), num) for num in (64, 128)]
+    assert 0.45 < first_order[1] / first_order[0] < 0.55
+    assert errors[2] < 0.2 * first_order[1]
+
+
+WEIGHTS, CENTRES = np.array([0.3, 0.7]), np.array([-0.8, 0.5])
+SPREAD = 0.15  # standard deviation of both parts of the mixture, in every pixel
+
+
+def mixture_denoiser(process, times):
+    """E[z_0 | u_t] of a mixture of two Gaussians per pixel, with a known drift."""
+    table = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
+
+    def denoise(z_t, t):
+        step = jax.tree.map(lambda x: x[jnp.argmax(table.t == t[0])], table)
+        u_t = step.to_comoving(z_t, CODES)[..., None]
+        total = step.signal_t**2 * SPREAD**2 + step.noise_t**2
+        distance = u_t - step.signal_t * CENTRES.reshape(1, 1, 1, 1, 2)
+        logits = jnp.log(WEIGHTS).reshape(1, 1, 1, 1, 2) - distance**2 / (2 * total)
+        part = step.noise_t * distance / total  # E[eps | u_t, part]
+        eps = jnp.sum(jax.nn.softmax(logits) * part, axis=-1)
+        v = -jnp.ones_like(z_t)
+        values = {"x": jnp.zeros((z_t.shape[0], 1))}
+        return sampler.Denoised(eps, v, values, CODES)
+
+    return denoise
+
+
+def mixture_errors(name, num_steps):
+    """Errors of mean, deviation and third central moment over all pixels of a draw."""
+    aggregated = process()
+    times = aggregated.schedule.respaced(num_steps)
+    run = jax.jit(
+        lambda keys: sampler.sample(
+            keys=keys,
+            shape=SHAPE,
+            denoise=mixture_denoiser(aggregated, times),
+            process=aggregated,
+            times=times,
+            step=sampler.build_step(name, 0.0),
+            restrict=lambda z0: z0,
+        )
+    )
+    z0 = np.asarray(run(jax.random.split(jax.random.key(0), NUM)).z0, np.float64)
+    mean = WEIGHTS @ CENTRES
+    variance = WEIGHTS @ (CENTRES - mean) ** 2 + SPREAD**2
+    third = WEIGHTS @ ((CENTRES - mean) ** 3 + 3 * (CENTRES - mean) * SPREAD**2)
+    found = (z0.mean(), z0.std(), ((z0 - z0.mean()) ** 3).mean())
+    return np.abs(np.array(found) - [mean, np.sqrt(variance), third])
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2s"])
+def test_20_steps_of_second_order_are_as_close_as_1000_ancestral(name):
+    """To a Gaussian mixture's moments, the noise of 16,000 pixels aside."""
+    standard_errors = np.array([0.62, 0.4, 0.3]) / np.sqrt(NUM * 4)
+    ancestral = mixture_errors("ancestral", 1000)
+    found = mixture_errors(name, 20)
+    print(name, "20 steps", found, "ancestral 1000 steps", ancestral)
+    assert np.all(found < ancestral + 4 * standard_errors)
+
+
 def test_ddim_with_eta_1_is_ancestral():
     aggregated = process()
     step = jax.tree.map(
@@ -104,8 +198,9 @@ def test_ddim_with_eta_1_is_ancestral():
     keys = jax.random.split(jax.random.key(0), 3)
     u_t, z0, noise = (jax.random.normal(k, (1, 2, 2, 1)) for k in keys)
     v = -jnp.ones_like(z0)
-    ddim = sampler.DDIM(1.0)(step, u_t, z0, v, noise)
-    ancestral = sampler.ancestral(step, u_t, z0, v, noise)
+    here = sampler.Point(step, u_t, z0)
+    ddim = sampler.DDIM(1.0)(here, here, 0, v, noise)
+    ancestral = sampler.ancestral(here, here, 0, v, noise)
     np.testing.assert_allclose(ddim, ancestral, atol=1e-5)
 
 
@@ -117,7 +212,8 @@ def test_ddim_is_guided_diffusions(name):
     step = ddpm.transition(t, t - 1)
     x_t, eps = (jnp.asarray(reference[n]) for n in ("x_t", "eps_pred"))
     z0 = step.z0_from_eps(x_t, eps)
-    found = sampler.DDIM(0.0)(step, x_t, z0, jnp.zeros_like(z0), jnp.zeros_like(z0))
+    here, zeros = sampler.Point(step, x_t, z0), jnp.zeros_like(z0)
+    found = sampler.DDIM(0.0)(here, here, 0, zeros, zeros)
     # At index 0 theirs multiplies by alpha_bar_{-1} = 1, so that case is in it, too.
     np.testing.assert_allclose(found, reference["ddim_eta0"], rtol=1e-5, atol=1e-5)
 
@@ -128,7 +224,7 @@ def test_known_pixels_come_back_to_the_bit():
     def restrict(z0):
         return z0.at[:, 0, 0].set(known)
 
-    for step in (sampler.ancestral, sampler.DDIM(0.5)):
+    for step in (sampler.ancestral, sampler.DDIM(0.5), *SECOND_ORDER.values()):
         z0 = np.asarray(draw(step, 20, restrict=restrict).z0)
         assert np.all(z0[:, 0, 0] == known)
         assert np.std(z0[:, 1, 1]) > 0.5

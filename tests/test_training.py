@@ -1,17 +1,22 @@
-"""The step and the state: averages, skipped steps, devices."""
+"""The step and the state: averages, skipped steps, parts of a batch, devices."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from configs import image_label, masked_image
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
+from mt_diffusion.diffusion import objective
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import loop, sharding
-from mt_diffusion.training.state import build_optimizer, init_state
-from mt_diffusion.training.step import build_step, ema
+from mt_diffusion.training.state import build_optimizer, init_params, init_state
+from mt_diffusion.training.step import build_step, ema, gradients
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +108,7 @@ def test_one_and_eight_devices_agree(parts, step):
     *_, batch = parts
     results = []
     for devices in (jax.devices()[:1], jax.devices()):
-        mesh = jax.make_mesh(
-            (len(devices), 1),
-            sharding.AXES,
-            devices=devices,
-            axis_types=(jax.sharding.AxisType.Auto,) * 2,
-        )
+        mesh = one_axis(devices)
         replicated = sharding.replicated(mesh)
         state = jax.device_put(start(parts), replicated)
         placed = jax.device_put(batch, sharding.over_batch(mesh))
@@ -121,6 +121,134 @@ def test_one_and_eight_devices_agree(parts, step):
     (one, one_norm), (eight, eight_norm) = results
     np.testing.assert_allclose(one, eight, rtol=1e-5)
     assert one_norm == pytest.approx(eight_norm, rel=1e-4)
+
+
+def one_axis(devices):
+    """A mesh of these devices."""
+    return jax.make_mesh(
+        (len(devices), 1),
+        sharding.AXES,
+        devices=devices,
+        axis_types=(jax.sharding.AxisType.Auto,) * 2,
+    )
+
+
+class Plain(nn.Module):
+    """In the U-Net's place: a layer of each pixel, quick to compile."""
+
+    out_channels: int
+
+    @nn.compact
+    def __call__(self, x, t, tokens, deterministic):
+        told = jnp.concatenate([tokens.mean(axis=1), t[:, None] / 1000], axis=-1)
+        read = nn.Dense(8, name="read")(x)
+        h = nn.silu(read + nn.Dense(8, name="told")(told)[:, None, None, :])
+        return nn.Dense(self.out_channels, name="last")(h), {"mid": h, "out": h}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """(config, experiment, parameters none of which is zero, a batch of 32).
+
+    Both settings, both read (variant X), and some examples that lack either or both.
+    """
+    config = image_label.get_config("smoke")
+    config.modalities.update(masked_image.get_config("smoke").modalities)
+    for fields in config.modalities.values():
+        fields.update(conditions=True, drop_rate=0.25, null_rate=0.25)
+    config.unet.update(model_channels=8, num_groups=4, learn_variance=True)
+    config.objective.update(times="stratified", weighting="p2", gamma=1.0)
+    config.objective.learn_balance = True
+    source = sources.open_source(config.data, "train")
+    config = experiments.resolve(config.lock(), source)
+    experiment = experiments.build(config)
+    network = experiment.network.clone(unet=Plain(2 * config.data.channels))
+    experiment = dataclasses.replace(experiment, network=network)
+    preprocess = pipeline.Preprocess(
+        experiment.primary, experiment.modalities, random_flip=False
+    )
+    batch = pipeline.training_batches(source, preprocess, 32, 0)[0]
+    rng = np.random.default_rng(0)
+    shares = {"label": 0.3, "masked_image": 0.8}
+    available = {name: rng.random(32) < share for name, share in shares.items()}
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    params = jax.tree.map(
+        lambda x: (0.2 * rng.standard_normal(x.shape)).astype(x.dtype), shapes
+    )
+    return config, experiment, params, batch.replace(available=available)
+
+
+def in_parts(plain, parts, batch=None, **settings):
+    """(terms, gradients) as the step has them; settings: of the objective."""
+    config, experiment, params, whole = plain
+    config = config.copy_and_resolve_references()
+    config.objective.update(settings)
+    loss = objective.build(config, experiment)
+    run = jax.jit(lambda p, batch, key: gradients(loss, p, batch, key, parts))
+    return run(params, whole if batch is None else batch, jax.random.key(1))
+
+
+@pytest.fixture(scope="module")
+def whole(plain):
+    """Terms and gradients of the batch at once."""
+    return in_parts(plain, 1)
+
+
+def assert_close(found, expected):
+    """Each array to float32's rounding of its own size."""
+
+    def compare(ours, theirs):
+        size = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * size + 1e-6)
+
+    jax.tree.map(compare, found, expected)
+
+
+@pytest.mark.parametrize("parts, num_devices", [(2, 1), (4, 8)])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(
+    plain, whole, parts, num_devices
+):
+    """Though the parts differ in how many examples have a label."""
+    *_, batch = plain
+    labels = batch.available["label"].reshape(-1, parts).sum(axis=0)
+    assert len(set(labels)) > 1
+    mesh = one_axis(jax.devices()[:num_devices])
+    placed = jax.device_put(batch, sharding.over_batch(mesh))
+    assert_close(in_parts(plain, parts, placed), whole)
+    terms, grads = whole
+    assert set(terms) == {"eps", "variance", "label", "masked_image", "loss"}
+    assert all(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(grads))
+
+
+def test_parts_share_a_batch_evenly():
+    config = masked_image.get_config("digits")
+    config.train.update(batch_size=48, num_microbatches=4)
+    with pytest.raises(UserError, match="8 devices.*num_microbatches = 4"):
+        loop.check(config)
+    config.train.num_microbatches = 6
+    loop.check(config)
+
+
+OUTPUTS = {
+    "image": ("unet/last",),
+    "label": ("heads_label", "log_variance_label"),
+    "masked_image": ("heads_masked_image", "log_variance_masked_image"),
+}
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_what_no_task_reads_has_no_gradient(plain, task):
+    """Each trains the shared network, but of the outputs and balances its own alone."""
+    _, grads = in_parts(plain, 1, tasks=task)
+    flat = flatten_dict(grads["params"], sep="/")
+    trained = {name for name, g in flat.items() if np.any(np.asarray(g) != 0)}
+    own, *others = (
+        {name for name in flat if name.startswith(OUTPUTS[other])}
+        for other in sorted(OUTPUTS, key=lambda other: other != task)
+    )
+    assert own and own <= trained
+    assert all(other and not other & trained for other in others)
+    assert "unet/read/kernel" in trained
 
 
 def test_the_rate_warms_up_and_decays():

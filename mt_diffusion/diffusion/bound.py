@@ -18,6 +18,7 @@ from mt_diffusion.diffusion.process import Image, Process, Transition
 
 Nats = Float[Array, " b"]
 LogProb = Callable[[Array, Array, Array], Array]  # of x, mean, log variance
+Restrict = Callable[[Image], Image]
 
 
 class Reading(NamedTuple):
@@ -94,13 +95,15 @@ def estimate(
     process: Process,
     num_times: int,
     log_prob: LogProb,
+    restrict: Restrict,
 ) -> Bounds:
     """All terms of examples z_0 with codes E_i(x_i), zero where x_i is missing.
 
     read: (z_t, t [B]) -> Belief. num_times: into so many equal strata, 1 to T - 1, the
     times 2..T are divided, with one t drawn in each; T - 1 takes all of them, fewer
     leave the sums unbiased. t = 1 always counts. log_prob: of p(z_0 | z_1),
-    elementwise. The noise of t is drawn from fold_in(key, t).
+    elementwise. restrict: clips the z_0 that the model predicts. The noise of t is
+    drawn from fold_in(key, t).
     """
     num_steps = process.schedule.num_steps
 
@@ -116,7 +119,7 @@ def estimate(
         first, size = stratum
         t = jax.vmap(draw_time, (0, None, None))(keys, first, size)
         noise = jax.vmap(draw_noise)(keys, t)
-        found = terms(t, noise, z0, codes, read, process, log_prob)
+        found = terms(t, noise, z0, codes, read, process, log_prob, restrict)
         return jax.tree.map(lambda x: size * x, found)
 
     found = jax.lax.map(sample_terms, strata(num_steps, num_times))
@@ -152,14 +155,14 @@ def terms(
     read: Callable[[Image, Array], Belief],
     process: Process,
     log_prob: LogProb,
+    restrict: Restrict,
 ) -> Terms:
     """Terms of L1, or L3 at t = 1, and of L2 at the z_t that `noise` makes of z_0."""
-    mean, variance = process.marginal(z0, codes, t)
-    z_t = mean + jnp.sqrt(variance) * noise
+    z_t = process.diffuse(z0, codes, t, noise)
     belief, step = read(z_t, t), process.adjacent(t)
     return Terms(
-        step_nats(step, z_t, z0, codes, belief.joint, log_prob),
-        step_nats(step, z_t, z0, codes, belief.conditional, log_prob),
+        step_nats(step, z_t, z0, codes, belief.joint, log_prob, restrict),
+        step_nats(step, z_t, z0, codes, belief.conditional, log_prob, restrict),
         belief.nll,
     )
 
@@ -171,9 +174,10 @@ def step_nats(
     codes: Codes,
     reading: Reading,
     log_prob: LogProb,
+    restrict: Restrict,
 ) -> Nats:
     """KL(q(z_{t-1} | z_t, z_0, X) || p_theta(z_{t-1} | z_t)); at t = 1 L3."""
-    mean, log_variance = reverse(step, z_t, reading)
+    mean, log_variance = reverse(step, z_t, reading, restrict)
     true_mean = _mean(step, z_t, z0, codes)
     true_log_variance = step.log_variance(-jnp.ones_like(z_t))
     kl = likelihood.gaussian_kl(true_mean, true_log_variance, mean, log_variance)
@@ -182,10 +186,12 @@ def step_nats(
     return jnp.sum(jnp.where(at_end, nll, kl), axis=(1, 2, 3))
 
 
-def reverse(step: Transition, z_t: Image, reading: Reading) -> tuple[Image, Image]:
-    """Mean and log variance of p_theta(z_{t-1} | z_t); the z_0 in it is not clipped."""
+def reverse(
+    step: Transition, z_t: Image, reading: Reading, restrict: Restrict
+) -> tuple[Image, Image]:
+    """Mean and log variance of p_theta(z_{t-1} | z_t), its z_0 restricted."""
     u_t = step.to_comoving(z_t, reading.codes)
-    z0 = step.z0_from_eps(u_t, reading.eps)
+    z0 = restrict(step.z0_from_eps(u_t, reading.eps))
     return _mean(step, z_t, z0, reading.codes), step.log_variance(reading.v)
 
 
@@ -211,7 +217,12 @@ def bits_per_dim(nats: Nats, shape: tuple[int, ...]) -> Nats:
 def variational_bound(
     step: Transition, z_t: Image, z0: Image, eps: Image, v: Image, codes: Codes
 ) -> Nats:
-    """ADM's vb term, in bits per dimension [B]: `step_nats` where X is known."""
+    """ADM's vb term, in bits per dimension [B]: `step_nats` where X is known.
+
+    Unclipped, as in training.
+    """
     reading = Reading(eps, v, codes)
-    nats = step_nats(step, z_t, z0, codes, reading, likelihood.discretised)
+    nats = step_nats(
+        step, z_t, z0, codes, reading, likelihood.discretised, lambda z0: z0
+    )
     return bits_per_dim(nats, z0.shape[1:])

@@ -1,13 +1,49 @@
 """The training objective: the multi-task ELBO, a weighted sum of per-example terms."""
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from ml_collections import ConfigDict
 
+from mt_diffusion.diffusion import weighting
+from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.bound import variational_bound
+from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Batch
+
+
+@struct.dataclass
+class Draws:
+    """What is random in the loss of a batch, per example.
+
+    t [B] in 1..T, eps [B, H, W, C], and by modality: present [B], whether it drifts,
+    and known [B], whether the network may also read it.
+    """
+
+    t: Any
+    eps: Any
+    present: Mapping[str, Any]
+    known: Mapping[str, Any]
+
+
+def uniform(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
+    """Independent times, [num], uniform on 1..T."""
+    return jax.random.randint(key, (num,), 1, num_steps + 1)
+
+
+def stratified(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
+    """Times [num] evenly spread over 1..T, each uniform (VDM's low discrepancy)."""
+    first = jax.random.randint(key, (), 0, num_steps)
+    return 1 + (first + jnp.arange(num) * num_steps // num) % num_steps
+
+
+TIMES = {"uniform": uniform, "stratified": stratified}
 
 
 def draw_presence(
@@ -24,56 +60,125 @@ def draw_presence(
     return present, known
 
 
-def loss(
-    key: PRNGKeyArray,
-    batch: Batch,
-    experiment: Any,
-    params: Any,
-    variance_weight: float,
-    deterministic: bool,
-) -> tuple[Array, dict[str, Array]]:
-    """Mean training loss of a batch and its named terms (paper eq. 7).
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+    """The loss of an experiment (paper eq. 7).
 
-    l = mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight * L_vlb],
-    with t uniform on 1..T, and L_vlb, a sum over t, as T times the mean of its terms
-    (ADM's hybrid loss). A modality's mean is over the examples that have its value.
-    deterministic: without dropout. Terms are scalars, `loss` their weighted sum.
+    l = weights_t mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight *
+    L_vlb], where L_vlb, a sum over t, is T times the mean of its terms (ADM's hybrid
+    loss). A learned balance makes it lambda_i (exp(-s_i) nll_i + s_i), with the log
+    variances s_i among the parameters (Kendall et al. 2018).
+
+    experiment: its process, network and modalities. weights: float64 [T + 1]. tasks:
+    names of the variables whose terms count.
     """
-    time_key, noise_key, presence_key, dropout_key = jax.random.split(key, 4)
-    process, network = experiment.process, experiment.network
-    modalities = experiment.modalities
-    codes = network.apply(params, batch.values, method="encode")
-    latents, known = {}, {}
-    for i, m in enumerate(modalities):
-        presence = jax.random.fold_in(presence_key, i)
-        present, read = draw_presence(presence, m, batch.available[m.name])
-        latents[m.name] = codes[m.name].latent * present[:, None, None, None]
-        if m.conditions:
-            known[m.name] = read
 
-    t = jax.random.randint(
-        time_key, batch.z0.shape[:1], 1, process.schedule.num_steps + 1
+    experiment: Any
+    draw_times: Callable[[PRNGKeyArray, int, int], Array]
+    weights: np.ndarray
+    variance_weight: float
+    tasks: frozenset[str]
+
+    def draw(self, key: PRNGKeyArray, batch: Batch) -> Draws:
+        """All that is random in the loss of this batch, dropout aside."""
+        time_key, noise_key, presence_key = jax.random.split(key, 3)
+        num_steps = self.experiment.process.schedule.num_steps
+        present, known = {}, {}
+        for i, m in enumerate(self.experiment.modalities):
+            presence = jax.random.fold_in(presence_key, i)
+            available = batch.available[m.name]
+            present[m.name], known[m.name] = draw_presence(presence, m, available)
+        return Draws(
+            t=self.draw_times(time_key, len(batch.z0), num_steps),
+            eps=jax.random.normal(noise_key, batch.z0.shape, batch.z0.dtype),
+            present=present,
+            known=known,
+        )
+
+    def counts(self, batch: Batch) -> dict[str, Array]:
+        """Over how many examples of a batch each modality's mean goes; 1 for none."""
+        return {n: jnp.maximum(jnp.sum(a), 1) for n, a in batch.available.items()} | {
+            self.experiment.primary.name: jnp.asarray(len(batch.z0))
+        }
+
+    def loss(
+        self,
+        params: Any,
+        batch: Batch,
+        draws: Draws,
+        counts: Mapping[str, Array],
+        dropout_key: PRNGKeyArray | None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss, and its named terms; `loss` is their weighted sum.
+
+        counts: of the whole batch, where this is a part of one: then losses, terms and
+        gradients of the parts add up to those of the whole. dropout_key: None for a
+        loss without dropout.
+        """
+        experiment = self.experiment
+        process, network = experiment.process, experiment.network
+        primary, modalities = experiment.primary, experiment.modalities
+        codes = network.apply(params, batch.values, method="encode")
+        latents = {
+            n: code.latent * draws.present[n][:, None, None, None]
+            for n, code in codes.items()
+        }
+        known = {m.name: draws.known[m.name] for m in modalities if m.conditions}
+        z_t = process.diffuse(batch.z0, latents, draws.t, draws.eps)
+        prediction = network.apply(
+            params,
+            z_t,
+            draws.t,
+            codes,
+            known,
+            dropout_key is None,
+            rngs={} if dropout_key is None else {"dropout": dropout_key},
+        )
+
+        error = jnp.mean((prediction.eps - draws.eps) ** 2, axis=(1, 2, 3))
+        weight = over(jnp.asarray(self.weights)[draws.t], error)
+        terms = {"eps": jnp.sum(error) / counts[primary.name]}
+        total = jnp.zeros(())
+        if primary.name in self.tasks:
+            total += jnp.sum(weight * error) / counts[primary.name]
+        for m in modalities:
+            nll = m.nll(prediction.heads[m.name], batch.values[m.name])
+            there = batch.available[m.name]
+            terms[m.name] = jnp.sum(nll * there) / counts[m.name]
+            share = jnp.sum(there) / counts[m.name]
+            s = prediction.log_variances.get(m.name, jnp.zeros(()))
+            if m.name in self.tasks:
+                total += m.loss_weight * (jnp.exp(-s) * terms[m.name] + s * share)
+        if prediction.v is not None:
+            frozen = jax.lax.stop_gradient(prediction.eps)
+            step = process.adjacent(draws.t)
+            bits = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
+            terms["variance"] = jnp.sum(bits) / counts[primary.name]
+            weight = self.variance_weight * process.schedule.num_steps
+            if primary.name in self.tasks:
+                total += weight * terms["variance"]
+        return total, terms | {"loss": total}
+
+
+def build(config: ConfigDict, experiment: Any) -> Objective:
+    """The objective that config.objective describes; UserError for what can't be."""
+    settings, schedule = config.objective, experiment.process.schedule
+    if settings.times not in TIMES:
+        raise UserError(
+            f"config.objective.times is {settings.times!r}; choose one of "
+            f"{list(TIMES)}."
+        )
+    names = [experiment.primary.name, *(m.name for m in experiment.modalities)]
+    tasks = [t.strip() for t in settings.tasks.split(",")] if settings.tasks else names
+    if wrong := sorted(set(tasks) - set(names)):
+        raise UserError(
+            f"config.objective.tasks names {wrong}, which this config does not have; "
+            f"give some of {', '.join(names)}, separated by commas, or '' for all."
+        )
+    return Objective(
+        experiment=experiment,
+        draw_times=TIMES[settings.times],
+        weights=weighting.build(settings.weighting, settings.gamma, schedule),
+        variance_weight=settings.variance_weight,
+        tasks=frozenset(tasks),
     )
-    z_t, eps = process.diffuse(noise_key, batch.z0, latents, t)
-    prediction = network.apply(
-        params, z_t, t, codes, known, deterministic, rngs={"dropout": dropout_key}
-    )
-
-    terms = {"eps": jnp.mean((prediction.eps - eps) ** 2)}
-    total = terms["eps"]
-    for m in modalities:
-        nll = m.nll(prediction.heads[m.name], batch.values[m.name])
-        terms[m.name] = masked_mean(nll, batch.available[m.name])
-        total += m.loss_weight * terms[m.name]
-    if prediction.v is not None:
-        frozen = jax.lax.stop_gradient(prediction.eps)
-        step = process.adjacent(t)
-        bits = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
-        terms["variance"] = jnp.mean(bits)
-        total += variance_weight * process.schedule.num_steps * terms["variance"]
-    return total, terms | {"loss": total}
-
-
-def masked_mean(x: Float[Array, " b"], mask: Bool[Array, " b"]) -> Float[Array, ""]:
-    """Mean of x where mask is true; 0 where it is nowhere."""
-    return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from mt_diffusion.diffusion.aggregation import Aggregation, Codes, combine, over
 from mt_diffusion.diffusion.schedule import Schedule
@@ -41,6 +41,16 @@ class Transition:
     log_variance_max: Table  # and the logarithm of beta
     drift_t: Mapping[str, Table]
     drift_s: Mapping[str, Table]
+
+    @property
+    def log_snr_t(self) -> Array:
+        """Half the log of the signal-to-noise ratio at t (DPM-Solver's lambda)."""
+        return jnp.log(self.signal_t) - jnp.log(self.noise_t)
+
+    @property
+    def log_snr_s(self) -> Array:
+        """The same at s; infinite at s = 0."""
+        return jnp.log(self.signal_s) - jnp.log(self.noise_s)
 
     def to_comoving(self, z_t: Image, codes: Codes) -> Image:
         """u_t = z_t - d_t(X)."""
@@ -77,12 +87,11 @@ class Process:
     aggregation: Aggregation
 
     def diffuse(
-        self, key: PRNGKeyArray, z0: Image, codes: Codes, t: Int[Array, " b"]
-    ) -> tuple[Image, Image]:
-        """Draws z_t ~ q(z_t | z_0, X), Theorem 2; t [B] in 1..T -> (z_t, eps)."""
-        eps = jax.random.normal(key, z0.shape, z0.dtype)
+        self, z0: Image, codes: Codes, t: Int[Array, " b"], eps: Image
+    ) -> Image:
+        """The z_t of q(z_t | z_0, X) that noise eps makes, Theorem 2; t in 0..T."""
         mean, variance = self.marginal(z0, codes, t)
-        return mean + jnp.sqrt(variance) * eps, eps
+        return mean + jnp.sqrt(variance) * eps
 
     def marginal(
         self, z0: Image, codes: Codes, t: Int[Array, " b"]

@@ -18,17 +18,30 @@ from mt_diffusion.diffusion.process import Image, Process, Transition
 from mt_diffusion.errors import UserError
 
 
+class Point(NamedTuple):
+    """Where a walk stands: the transition ahead, u_t, and the z_0 predicted there."""
+
+    transition: Transition
+    u_t: Image
+    z0: Image
+
+
 @runtime_checkable
 class Step(Protocol):
-    """One step of plain DDPM: u_s from u_t, its z_0, its v, and noise [B, H, W, C]."""
+    """One step of plain DDPM: u_s from where the walk stands and stood before.
+
+    i: number of the step, from 0, where `before` means nothing. v: the variance's place
+    in its range. noise: standard normal. All but i are [B, H, W, C].
+    """
 
     def __call__(
-        self, transition: Transition, u_t: Image, z0: Image, v: Image, noise: Image
+        self, here: Point, before: Point, i: Any, v: Image, noise: Image
     ) -> Image: ...
 
 
-def ancestral(transition, u_t, z0, v, noise):
+def ancestral(here, before, i, v, noise):
     """Draws u_s ~ p(u_s | u_t); v puts its log variance between beta_tilde and beta."""
+    transition, u_t, z0 = here
     scale = jnp.exp(0.5 * transition.log_variance(v)) * over(
         transition.noise_s > 0, u_t
     )
@@ -41,7 +54,8 @@ class DDIM:
 
     eta: float
 
-    def __call__(self, transition, u_t, z0, v, noise):
+    def __call__(self, here, before, i, v, noise):
+        transition, u_t, z0 = here
         eps = transition.eps_from_z0(u_t, z0)
         variance = self.eta**2 * transition.variance
         towards = jnp.sqrt(jnp.maximum(transition.noise_s**2 - variance, 0))
@@ -49,7 +63,52 @@ class DDIM:
         return mean + over(jnp.sqrt(variance), noise) * noise
 
 
-STEPS = {"ancestral": lambda eta: ancestral, "ddim": DDIM}
+def exponential(start: Transition, end: Transition, u_t: Image, z0: Image) -> Image:
+    """u_s, s the end's, from u_t at the start's t, were z_0 the same all the way.
+
+    The first-order exponential integrator, which is DDIM (DPM-Solver++, eq. 8).
+    """
+    ratio = end.noise_s / start.noise_t
+    return over(ratio, u_t) * u_t + over(end.signal_s - start.signal_t * ratio, z0) * z0
+
+
+def multistep(here, before, i, v, noise):
+    """DPM-Solver++(2M), Lu et al. 2022: the line through the last two z_0.
+
+    First order in the first step and the last. The line is not followed further than
+    it was drawn: in times even in t the last steps grow fast in log-SNR, and would
+    overshoot. As these ratios tend to 1 with more steps, the order stays two.
+    """
+    now = here.transition
+    ahead = now.log_snr_s - now.log_snr_t
+    behind = now.log_snr_t - before.transition.log_snr_t
+    ratio = jnp.minimum(ahead / behind, 1.0)
+    slope = jnp.where((i > 0) & (now.noise_s > 0), ratio / 2, 0.0)
+    z0 = here.z0 + over(slope, here.z0) * (here.z0 - before.z0)
+    return exponential(now, now, here.u_t, z0)
+
+
+def singlestep(here, before, i, v, noise):
+    """DPM-Solver++(2S), Lu et al. 2022: every second step repeats two as one.
+
+    Even steps are of first order and find the z_0 of the intermediate time; odd ones
+    start again from the time before, with what z_0 was there and is here.
+    """
+    start, now = before.transition, here.transition
+    whole = now.log_snr_s - start.log_snr_t
+    half = now.log_snr_t - start.log_snr_t
+    slope = jnp.where(now.noise_s > 0, whole / (2 * half), 1.0)
+    z0 = before.z0 + over(slope, here.z0) * (here.z0 - before.z0)
+    second = exponential(start, now, before.u_t, z0)
+    return jnp.where(i % 2 == 1, second, exponential(now, now, here.u_t, here.z0))
+
+
+STEPS = {
+    "ancestral": lambda eta: ancestral,
+    "ddim": DDIM,
+    "dpmpp_2m": lambda eta: multistep,
+    "dpmpp_2s": lambda eta: singlestep,
+}
 
 
 def build_step(name: str, eta: float) -> Step:
@@ -59,6 +118,35 @@ def build_step(name: str, eta: float) -> Step:
             f"the sampler {name!r} does not exist; choose one of {list(STEPS)}."
         )
     return STEPS[name](eta)
+
+
+def unclipped(z0: Image) -> Image:
+    """For a space without bounds."""
+    return z0
+
+
+def static(z0: Image) -> Image:
+    """Into the range of pixels, [-1, 1]."""
+    return jnp.clip(z0, -1, 1)
+
+
+def dynamic(z0: Image) -> Image:
+    """Down to the 99.5th percentile of |z_0| where that is above 1 (Imagen)."""
+    limit = jnp.quantile(jnp.abs(z0), 0.995, axis=(1, 2, 3), keepdims=True)
+    limit = jnp.maximum(limit, 1.0)
+    return jnp.clip(z0, -limit, limit) / limit
+
+
+CLIPS = {"none": unclipped, "static": static, "dynamic": dynamic}
+
+
+def build_clip(name: str) -> Callable[[Image], Image]:
+    """How a predicted z_0 is clipped. Raises UserError for a way that there is not."""
+    if name not in CLIPS:
+        raise UserError(
+            f"config.sampling.clip is {name!r}; choose one of {list(CLIPS)}."
+        )
+    return CLIPS[name]
 
 
 class Denoised(NamedTuple):
@@ -101,16 +189,19 @@ def sample(
         draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
         return jax.vmap(draw)(keys)
 
-    def body(carry: tuple[Image, Any], transition: Transition):
-        z_t, _ = carry
+    def body(carry: tuple[Image, Point, Any], this: tuple[Array, Transition]):
+        z_t, before, _ = carry
+        i, transition = this
         eps, v, values, codes = denoise(z_t, jnp.full(z_t.shape[0], transition.t))
         u_t = transition.to_comoving(z_t, codes)
-        z0 = restrict(transition.z0_from_eps(u_t, eps))
-        u_s = step(transition, u_t, z0, v, noise(transition.t))
-        return (transition.from_comoving(u_s, codes), values), None
+        here = Point(transition, u_t, restrict(transition.z0_from_eps(u_t, eps)))
+        u_s = step(here, before, i, v, noise(transition.t))
+        return (transition.from_comoving(u_s, codes), here, values), None
 
     z_T, t = noise(0), jnp.full(keys.shape[0], times[0])
     shapes = jax.eval_shape(lambda: denoise(z_T, t).values)
     no_values = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (z0, values), _ = jax.lax.scan(body, (z_T, no_values), transitions)
+    nowhere = Point(jax.tree.map(lambda x: x[0], transitions), z_T, z_T)
+    steps = (jnp.arange(len(times) - 1), transitions)
+    (z0, _, values), _ = jax.lax.scan(body, (z_T, nowhere, no_values), steps)
     return Result(restrict(z0), values)

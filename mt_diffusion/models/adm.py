@@ -56,7 +56,9 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
     options["num_classes"] = options["num_classes"] or 0
     for name in ("channel_mult", "attention_resolutions"):
         options[name] = tuple(options[name])
-    module = UNet(**options, num_groups=32, use_tokens=False, dtype=jnp.float32)
+    module = UNet(
+        **options, num_groups=32, use_tokens=False, remat=False, dtype=jnp.float32
+    )
 
     size = 2 ** (len(options["channel_mult"]) - 1)
     x = jax.ShapeDtypeStruct((1, size, size, in_channels), jnp.float32)

@@ -18,23 +18,27 @@ class Prediction(NamedTuple):
     """What the network says of z_t: its noise, and the parameters of each p(x_i | z_t).
 
     v: the learned variance's place in its range; None where the variance is fixed.
+    log_variances: of each modality's term in the loss, []; empty where not learned.
     """
 
     eps: Image
     v: Image | None
     heads: dict[str, Array]
+    log_variances: dict[str, Array]
 
 
 class MTDiffusion(nn.Module):
     """The shared U-Net with the encoders and heads of its modalities.
 
     num_steps: T. unet: fields of UNet. learn_variance: whether it also predicts v.
+    learn_balance: whether it also learns the log variance of each modality's term.
     """
 
     modalities: tuple[Modality, ...]
     unet: UNet
     num_steps: int
     learn_variance: bool
+    learn_balance: bool
 
     def setup(self):
         """One head per modality, and a learned null for every condition."""
@@ -50,6 +54,12 @@ class MTDiffusion(nn.Module):
             m.name: self.param(f"null_planes_{m.name}", zeros, (m.num_planes,))
             for m in self.modalities
             if m.num_planes
+        }
+
+        self.log_variances = {
+            m.name: self.param(f"log_variance_{m.name}", zeros, ())
+            for m in self.modalities
+            if self.learn_balance
         }
 
     def encode(self, values: Mapping[str, Array]) -> dict[str, Code]:
@@ -94,7 +104,7 @@ class MTDiffusion(nn.Module):
         out, features = self._run(z_t, t, codes, known, deterministic)
         eps, v = jnp.split(out, 2, axis=-1) if self.learn_variance else (out, None)
         heads = {name: head(features) for name, head in self.heads.items()}
-        return Prediction(eps, v, heads)
+        return Prediction(eps, v, heads, dict(self.log_variances))
 
     def _run(self, z, t, codes, known, deterministic):
         """The U-Net with the conditions; t - 1, since ADM counts its steps from 0."""

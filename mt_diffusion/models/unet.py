@@ -19,6 +19,7 @@ class UNet(nn.Module):
     num_classes: 0 for an unconditional network.
     num_groups: of every normalisation (32 in ADM).
     use_tokens: a cross-attention block follows each self-attention.
+    remat: blocks keep no activations for the gradient and compute them again.
     """
 
     model_channels: int
@@ -35,6 +36,7 @@ class UNet(nn.Module):
     num_classes: int
     num_groups: int
     use_tokens: bool
+    remat: bool
     dtype: Any
 
     @nn.compact
@@ -96,7 +98,10 @@ class UNet(nn.Module):
         return out, {"mid": mid, "out": h}
 
     def _res(self, h, name, features, *, emb, deterministic, resample=layers.same):
-        block = layers.ResBlock(
+        kind = layers.ResBlock
+        if self.remat:
+            kind = nn.remat(kind, static_argnums=(3,))  # deterministic; self is 0
+        block = kind(
             features,
             self.num_groups,
             self.dropout,
@@ -112,7 +117,8 @@ class UNet(nn.Module):
         heads = self.num_heads
         if self.num_head_channels:
             heads = channels // self.num_head_channels
-        h = layers.AttentionBlock(
+        wrap = nn.remat if self.remat else lambda kind: kind
+        h = wrap(layers.AttentionBlock)(
             heads,
             self.num_groups,
             not self.use_new_attention_order,
@@ -121,7 +127,7 @@ class UNet(nn.Module):
         )(h)
         if not self.use_tokens:
             return h
-        cross = layers.CrossAttentionBlock(
+        cross = wrap(layers.CrossAttentionBlock)(
             heads, self.num_groups, self.dtype, name=f"{name}_cross"
         )
         return cross(h, tokens.astype(self.dtype))

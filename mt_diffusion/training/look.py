@@ -31,10 +31,10 @@ class Look:
         self._seed = config.seed
         self._batch = batch
         self._generator = Generator(experiment, config.sampling, mesh)
-        weight = config.train.variance_weight
+        terms = objective.build(config, experiment)
         self._loss = jax.jit(
-            lambda params, batch: objective.loss(
-                key, batch, experiment, params, weight, deterministic=True
+            lambda params, batch: terms.loss(
+                params, batch, terms.draw(key, batch), terms.counts(batch), None
             )
         )
 

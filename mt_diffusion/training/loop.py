@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import sampler, schedule
+from mt_diffusion.diffusion import guidance, sampler, schedule
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import init_from, sharding, watch
@@ -29,7 +29,9 @@ RANGES = {
     "train.num_steps": (1, math.inf),
     "train.batch_size": (1, math.inf),
     "train.ema_decay": (0, 1),
-    "train.variance_weight": (0, math.inf),
+    "train.num_microbatches": (1, math.inf),
+    "objective.gamma": (0, math.inf),
+    "objective.variance_weight": (0, math.inf),
     "train.max_skipped_in_a_row": (1, math.inf),
     "optimizer.learning_rate": (0, math.inf),
     "optimizer.warmup_steps": (0, math.inf),
@@ -45,6 +47,8 @@ RANGES = {
     "sampling.batch_size": (1, math.inf),
     "sampling.eta": (0, 1),
     "sampling.fixed_variance": (0, 1),
+    "sampling.guidance": (0, math.inf),
+    "sampling.head_guidance": (0, math.inf),
 }
 
 
@@ -170,12 +174,21 @@ def check(config: ConfigDict) -> None:
             most = f" to {high:g}" if math.isfinite(high) else " or more"
             raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
     batch_size, devices = config.train.batch_size, jax.device_count()
-    if batch_size % devices:
+    parts = config.train.num_microbatches
+    if batch_size % (devices * parts):
         raise UserError(
             f"config.train.batch_size = {batch_size} must be a multiple of the "
-            f"{devices} devices that share it."
+            f"{devices} devices that share it, times config.train.num_microbatches = "
+            f"{parts}."
         )
     sampler.build_step(config.sampling.sampler, config.sampling.eta)
+    sampler.build_clip(config.sampling.clip)
+    interval = config.sampling.guidance_interval
+    if not guidance.is_interval(interval):
+        raise UserError(
+            f"config.sampling.guidance_interval is {interval}; give two shares of T "
+            "from 0 to 1, the lower first, such as (0.1, 0.8)."
+        )
     schedule.build(**config.diffusion).respaced(config.sampling.num_steps)
 
 

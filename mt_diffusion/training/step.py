@@ -30,20 +30,16 @@ def build_step(
     config: ConfigDict, experiment: Experiment, optimizer: optax.GradientTransformation
 ) -> Step:
     """The training step of a config; jit it with its state donated."""
-
-    def loss(params, batch, key):
-        weight = config.train.variance_weight
-        return objective.loss(key, batch, experiment, params, weight, False)
+    loss = objective.build(config, experiment)
+    parts, decay = config.train.num_microbatches, config.train.ema_decay
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        (_, terms), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params, batch, key
-        )
+        terms, grads = gradients(loss, state.params, batch, key, parts)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
-        average = ema(state.ema_params, params, step, config.train.ema_decay)
+        average = ema(state.ema_params, params, step, decay)
         terms |= {
             "grad_norm": optax.tree.norm(grads),
             "skipped_in_a_row": opt_state.notfinite_count,
@@ -52,3 +48,29 @@ def build_step(
         return TrainState(step, params, average, opt_state), terms
 
     return train_step
+
+
+def gradients(
+    loss: objective.Objective, params: Any, batch: Batch, key: PRNGKeyArray, parts: int
+) -> tuple[dict[str, Array], Any]:
+    """Terms and gradients of a batch, as the sum over equal parts of it.
+
+    Everything random is drawn for the whole batch and every mean is over the whole
+    batch, so that the number of parts changes nothing but rounding (and dropout).
+    """
+    draw_key, dropout_key = jax.random.split(key)
+    draws, counts = loss.draw(draw_key, batch), loss.counts(batch)
+    grad = jax.grad(loss.loss, has_aux=True)
+    total = None
+    # Not a scan: on the CPU the gradient of a convolution inside one is far slower.
+    for i in range(parts):
+        part_batch, part_draws = jax.tree.map(
+            lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], (batch, draws)
+        )
+        # One part after another, or XLA may hold the activations of all at once.
+        part_batch, total = jax.lax.optimization_barrier((part_batch, total))
+        part_key = jax.random.fold_in(dropout_key, i)
+        grads, terms = grad(params, part_batch, part_draws, counts, part_key)
+        found = (terms, grads)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    return total

@@ -1,0 +1,41 @@
+"""Weights of the noise-prediction error by noise level: float64 tables [T + 1]."""
+
+import numpy as np
+
+from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.errors import UserError
+
+
+def signal_to_noise(schedule: Schedule) -> np.ndarray:
+    """alpha_bar_t / (1 - alpha_bar_t), [T + 1]; index 0, where it is infinite, is 1."""
+    ratio = np.ones(schedule.num_steps + 1)
+    ratio[1:] = schedule.alpha_bar[1:] / (1 - schedule.alpha_bar[1:])
+    return ratio
+
+
+def none(schedule: Schedule, gamma: float) -> np.ndarray:
+    """1 at every t (Ho et al. 2020)."""
+    return np.ones(schedule.num_steps + 1)
+
+
+def min_snr(schedule: Schedule, gamma: float) -> np.ndarray:
+    """min(SNR, gamma) / SNR, for a network that predicts noise (Hang et al. 2023)."""
+    ratio = signal_to_noise(schedule)
+    return np.minimum(ratio, gamma) / ratio
+
+
+def p2(schedule: Schedule, gamma: float) -> np.ndarray:
+    """1 / (1 + SNR)^gamma (Choi et al. 2022, with k = 1)."""
+    return (1 + signal_to_noise(schedule)) ** -gamma
+
+
+BY_NAME = {"none": none, "min_snr": min_snr, "p2": p2}
+
+
+def build(name: str, gamma: float, schedule: Schedule) -> np.ndarray:
+    """The weights of that name. Raises UserError for one that does not exist."""
+    if name not in BY_NAME:
+        raise UserError(
+            f"config.objective.weighting is {name!r}; choose one of {list(BY_NAME)}."
+        )
+    return BY_NAME[name](schedule, gamma)

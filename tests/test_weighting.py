@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from mt_diffusion.diffusion import schedule, weighting
+from mt_diffusion.errors import UserError
+
+TABLES = [schedule.linear(1000), schedule.cosine(1000), schedule.cosine(7)]
+
+
+def signal_to_noise(table):
+    """At t = 1..T."""
+    return table.alpha_bar[1:] / (1 - table.alpha_bar[1:])
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("gamma", [0.5, 5.0])
+def test_min_snr_caps_the_weight_of_the_error_of_z0(table, gamma):
+    """The error of z_0 is that of the noise over SNR, so SNR times these is its weight.
+
+    Where nothing is capped the noise's own weight is 1, and it never exceeds that.
+    """
+    weights, snr = weighting.build("min_snr", gamma, table), signal_to_noise(table)
+    assert weights.dtype == np.float64 and weights.shape == (table.num_steps + 1,)
+    np.testing.assert_allclose(weights[1:] * snr, np.minimum(snr, gamma), rtol=1e-12)
+    assert np.any(snr > gamma) and np.any(snr < gamma)
+    np.testing.assert_array_equal(weights[1:][snr < gamma], 1)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_p2_is_a_power_of_the_noise(table, gamma):
+    """1 / (1 + SNR)^gamma, for 1 + SNR = 1 / (1 - alpha_bar)."""
+    weights, snr = weighting.build("p2", gamma, table), signal_to_noise(table)
+    assert weights.dtype == np.float64 and weights.shape == (table.num_steps + 1,)
+    np.testing.assert_allclose(weights[1:], 1 / (1 + snr) ** gamma, rtol=1e-12)
+    expected = (1 - table.alpha_bar[1:]) ** gamma
+    np.testing.assert_allclose(weights[1:], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", weighting.BY_NAME)
+@pytest.mark.parametrize("table", TABLES)
+def test_all_weights_are_finite_and_none_grows_with_the_signal(name, table):
+    weights = weighting.build(name, 1.0, table)
+    assert np.all(np.isfinite(weights)) and np.all(weights > 0)
+    assert np.all(np.diff(weights[1:]) >= 0)
+
+
+def test_without_weighting_all_count_alike():
+    assert set(weighting.build("none", 5.0, TABLES[0])) == {1.0}
+
+
+def test_unknown_weightings_are_refused():
+    with pytest.raises(UserError, match="weighting is 'snr'.*'min_snr'"):
+        weighting.build("snr", 5.0, TABLES[0])
