@@ -151,7 +151,7 @@ def workdir(tmp_path_factory):
 
 
 def bound(workdir, **changes):
-    wishes = dict(out=None, num_examples=20, num_times=2, batch_size=None)
+    wishes = dict(out=None, num_examples=20, num_times=2, overrides={})
     wishes |= dict(seed=0, use_ema=True) | changes
     bounding.bound(workdir, **wishes)
 
@@ -169,7 +169,7 @@ def test_the_command_writes_what_it_prints(workdir, capsys):
         line = next(x for x in printed.splitlines() if x.startswith(name + " "))
         assert float(line.split()[1]) == pytest.approx(row["mean"], rel=1e-4)
         assert row["num_examples"] == 20 and row["standard_error"] >= 0
-    bound(workdir, out=workdir / "other.json", batch_size=8)
+    bound(workdir, out=workdir / "other.json", overrides={"batch_size": 8})
     other = json.loads((workdir / "other.json").read_text())["terms"]
     for name, row in written["terms"].items():
         assert other[name]["mean"] == pytest.approx(row["mean"], rel=1e-4)
@@ -198,3 +198,7 @@ def test_nothing_is_written_over(workdir, tmp_path):
         bound(workdir, out=out / "inside.json")
     with pytest.raises(UserError, match="not a folder"):
         bound(tmp_path / "nowhere")
+    out = tmp_path / "new" / "bounds.json"
+    with pytest.raises(UserError, match="'soft'"):
+        bound(workdir, out=out, overrides={"clip": "soft"})
+    assert not out.parent.exists()

@@ -250,13 +250,11 @@ def test_every_head_can_guide():
         "label": np.eye(10, dtype=np.float32)[[3]],
         "masked_image": np.concatenate([mask / 2, mask], axis=-1),
     }
-    found = []
-    for scale in (0.0, 1.0):
-        config.sampling.head_guidance = scale
-        generator = generation.Generator(experiment, config.sampling, ONE_DEVICE)
-        found.append(generator(params, 0, 8, given)["image"])
-        assert np.all(found[-1][:, :, :4] == 191)  # pixels known stay
-    assert np.any(found[0] != found[1])
+    config.sampling.update(head_guidance=1.0, guidance=2.0)
+    draw = generation.Generator(experiment, config.sampling, ONE_DEVICE)
+    found = draw(params, 0, 8, given)["image"]  # a NaN would warn when made uint8
+    assert np.all(found[:, :, :4] == 191)  # pixels known stay
+    assert len(np.unique(found[:, :, 4:])) > 1
 
 
 @pytest.mark.parametrize(

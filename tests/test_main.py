@@ -1,6 +1,8 @@
 """The command itself: a run from beginning to end, and every mistake a user makes."""
 
 import contextlib
+import importlib
+import inspect
 import io
 import json
 import os
@@ -283,7 +285,99 @@ def test_sampling_mistakes_are_explained(trained, tmp_path):
     assert refused(main(*sample, f"--out={tmp_path}/opaque.png"), "opaque.png")
     (tmp_path / "samples.npz").touch()
     assert refused(main(*sample, f"--out={tmp_path}"), "holds samples already")
+    assert refused(main(*sample, "--clip=soft"), "'soft'", "dynamic")
+    for interval in ("0.8,0.1", "0.5", "-0.1,1", "0,1.5", "low,high", ""):
+        assert refused(
+            main(*sample, f"--guidance_interval={interval}"),
+            f"--guidance_interval={interval} is no interval", "from 0 to 1",
+        )  # fmt: skip
+    assert refused(main(*sample, "--guidance=-1"), "--guidance=-1")
+    assert refused(main(*sample, "--head_guidance=-1"), "--head_guidance=-1")
+    assert refused(
+        main(*sample, "--guidance=2", "--given=label=3"),
+        "--guidance=2.0 would change nothing", "leave it out",
+    )  # fmt: skip
+    assert refused(main(*sample, "--head_guidance=1"), "NAME one of label")
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_other_modes_mistakes_are_explained(trained, tmp_path):
+    workdir, _ = trained
+    before = sorted(workdir.rglob("*"))
+    precompute = ["--mode=precompute", *LABEL]
+    assert refused(main(*precompute), "needs --encoder and --out as well")
+    assert refused(main(*precompute, "--encoder=a.b:c"), "needs --out as well")
+    assert refused(main(*precompute, f"--out={tmp_path}/a.npz"), "needs --encoder as")
+    assert refused(main("--mode=precompute"), "--config is missing")
+    assert refused(main("--mode=write"), "mode", "read")
+    for mode in ("read", "bound"):
+        here = [f"--mode={mode}", f"--workdir={workdir}"]
+        assert refused(main(*here, *LABEL), f"training: --mode={mode} takes the config")
+        assert refused(main(here[0]), "--workdir is missing")
+        assert refused(main(here[0], f"--workdir={tmp_path}"), "no checkpoint yet")
+        assert refused(main(*here, "--batch_size=0"), "batch_size=0")
+    bound, read = ([f"--mode={m}", f"--workdir={workdir}"] for m in ("bound", "read"))
+    assert refused(main(*bound, "--clip=soft"), "'soft'", "dynamic")
+    assert refused(main(*bound, "--num_examples=0"), "num_examples=0")
+    assert refused(main(*bound, "--num_times=1000"), "there are 999")
+    assert refused(main(*read, "--given=label=3"), "--given=image=FILE_OR_FOLDER")
+    PIL.Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    assert refused(main(*read, f"--given=image={tmp_path}/a.png"), "without --given")
+    assert sorted(workdir.rglob("*")) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "flags, path, expected",
+    [
+        (
+            "--mode=sample --workdir=w --num_samples=5 --seed=2 --given=label=3 --noema"
+            " --guidance=2 --head_guidance=0.5 --guidance_interval=0.1,0.8 --clip=none"
+            " --steps=7 --sampler=ddim",
+            "sampling.sample",
+            {"num": 5, "seed": 2, "given": ["label=3"], "use_ema": False, "out": None}
+            | {
+                "overrides": {
+                    "guidance": 2.0,
+                    "head_guidance": 0.5,
+                    "guidance_interval": (0.1, 0.8),
+                    "clip": "none",
+                    "num_steps": 7,
+                    "sampler": "ddim",
+                }
+            },
+        ),
+        (
+            "--mode=read --workdir=w --out=o --given=image=i --batch_size=3",
+            "reading.read",
+            {"out": "o", "given": ["image=i"], "overrides": {"batch_size": 3}}
+            | {"seed": 0, "use_ema": True},
+        ),
+        (
+            "--mode=bound --workdir=w --num_examples=4 --num_times=2 --seed=1 --out=o",
+            "bounding.bound",
+            {"out": "o", "num_examples": 4, "num_times": 2, "seed": 1, "overrides": {}},
+        ),
+        (
+            f"--mode=precompute {LABEL[0]} --encoder=a.b:c --out=v.npz",
+            "precompute.precompute",
+            {"encoder": "a.b:c", "out": "v.npz"},
+        ),
+    ],
+)
+def test_flags_arrive_where_they_belong(flags, path, expected):
+    module, _, name = path.partition(".")
+    module = importlib.import_module(f"mt_diffusion.{module}")
+    signature = inspect.signature(getattr(module, name))
+    with mock.patch.object(module, name) as called:
+        assert main(*flags.split()).code == 0
+    arguments = signature.bind(*called.call_args.args, **called.call_args.kwargs)
+    found = arguments.arguments
+    for part in ("out", "workdir"):
+        if found.get(part) is not None:
+            found[part] = str(found[part])
+    assert found | expected == found
+    assert found.get("workdir", "w") == "w"
 
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(trained, tmp_path):

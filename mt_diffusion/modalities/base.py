@@ -77,9 +77,12 @@ class Variable:
     def read(self, text: str) -> np.ndarray:
         """Values [M, ...] from what a user typed after `--given=NAME=`.
 
-        Raises UserError where the text names no value of this variable.
+        Raises UserError where the text names no value of this variable; as all do here.
         """
-        raise NotImplementedError
+        raise UserError(
+            f"{self.name} can't be given: its class {type(self).__name__} reads no "
+            f"values; add a method `read` to it, or leave out --given={self.name}."
+        )
 
     def postprocess(self, value: np.ndarray) -> np.ndarray:
         """Values [N, ...] as files and people have them (uint8 image, int32 label)."""
