@@ -2,10 +2,11 @@
 
 python -m benchmarks.supervised [--config=configs/image_label_10.py --config.seed=1 ...]
 
-The way down and the middle of the config's U-Net with its label head, at clean images,
-trained on the examples that have a label and nothing else: the same optimiser, batch
-size and averaging as the joint training. Prints its accuracy on the odd test examples,
-those on which `--mode=read` measures; for the best step as well, chosen on even ones.
+The way down and the middle of the config's U-Net with its label head (M), at clean
+images, trained on the examples that have a label and nothing else: the same optimiser,
+batch size and averaging as the joint training. Prints its accuracy on the odd test
+examples, those on which `--mode=read` measures; for the best step as well, chosen on
+even ones.
 """
 
 import jax
@@ -69,20 +70,21 @@ def main(argv: list[str]) -> None:
     params = jax.jit(lambda k: init_params(k, experiment))(jax.random.key(config.seed))
     average, opt_state = params, optimizer.init(params)
     rng = np.random.default_rng(config.seed)
-    even, odd = [], []
+    steps, even, odd = [], [], []
     for step in range(1, _STEPS.value + 1):
         rows = rng.choice(len(images), config.train.batch_size)
         params, average, opt_state = train_step(
             params, average, opt_state, step, images[rows], labels[rows]
         )
-        if step % EVERY == 0:
+        if step % EVERY == 0 or step == _STEPS.value:
             answers = np.asarray(right(average))
+            steps.append(step)
             even.append(answers[::2].mean())
             odd.append(answers[1::2].mean())
     best = int(np.argmax(even))
     print(
         f"{len(images)} labels, seed {config.seed}: right {odd[-1]:.1%} after "
-        f"{_STEPS.value} steps, {odd[best]:.1%} after {(best + 1) * EVERY} "
+        f"{_STEPS.value} steps, {odd[best]:.1%} after {steps[best]} "
         "(chosen on the other half)"
     )
 

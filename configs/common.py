@@ -22,10 +22,10 @@ def digits() -> ConfigDict:
         train_split="train",
         test_split="test",
         download=False,
-        path="",  # of a folder with one sub-folder per class
+        path="",  # of folder: one sub-folder per class; for pairs, any files below it
         vectors="",  # of each example: FILE.npz, or FILE_{split}.npy; see views.py
         # Share of the training examples that keep a feature, evenly over the classes.
-        keep=dict(label=1.0, vector=1.0),
+        keep=dict(label=1.0, pair=1.0, vector=1.0),
         # How an example has a second image; "" for none, else one of: left_right
         # (halves of each file), folders (path and pair_path), feature (of TFDS), and
         # edges, grey, half, which are computed from the image.
@@ -68,7 +68,8 @@ def digits() -> ConfigDict:
     config.objective = dict(
         times="uniform",  # of t in a batch: uniform, stratified
         weighting="none",  # of the noise error by t: none, min_snr, p2
-        gamma=5.0,  # of min_snr; of p2, where 1.0 is usual
+        min_snr_gamma=5.0,
+        p2_gamma=1.0,
         learn_balance=False,  # of modalities: learned log variances times loss_weight
         variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
         tasks="",  # that are trained, as "image" or "image,label"; "": all

@@ -44,5 +44,6 @@ def image_b(config: ConfigDict) -> dict:
         drop_rate=0.05,
         null_rate=0.3,
         num_groups=config.unet.get_ref("num_groups"),
+        levels=config.data.get_ref("pair_levels"),
         std=0.25,  # bounds depend on it: best is the head's error
     )

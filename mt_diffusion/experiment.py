@@ -103,6 +103,11 @@ def check(config: ConfigDict) -> None:
     for field in at_least_one:
         if unet[field] < 1:
             raise UserError(f"config.unet.{field} is {unet[field]}; use 1 or more.")
+    if unet.num_head_channels < 0:
+        raise UserError(
+            f"config.unet.num_head_channels is {unet.num_head_channels}; use 0 for "
+            "num_heads heads at every resolution (guided-diffusion's -1)."
+        )
     if not unet.channel_mult or min(unet.channel_mult) < 1:
         raise UserError(
             f"config.unet.channel_mult is {unet.channel_mult}; give a whole number "

@@ -107,8 +107,9 @@ class Generator:
     def _build_guide(self, network, values, codes, known) -> Guide:
         """Both kinds of guidance towards the modalities given, in their interval.
 
-        Heads are asked about u_t, where nothing drifts: in z_t they would find the
-        given value in its own drift, and not in the image.
+        Both ask the network about u_t, where what is given does not drift and is not
+        read, the absent state of training: from z_t the null would know the given value
+        by its drift, and so would the heads.
         """
         settings, process = self._settings, self._experiment.process
         modalities = {m.name: m for m in self._experiment.modalities}
@@ -124,11 +125,11 @@ class Generator:
             )
 
         def guided(z_t, t, eps):
+            u_t = z_t - process.aggregation.drift(latents, t)
             if free:
-                eps_null = network(z_t, t, {}, {}).eps
+                eps_null = network(u_t, t, {}, {}).eps
                 eps = guidance.classifier_free(eps, eps_null, settings.guidance)
             if by_heads:
-                u_t = z_t - process.aggregation.drift(latents, t)
                 noise_t = jnp.asarray(np.sqrt(1 - process.schedule.alpha_bar))[t]
                 ask = functools.partial(log_prob, t=t)
                 scale = settings.head_guidance

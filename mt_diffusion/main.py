@@ -26,18 +26,17 @@ Vectors of a data set by an encoder of yours, for --config.data.vectors:
 Any field of a config may be set as --config.a.b=value.
 """
 
-import difflib
 import os
 import pathlib
-import re
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
+from mt_diffusion import overrides
 from mt_diffusion.errors import UserError
 
 USAGE_ERROR = 2
@@ -225,6 +224,16 @@ def precompute() -> None:
 
 RUN = {f.__name__: f for f in (train, sample, read, bound, precompute)}
 WITH_CONFIG = ("train", "precompute")
+CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"}
+FLAGS_OF = {
+    "train": {"workdir"},
+    "sample": CHECKPOINT
+    | {"num_samples", "steps", "sampler", "given", "clip"}
+    | {"guidance", "head_guidance", "guidance_interval"},
+    "read": CHECKPOINT | {"given"},
+    "bound": CHECKPOINT | {"clip", "num_examples", "num_times"},
+    "precompute": {"out", "encoder"},
+}
 
 
 def set_up_jax() -> None:
@@ -249,67 +258,35 @@ def parse(argv: Sequence[str]) -> list[str]:
         if _MODE.value in WITH_CONFIG and _CONFIG.value is not None:
             _CONFIG.value.items()  # raises OSError where the file could not be loaded
     except AttributeError as error:
-        raise UserError(unknown_fields(argv) or str(error)) from error
+        raise UserError(overrides.unknown_fields(argv) or str(error)) from error
     except OSError as error:
         raise UserError(f"the config can't be loaded: {error.__cause__}") from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(explain(str(error), argv)) from error
+        raise UserError(overrides.explain(str(error), argv)) from error
     if _MODE.value not in WITH_CONFIG and _CONFIG.value is not None:
         raise UserError(
             f"--config is for training: --mode={_MODE.value} takes the config of the "
-            "checkpoint. Leave it out; --steps, --sampler and --batch_size change how "
-            "it samples."
+            "checkpoint. Leave it out; other flags change how it samples (--help)."
         )
     if _MODE.value in WITH_CONFIG and _CONFIG.value is None:
         raise UserError(
             "--config is missing: name a config file, such as "
             "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
         )
+    check_flags(_MODE.value)
     return rest
 
 
-def explain(message: str, argv: Sequence[str]) -> str:
-    """Absl's message, with the type of the config field that it complains of."""
-    if "Unknown command line flag 'config." in message:
-        return f"{message} (Fields of a config can be set after --config=FILE.)"
-    if match := re.match(r"flag --config\.([\w.]+)=", message):
-        value = fields(base_config(argv))[match[1]]
-        kind = type(value).__name__
-        return f"{message}; the field takes a value of type {kind}, such as {value!r}."
-    return message
-
-
-def unknown_fields(argv: Sequence[str]) -> str:
-    """Which overrides name no field of the config, and the nearest that exist."""
-    known = fields(base_config(argv))
-    given = [m[1] for a in argv if (m := re.match(r"--?config\.([\w.]+)", a))]
-    texts = []
-    for name in given:
-        if name not in known:
-            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            texts.append(f"there is no config.{name}; the nearest is config.{nearest}.")
-    return " ".join(texts)
-
-
-def base_config(argv: Sequence[str]) -> ConfigDict:
-    """The config as its file has it, without overrides."""
-    plain = [a for a in argv if not a.startswith(("--config.", "-config."))]
-    values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", None, "", flag_values=values, sys_argv=plain
-    )
-    values(plain, known_only=True)
-    return config.value
-
-
-def fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """{"a.b": value} of all fields of a config."""
-    found = {}
-    for name, value in config.items():
-        found[prefix + name] = value
-        if isinstance(value, ConfigDict):
-            found |= fields(value, f"{prefix}{name}.")
-    return found
+def check_flags(mode: str) -> None:
+    """Raises UserError for a flag that says nothing in this mode."""
+    ours = set().union(*FLAGS_OF.values())
+    for name in sorted(ours - FLAGS_OF[mode]):
+        if flags.FLAGS[name].present:
+            modes = [m for m, names in FLAGS_OF.items() if name in names]
+            raise UserError(
+                f"--{name} means nothing to --mode={mode}; leave it out (it is for "
+                f"--mode={' and '.join(modes)})."
+            )
 
 
 def run() -> None:

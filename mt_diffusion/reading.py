@@ -21,6 +21,7 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities.base import Modality
 from mt_diffusion.sampling import make_folder, read_given, restore, write
 from mt_diffusion.training import sharding
 
@@ -42,39 +43,67 @@ def read(
     given: one text NAME=FILES of the primary image, or none. overrides: of the
     checkpoint's config.sampling, whose batch_size is used. Writes what it reads as
     sampling does, and the levels to workdir/reading.json. Raises UserError where images
-    are given before levels were chosen.
+    are given before levels were chosen for this checkpoint.
     """
     mesh = sharding.make_mesh()
-    _, config, params = restore(workdir, use_ema, mesh)
+    step, config, params = restore(workdir, use_ema, mesh)
     config.sampling.update(overrides)
     experiment = experiments.build(config)
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
-    if not given:
-        levels = choose(config, experiment, reader, seed)
-        (workdir / FILE).write_text(json.dumps(levels, indent=2) + "\n")
-        print(
-            f"wrote {workdir / FILE}; --given={experiment.primary.name}=... reads now"
-        )
+    facts = {"step": step, "averaged": use_ema}
+    if given:
+        values = read_given(given, experiment)
+        if set(values) != {experiment.primary.name}:
+            raise UserError(
+                f"reading takes --given={experiment.primary.name}=FILE_OR_FOLDER and "
+                "nothing else; --mode=sample takes any modalities together."
+            )
+        levels = load_levels(workdir / FILE, facts)
+        out = make_folder(out, workdir)
+        read_images(experiment, reader, values, levels, out, seed)
         return
-    values = read_given(given, experiment)
+    if out is not None:
+        raise UserError(
+            f"--out={out} is for what is read of given images; the levels that this "
+            f"command chooses are written to {workdir / FILE}. Leave it out."
+        )
+    levels = choose(config, experiment, reader, seed)
+    if not levels:
+        raise UserError("no test example has a value of any modality to choose by.")
+    draft = (workdir / FILE).with_suffix(".draft")
+    draft.write_text(json.dumps(facts | {"levels": levels}, indent=2) + "\n")
+    draft.replace(workdir / FILE)
+    print(f"wrote {workdir / FILE}; --given={experiment.primary.name}=... reads now")
+
+
+def load_levels(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The levels chosen for this checkpoint. Raises UserError for those of another."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if found is None or {name: found.get(name) for name in facts} != facts:
+        raise UserError(
+            f"{path} has no noise levels for this checkpoint ({facts}): let them be "
+            "chosen first, by this command without --given."
+        )
+    return found["levels"]
+
+
+def read_images(
+    experiment: Experiment,
+    reader: "Reader",
+    values: dict[str, np.ndarray],
+    levels: Mapping[str, Sequence[int]],
+    out: pathlib.Path,
+    seed: int,
+) -> None:
+    """Writes what the heads say of the images in `values`, the primary variable's."""
     primary = experiment.primary
-    if set(values) != {primary.name}:
-        raise UserError(
-            f"reading takes --given={primary.name}=FILE_OR_FOLDER and nothing else; "
-            "--mode=sample takes any modalities together."
-        )
-    if not (workdir / FILE).exists():
-        raise UserError(
-            f"{workdir / FILE} is not there: first let the noise levels be chosen, by "
-            "this command without --given."
-        )
-    levels = json.loads((workdir / FILE).read_text())
-    out = make_folder(out, workdir)
-    found = reader(
-        values[primary.name], sorted({t for ts in levels.values() for t in ts}), seed
-    )
+    times = sorted({t for chosen in levels.values() for t in chosen})
+    found = reader(values[primary.name], times, seed)
     means = {n: np.mean([found[t][n] for t in ts], axis=0) for n, ts in levels.items()}
     examples = {
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
@@ -145,8 +174,11 @@ def choose(
             print(f"{m.name}: no test example has a value to choose by")
             continue
         means = {t: x[m.name] for t, x in found.items()}
-        levels[m.name] = best_levels(means, batch.values[m.name], even)
-        report(m.name, means, batch.values[m.name], odd, levels[m.name], m.postprocess)
+        value = np.asarray(batch.values[m.name])
+        parts = {t: m.comparable(mean) for t, mean in means.items()}
+        levels[m.name] = best_levels(parts, m.comparable(value), even)
+        average = np.mean([means[t] for t in levels[m.name]], axis=0)
+        report(m, average[odd], value[odd], levels[m.name])
     return levels
 
 
@@ -169,18 +201,14 @@ def best_levels(
 
 
 def report(
-    name: str,
-    means: Mapping[int, np.ndarray],
-    value: np.ndarray,
-    rows: np.ndarray,
-    levels: Sequence[int],
-    postprocess: Callable[[np.ndarray], np.ndarray],
+    modality: Modality, mean: np.ndarray, value: np.ndarray, levels: Sequence[int]
 ) -> None:
-    """Prints the error on these rows, and the share that is right, of whole answers."""
-    average = np.mean([means[t] for t in levels], axis=0)
-    line = f"{name}: mean squared error {error(average, value, rows):.4g}"
-    line += f" on {rows.sum()} test examples, averaged over t = {levels}"
-    answers, truth = postprocess(average[rows]), postprocess(value[rows])
+    """Prints the error of means [N, ...], and how many are right where that is said."""
+    every = np.arange(len(value))
+    wrong = error(modality.comparable(mean), modality.comparable(value), every)
+    line = f"{modality.name}: mean squared error {wrong:.4g} on {len(value)} test "
+    line += f"examples, averaged over t = {list(levels)}"
+    answers, truth = modality.postprocess(mean), modality.postprocess(value)
     if truth.ndim == 1:
         line += f"; right: {np.mean(answers == truth):.1%}"
     print(line)

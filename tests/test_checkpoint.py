@@ -102,8 +102,28 @@ def test_only_what_may_change_may_change():
         resume.check_same(new, old)
     tuples = ConfigDict({"a": (1, 2)}), ConfigDict({"a": [1, 2]})
     resume.check_same(*tuples)
+    new.train = {"num_steps": 1, "batch_size": 2, "num_microbatches": 2}
+    new.update({"init_from": "there", "unet": {"remat": True}})
+    resume.check_same(new, old)
     moved = (ConfigDict({"data": {"pair_path": place}}) for place in ("here", "there"))
     resume.check_same(*moved)
+
+
+@pytest.mark.parametrize(
+    "old, new, alike",
+    [
+        (((0.5, -2.0), (1e-16, 3.0)), ((0.50001, -2.0), (0.0, 3.0)), True),
+        ((0.5, -2.0), (0.501, -2.0), False),
+        ((0.5, -2.0), (0.5, -2.0, 0.0), False),
+        ((), (0.5,), False),
+        (("a", "b"), ("b", "a"), False),
+        ((1, 20_000), (1, 20_001), False),
+        (0.9999, 0.99995, False),  # a setting, not fitted
+    ],
+)
+def test_fitted_numbers_may_differ_a_little(old, new, alike):
+    both = ConfigDict({"a": {"b": new}}), ConfigDict({"a": {"b": old}})
+    assert (resume.differences(*both) == {}) == alike
 
 
 def test_metrics_of_steps_that_are_done_again_are_dropped(tmp_path):

@@ -32,7 +32,7 @@ class Source:
         self.shape = (size, size, config.data.channels)
 
     def __len__(self):
-        return 20
+        return 40  # a representation needs 32
 
     def __getitem__(self, i):
         image = np.random.default_rng(i).integers(256, size=self.shape, dtype=np.uint8)
@@ -110,7 +110,8 @@ def test_impossible_networks_are_refused(field, value, words):
         ("train.num_steps", 0, "1 or more"),
         ("train.batch_size", 12, "multiple of the 8 devices"),
         ("train.num_microbatches", 0, "num_microbatches is 0; it must be 1 or more"),
-        ("objective.gamma", -1.0, "gamma is -1.0"),
+        ("objective.p2_gamma", -1.0, "gamma is -1.0"),
+        ("objective.min_snr_gamma", 0.0, "gamma is 0.0"),
         ("objective.variance_weight", -0.1, "variance_weight is -0.1"),
         ("watch.log_every", 0, "log_every"),
         ("watch.num_pictures", 0, "num_pictures is 0"),

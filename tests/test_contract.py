@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from mt_diffusion import experiment as experiments
-from mt_diffusion import main
+from mt_diffusion import overrides
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import objective
 from mt_diffusion.diffusion.aggregation import over
@@ -77,7 +77,7 @@ def parts(setting):
 
 
 def read(path):
-    return main.base_config(["", f"--config={path}"])
+    return overrides.base_config(["", f"--config={path}"])
 
 
 def build(config):

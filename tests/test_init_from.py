@@ -114,10 +114,11 @@ def test_parameters_of_another_head_stay_as_initialised(run, capsys):
     config = continued(config, run[0])
     loaded = init_from.load(config, shapes_of(config))
     lines = capsys.readouterr().out.splitlines()
-    assert "step 7, averaged" in lines[0] and len(lines) == 4
+    assert "step 7, averaged" in lines[0] and len(lines) == 5
     assert "loaded: unet: " in lines[1]
     assert "new, as initialised: heads_label: " in lines[2] and "more)" in lines[2]
     assert "unused: heads_label: 634 in 6 arrays" in lines[3]  # 16 + 288 + 330
+    assert "differs: config.modalities.label.head_kind: 'M' there, 'E'" in lines[4]
     averages = flatten_dict(run[1])
     assert loaded.keys() == {p for p in averages if p[1] == "unet"}
     for path, value in loaded.items():
@@ -155,6 +156,30 @@ def test_a_network_of_other_widths_is_refused(run, unet, words):
     config.unet.update(unet)
     config = continued(config, run[0])
     with pytest.raises(UserError, match=f"does not fit.*{words}"):
+        init_from.load(config, shapes_of(config))
+
+
+def test_what_shapes_do_not_show_is_said(run, capsys):
+    config = tiny()
+    config.unet.num_heads = 1
+    config.diffusion.schedule = "linear"
+    config.modalities.label.class_names = ["zero", *Source.class_names[1:]]
+    config.modalities.seen = masked_image.masked_image(config) | {"conditions": False}
+    config = continued(config, run[0])
+    init_from.load(config, shapes_of(config))
+    lines = capsys.readouterr().out.splitlines()
+    differs = [line.split("config.")[1] for line in lines if "differs:" in line]
+    assert differs[0] == "diffusion.schedule: 'cosine' there, 'linear' now"
+    assert differs[1].startswith("modalities.label.class_names: ['0', '1'")
+    assert differs[2] == "modalities.label.heads.E.num_heads: 2 there, 1 now"
+    assert differs[3] == "unet.num_heads: 2 there, 1 now" and len(differs) == 4
+
+
+def test_the_same_classes_in_another_order_are_refused(run):
+    config = tiny()
+    config.modalities.label.class_names = Source.class_names[::-1]
+    config = continued(config, run[0])
+    with pytest.raises(UserError, match="label.class_names .*another order .9, 8, 7"):
         init_from.load(config, shapes_of(config))
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 PACKAGE = "mt_diffusion"
 LAYERS = [
-    {"errors"},
+    {"errors", "overrides"},
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"},
     {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"}

@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 
 from configs import image_label, image_transition, masked_image
+from mt_diffusion.data import pairs
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
 from mt_diffusion.modalities.image import to_uint8, to_unit
@@ -412,6 +413,27 @@ def test_second_images_are_read_at_the_models_size(tmp_path):
     np.testing.assert_array_equal(value[0], make_paired().preprocess(example(), rng()))
     with pytest.raises(UserError, match="0.png has 8x8.*have 16x16"):
         make_paired(shape=(16, 16, 3)).read(str(tmp_path))
+
+
+def test_masks_are_read_as_training_reads_them(tmp_path):
+    """Ids, not pixels; resampling and more are for training alone."""
+    ids = np.arange(64, dtype=np.uint8).reshape(8, 8) % 3
+    PIL.Image.fromarray(ids).save(tmp_path / "0.png")
+    config = image_transition.get_config()
+    config.data.pair_levels = 3
+    fields = config.modalities.image_b.to_dict()
+    paired = base.build("image_b", fields, SHAPE)
+    spread = pairs.spread(ids[..., None], 3, paired.shape)
+    value = paired.read(str(tmp_path))
+    np.testing.assert_array_equal(value[0], paired.preprocess({"pair": spread}, rng()))
+    with pytest.raises(UserError, match="0.png has 8x8.*have 16x16"):
+        make_paired(shape=(16, 16, 3), levels=3).read(str(tmp_path))
+    PIL.Image.fromarray(spread[..., 0]).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="0.png has the id 255.*0 to 2.*spread already"):
+        paired.read(str(tmp_path))
+    PIL.Image.fromarray(np.stack([ids] * 3, -1)).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="0.png holds colours"):
+        paired.read(str(tmp_path))
 
 
 @pytest.mark.parametrize("lacking, found", [(0, True), (5, True), (10, False)])

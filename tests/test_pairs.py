@@ -175,9 +175,20 @@ def test_masks_in_files_are_ids_or_pixels(tmp_path, mode):
     np.testing.assert_array_equal(train[0]["pair"], np.stack([spread] * 3, -1))
     for i in range(5):
         save(tmp_path / "b" / f"{i}.png", noise(8, 8, 3))
-    train, _ = folders(tmp_path, pair_levels=3)
     with pytest.raises(UserError, match=r"holds colours \(RGB\).*pair_levels = 0"):
-        train[0]
+        folders(tmp_path, pair_levels=3)
+
+
+@pytest.mark.parametrize("void, words", [(3, "id 3;"), (255, "id 255 .often the mark")])
+def test_ids_in_files_are_checked_first(tmp_path, void, words):
+    for i in range(5):
+        mask = np.zeros((8, 8), np.uint8)
+        mask[2, 3] = void if i == 4 else 2
+        save(tmp_path / "a" / f"{i}.png", noise(8, 8))
+        save(tmp_path / "b" / f"{i}.png", mask)
+    folders(tmp_path, pair_levels=void + 1)
+    with pytest.raises(UserError, match=f"levels = 3 .*b/4.png has the {words}"):
+        folders(tmp_path, pair_levels=3)
 
 
 # Features of TFDS
@@ -240,10 +251,10 @@ def test_features_and_ids_that_are_not_there_are_refused(pets):
     with pytest.raises(UserError, match="'label' is no image"):
         feature(pets[0], pair_feature="label")
     train, _ = feature(pets[0], pair_feature="segmentation_mask", pair_levels=3)
-    with pytest.raises(UserError, match="pair_levels = 3.*0 to 2.*ids up to 3"):
+    with pytest.raises(UserError, match="pair_levels = 3.*0 to 2.*has the id 3"):
         train[0]
     train, _ = feature(pets[0], pair_feature="image", pair_levels=3)
-    with pytest.raises(UserError, match="one with colours"):
+    with pytest.raises(UserError, match="has colours"):
         train[0]
 
 
@@ -330,6 +341,10 @@ def test_half_is_means_of_squares(shape):
         (dict(swap_pair=True), "swap_pair = True.*pair is ''"),
         (dict(pair="feature", source="tfds", pair_levels=1), "levels is 1.*2 to 256"),
         (dict(pair="feature", source="tfds", pair_levels=300), "levels is 300"),
+        (
+            dict(pair="folders", source="folder", pair_levels=3, swap_pair=True),
+            "pair_levels = 3 .*swap_pair",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused_first(fields, words):

@@ -24,6 +24,8 @@ def batches(monkeypatch):
 
     module = types.ModuleType("users_own")
     module.encode, module.flat = encode, lambda images: np.zeros(len(images))
+    module.uneven = lambda images: np.zeros((len(images), 2 + (len(images) == 38)))
+    module.large = lambda images: np.full((len(images), 2), 1e39)
     monkeypatch.setitem(sys.modules, "users_own", module)
     return sizes
 
@@ -62,7 +64,55 @@ def test_nothing_is_overwritten_or_left_half_done(tmp_path, batches):
         (out / "w.npz", "users_own:encode", "can't be written"),
         (tmp_path / "w.npz", "users_own:decode", "no function 'decode'"),
         (tmp_path / "w.npz", "users_own:flat", r"float64 \[100\]"),
+        (
+            tmp_path / "w.npz",
+            "users_own:uneven",
+            "of 2 .*train images 1400 to 1437 .* 3",
+        ),
+        (tmp_path / "w.npz", "users_own:large", "not finite as float32"),
     ]:
         with pytest.raises(UserError, match=words):
             precompute(make_config(), encoder, path)
     assert list(tmp_path.iterdir()) == [out] and batches == []
+
+
+def test_both_splits_have_vectors_of_one_length(tmp_path, monkeypatch):
+    calls = []
+
+    def encode(images):
+        calls.append(len(images))
+        return np.zeros((len(images), 2 if len(calls) <= 15 else 3))
+
+    module = types.ModuleType("users_own")
+    module.encode = encode
+    monkeypatch.setitem(sys.modules, "users_own", module)
+    with pytest.raises(
+        UserError, match="of 2 numbers, and of test images 0 to 99 .* 3"
+    ):
+        precompute(make_config(), "users_own:encode", tmp_path / "v.npz")
+    assert len(calls) == 16 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "part, fields, words",
+    [
+        ("sampling", {"batch_size": 0}, "sampling.batch_size is 0"),
+        ("data", {"channels": 2}, "channels is 2"),
+        ("data", {"source": "folder", "path": "nowhere"}, "'nowhere' is no folder"),
+    ],
+)
+def test_what_can_not_be_is_refused_first(tmp_path, batches, part, fields, words):
+    config = make_config()
+    config[part].update(fields)
+    with pytest.raises(UserError, match=words):
+        precompute(config, "users_own:encode", tmp_path / "v.npz")
+    assert batches == [] and list(tmp_path.iterdir()) == []
+
+
+def test_vectors_that_are_yet_to_be_made_are_not_looked_for(tmp_path, batches, capsys):
+    config, out = make_config(), tmp_path / "v.npz"
+    config.data.update(vectors=str(out), random_flip=True)
+    config.data.keep.update(vector=0.5)
+    precompute(config, "users_own:encode", out)
+    assert "--config.data.random_flip=false" in capsys.readouterr().out
+    assert config.data.vectors == str(out) and config.data.keep.vector == 0.5

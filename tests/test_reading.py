@@ -202,7 +202,9 @@ def test_the_command_chooses_then_reads(tmp_path, capsys):
         reading.read, workdir, seed=0, overrides={"batch_size": 128}, use_ema=True
     )
     given = [f"image={folder}"]
-    with pytest.raises(UserError, match="reading.json is not there.*without --given"):
+    with pytest.raises(
+        UserError, match="reading.json has no noise levels.*without --given"
+    ):
         here(tmp_path / "out", given)
     for wrong in (["label=3"], [*given, "label=3"]):
         with pytest.raises(UserError, match="takes --given=image=.*--mode=sample"):
@@ -210,7 +212,9 @@ def test_the_command_chooses_then_reads(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
     here(None, [])
-    levels = json.loads((workdir / "reading.json").read_text())
+    chosen = json.loads((workdir / "reading.json").read_text())
+    assert (chosen["step"], chosen["averaged"]) == (3, True)
+    levels = chosen["levels"]
     assert levels.keys() == {"label"} and set(levels["label"]) <= set(range(1, 7))
     assert "test examples" in capsys.readouterr().out
     here(tmp_path / "out", given)

@@ -26,12 +26,12 @@ D = 6
 
 
 class Source:
-    """Forty noisy images, each with a vector of numbers of very different size."""
+    """Eighty noisy images, each with a vector of numbers of very different size."""
 
     class_names = ()
 
     def __len__(self):
-        return 40
+        return 80
 
     def __getitem__(self, i):
         rng = np.random.default_rng(i)
@@ -67,6 +67,8 @@ def functions(monkeypatch):
     module.whole = lambda images: images.reshape(len(images), -1)
     module.small = lambda vectors: jnp.zeros((len(vectors), 4, 4, 1))
     module.host = lambda vectors: np.asarray(vectors)
+    module.careless = lambda vectors: {}["mean"]
+    module.large = lambda images: np.full((len(images), 2), 1e39)
     module.two = lambda vectors: (tile(vectors), tile(vectors))
     monkeypatch.setitem(sys.modules, "users_own", module)
 
@@ -87,7 +89,7 @@ def values_of(modality, source=None):
 def test_values_have_mean_0_and_variance_1_and_go_back_to_vectors():
     modality = make()
     values = values_of(modality)
-    assert values.shape == (40, D) and values.dtype == np.float32
+    assert values.shape == (80, D) and values.dtype == np.float32
     np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(values.std(axis=0), 1, rtol=1e-5)
     vectors = modality.postprocess(values)
@@ -143,6 +145,20 @@ def test_examples_without_vectors_do_not_count():
     np.testing.assert_allclose(make(source=Sparse()).vector_mean, odd.mean(axis=0))
 
 
+@pytest.mark.parametrize("num", [31, 32])
+def test_statistics_need_32_vectors(num):
+    class Few(Source):
+        def __getitem__(self, i):
+            example = super().__getitem__(i)
+            return example if i < num else {"image": example["image"]}
+
+    if num < 32:
+        with pytest.raises(UserError, match="80 training .* 31 have .*; 32 are needed"):
+            make(source=Few())
+    else:
+        assert make(source=Few()).size == D
+
+
 def test_a_dimension_that_never_varies_stays_at_zero():
     class Constant(Source):
         def __getitem__(self, i):
@@ -159,17 +175,18 @@ def test_a_dimension_that_never_varies_stays_at_zero():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vectors": "feature:clip"}, "0 of 40 have a vector.*--config.data.vectors"),
+        ({"vectors": "feature:clip"}, "0 of 80 have a vector.*--config.data.vectors"),
         ({"vectors": "feature:image"}, r"'image' is uint8 \[8, 8, 1\]"),
         ({"vectors": "clip"}, "'clip' names no function"),
         ({"vectors": ":f"}, "':f' names no function"),
         ({"vectors": "users.own:f"}, "no module 'users'"),
         ({"vectors": "users_own:f"}, "no function 'f'"),
         ({"vectors": "users_own:number"}, "no function 'number'"),
-        ({"vectors": "users_own:flat"}, r"made float64 \[40\].*\[40, D\]"),
+        ({"vectors": "users_own:flat"}, r"made float64 \[64\].*\[64, D\]"),
         ({"vectors": "users_own:whole"}, "made uint8"),
         ({"vectors": "users_own:infinite"}, "not finite"),
-        ({"vectors": "pca", "num_components": 41}, "41; 40 images .* 1 to 40"),
+        ({"vectors": "users_own:large"}, "not finite as float32"),
+        ({"vectors": "pca", "num_components": 65}, "65; 80 images .* 1 to 64"),
         ({"vectors": "pca", "num_components": 0}, "num_components is 0"),
     ],
 )
@@ -211,10 +228,10 @@ def rms(x):
 def test_a_projection_has_the_rms_of_its_value():
     modality, values = make(), values_of(make())
     code = encode(modality, values)
-    assert code.latent.shape == (40, *SHAPE)
+    assert code.latent.shape == (80, *SHAPE)
     np.testing.assert_allclose(rms(code.latent), rms(values), rtol=1e-4)
     np.testing.assert_allclose(np.mean(code.latent**2), 1, rtol=1e-4)
-    flat = np.asarray(code.latent).reshape(40, -1)
+    flat = np.asarray(code.latent).reshape(80, -1)
     products = flat @ flat.T / 64, values @ values.T / D
     np.testing.assert_allclose(*products, atol=1e-4)
 
@@ -226,10 +243,10 @@ def test_tokens_hold_the_whole_value_at_its_rms(kind, token_size):
     values = values_of(modality)
     tokens = encode(modality, values).tokens
     num_tokens, _ = modality.token_shape
-    assert tokens.shape == (40, num_tokens, token_size)
+    assert tokens.shape == (80, num_tokens, token_size)
     assert (num_tokens - 1) * token_size < D <= num_tokens * token_size
     np.testing.assert_allclose(rms(tokens), rms(values), rtol=1e-4)
-    assert np.linalg.matrix_rank(np.asarray(tokens).reshape(40, -1), tol=1e-3) == D
+    assert np.linalg.matrix_rank(np.asarray(tokens).reshape(80, -1), tol=1e-3) == D
 
 
 @pytest.mark.parametrize("kind", ["Projection", "SharedUNet", "Pretrained"])
@@ -256,6 +273,7 @@ def test_a_generator_gets_the_vectors_themselves():
         ("users_own:nothing", "no function 'nothing'"),
         ("users_own:small", r"shape=\(2, 4, 4, 1\).*\[2, 8, 8, 1\]"),
         ("users_own:host", "can't be traced"),
+        ("users_own:careless", "users_own:careless.*can't be traced.*KeyError: 'mean'"),
         ("users_own:two", r"\[2, 8, 8, 1\]"),
     ],
 )

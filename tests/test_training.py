@@ -157,7 +157,7 @@ def plain():
     for fields in config.modalities.values():
         fields.update(conditions=True, drop_rate=0.25, null_rate=0.25)
     config.unet.update(model_channels=8, num_groups=4, learn_variance=True)
-    config.objective.update(times="stratified", weighting="p2", gamma=1.0)
+    config.objective.update(times="stratified", weighting="p2")
     config.objective.learn_balance = True
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config.lock(), source)

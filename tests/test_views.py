@@ -102,6 +102,25 @@ def test_files_that_are_no_vectors_are_refused(tmp_path):
             open_both(vectors=str(tmp_path / name))
 
 
+def test_one_array_does_not_serve_both_splits(tmp_path):
+    for name in ("train", "anything"):
+        np.savez(tmp_path / "one.npz", **{name: np.ones((359, 5))})
+        with pytest.raises(
+            UserError, match=f"arrays .'{name}'., but .*'test'.*missing"
+        ):
+            open_both(vectors=str(tmp_path / "one.npz"))
+    for split, num in SIZES.items():
+        np.savez(tmp_path / f"v_{split}.npz", anything=np.ones((num, 5)))
+    assert all(
+        "vector" in s[0] for s in open_both(vectors=f"{tmp_path}/v_{{split}}.npz")
+    )
+
+
+def test_vectors_of_images_that_are_flipped_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--config.data.random_flip=false"):
+        open_both(vectors=broken(tmp_path), random_flip=True)
+
+
 # Missing values
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from configs import common
 from mt_diffusion.diffusion import schedule, weighting
 from mt_diffusion.errors import UserError
 
@@ -19,7 +20,7 @@ def test_min_snr_caps_the_weight_of_the_error_of_z0(table, gamma):
 
     Where nothing is capped the noise's own weight is 1, and it never exceeds that.
     """
-    weights, snr = weighting.build("min_snr", gamma, table), signal_to_noise(table)
+    weights, snr = weighting.min_snr(table, gamma), signal_to_noise(table)
     assert weights.dtype == np.float64 and weights.shape == (table.num_steps + 1,)
     np.testing.assert_allclose(weights[1:] * snr, np.minimum(snr, gamma), rtol=1e-12)
     assert np.any(snr > gamma) and np.any(snr < gamma)
@@ -30,25 +31,32 @@ def test_min_snr_caps_the_weight_of_the_error_of_z0(table, gamma):
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_p2_is_a_power_of_the_noise(table, gamma):
     """1 / (1 + SNR)^gamma, for 1 + SNR = 1 / (1 - alpha_bar)."""
-    weights, snr = weighting.build("p2", gamma, table), signal_to_noise(table)
+    weights, snr = weighting.p2(table, gamma), signal_to_noise(table)
     assert weights.dtype == np.float64 and weights.shape == (table.num_steps + 1,)
     np.testing.assert_allclose(weights[1:], 1 / (1 + snr) ** gamma, rtol=1e-12)
     expected = (1 - table.alpha_bar[1:]) ** gamma
     np.testing.assert_allclose(weights[1:], expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", weighting.BY_NAME)
+def settings(name):
+    config = common.digits().objective
+    config.weighting = name
+    return config
+
+
+@pytest.mark.parametrize("name", ["none", "min_snr", "p2"])
 @pytest.mark.parametrize("table", TABLES)
-def test_all_weights_are_finite_and_none_grows_with_the_signal(name, table):
-    weights = weighting.build(name, 1.0, table)
+def test_weights_are_finite_and_never_rise_with_the_signal(table, name):
+    weights = weighting.build(settings(name), table)
+    assert weights.shape == (table.num_steps + 1,)
     assert np.all(np.isfinite(weights)) and np.all(weights > 0)
     assert np.all(np.diff(weights[1:]) >= 0)
 
 
 def test_without_weighting_all_count_alike():
-    assert set(weighting.build("none", 5.0, TABLES[0])) == {1.0}
+    assert set(weighting.build(settings("none"), TABLES[0])) == {1.0}
 
 
-def test_unknown_weightings_are_refused():
+def test_unknown_weights_are_refused():
     with pytest.raises(UserError, match="weighting is 'snr'.*'min_snr'"):
-        weighting.build("snr", 5.0, TABLES[0])
+        weighting.build(settings("snr"), TABLES[0])

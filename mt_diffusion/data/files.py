@@ -1,8 +1,9 @@
 """Image files: finding them, reading them at the size of the diffusion space."""
 
+import concurrent.futures
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import PIL.Image
@@ -61,8 +62,8 @@ def read_ids(path: pathlib.Path) -> np.ndarray:
     if image.mode not in ("1", "L", "P"):
         raise UserError(
             f"{path} holds colours ({image.mode}), not ids of classes; save it with "
-            "one channel of 8 bits or with a palette, or set "
-            "config.data.pair_levels = 0."
+            "one channel of 8 bits or with a palette. (Colours are for training with "
+            "config.data.pair_levels = 0.)"
         )
     return np.asarray(image, np.uint8)[..., None]
 
@@ -70,6 +71,13 @@ def read_ids(path: pathlib.Path) -> np.ndarray:
 def read_exact(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     """uint8 [H, W, C] of an image file that has this size already, pixel by pixel."""
     return _exact(_open(path), path, shape)
+
+
+def read_exact_ids(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+    """`read_ids` of an image file that has this size already, uint8 [H, W, 1]."""
+    ids = read_ids(path)
+    _check_size(ids.shape[1], ids.shape[0], path, shape)
+    return ids
 
 
 def read_masked(
@@ -94,13 +102,18 @@ def read_masked(
 def _exact(
     image: PIL.Image.Image, path: pathlib.Path, shape: Sequence[int]
 ) -> np.ndarray:
-    height, width, channels = shape
-    if image.size != (width, height):
+    _check_size(*image.size, path, shape)
+    return np.asarray(image.convert(MODES[shape[-1]])).reshape(shape)
+
+
+def _check_size(
+    width: int, height: int, path: pathlib.Path, shape: Sequence[int]
+) -> None:
+    if (height, width) != tuple(shape[:2]):
         raise UserError(
-            f"{path} has {image.width}x{image.height} pixels, but this model's images "
-            f"have {width}x{height}; resize it first, so that its pixels can be kept."
+            f"{path} has {width}x{height} pixels, but this model's images have "
+            f"{shape[1]}x{shape[0]}; resize it first, so that its pixels can be kept."
         )
-    return np.asarray(image.convert(MODES[channels])).reshape(height, width, channels)
 
 
 def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -178,3 +191,9 @@ def check(path: pathlib.Path) -> None:
     """Raises UserError where an image file is broken, without decoding all of it."""
     with _opened(path) as image:
         image.verify()
+
+
+def in_parallel(function: Callable, *paths: Iterable[pathlib.Path]) -> None:
+    """Calls a check on all files; the first error is raised."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(function, *paths))

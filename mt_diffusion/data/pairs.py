@@ -4,9 +4,9 @@
 folder, from a second feature of a TFDS data set, or computed from the image.
 """
 
-import concurrent.futures
+import functools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class LeftRight(Paired):
     def __init__(self, source: Any, config: ConfigDict):
         """Raises UserError for a file that has no two equal halves."""
         super().__init__(source, config)
-        in_parallel(check_halves, source.paths)
+        files.in_parallel(check_halves, source.paths)
 
     def __getitem__(self, i: int) -> dict:
         left, right = files.read_halves(self._source.paths[i], self._shape)
@@ -61,7 +61,10 @@ class Folders(Paired):
         counterparts = match(first, second)
         self._paths = [counterparts[path] for path in source.paths]
         self._levels = config.pair_levels
-        in_parallel(check_form, source.paths, self._paths)
+        files.in_parallel(check_form, source.paths, self._paths)
+        if self._levels:
+            check = functools.partial(check_mask, levels=self._levels)
+            files.in_parallel(check, self._paths)
 
     def __getitem__(self, i: int) -> dict:
         path = self._paths[i]
@@ -176,6 +179,12 @@ def check(config: ConfigDict) -> None:
             f"config.data.pair_levels is {config.pair_levels}; give the number of ids "
             "in a mask, 2 to 256, or 0 for pixels as they are."
         )
+    if config.pair_levels and config.swap_pair:
+        raise UserError(
+            f"config.data.pair_levels = {config.pair_levels} makes a mask the second "
+            "image, and swap_pair would make it the first, of which ids are not read; "
+            "leave out one of them."
+        )
 
 
 def add(source: Any, config: ConfigDict) -> Any:
@@ -194,15 +203,27 @@ def spread(ids: np.ndarray, levels: int, shape: Sequence[int]) -> np.ndarray:
 
     Never mixes ids: resized to the nearest pixel. Raises UserError for other ids.
     """
-    if ids.shape[-1] != 1 or ids.max() >= levels:
-        what = f"ids up to {ids.max()}" if ids.shape[-1] == 1 else "colours"
-        raise UserError(
-            f"config.data.pair_levels = {levels} is for masks of ids from 0 to "
-            f"{levels - 1}, but there is one with {what}; raise it to the number of "
-            "ids, or set 0 for pixels as they are."
-        )
+    check_ids(ids, levels, "one of the data set")
     table = np.round(np.linspace(0, 255, levels)).astype(np.uint8)
     return np.repeat(table[files.resize_ids(ids, shape)], shape[-1], axis=-1)
+
+
+def check_ids(ids: np.ndarray, levels: int, name: str) -> None:
+    """Raises UserError where a mask, uint8 [h, w, C], has no ids 0..levels - 1."""
+    if ids.shape[-1] == 1 and ids.max() < levels:
+        return
+    has = f"the id {ids.max()}" if ids.shape[-1] == 1 else "colours"
+    void = " (often the mark of pixels without a class: give these an id of their own)"
+    raise UserError(
+        f"config.data.pair_levels = {levels} is for masks of ids from 0 to "
+        f"{levels - 1}, but {name} has {has}{void if has.endswith(' 255') else ''}; "
+        "raise it to the number of ids, or set 0 for pixels as they are."
+    )
+
+
+def check_mask(path: pathlib.Path, levels: int) -> None:
+    """Raises UserError for a file that is no mask of ids 0..levels - 1."""
+    check_ids(files.read_ids(path), levels, str(path))
 
 
 def match(first: pathlib.Path, second: pathlib.Path) -> dict:
@@ -257,9 +278,3 @@ def check_form(first: pathlib.Path, second: pathlib.Path) -> None:
             "these have another ratio of sides, so that no pixel would meet its "
             "counterpart. Crop them alike."
         )
-
-
-def in_parallel(function: Callable, *paths: Iterable[pathlib.Path]) -> None:
-    """Calls a check on all files; the first error is raised."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        list(pool.map(function, *paths))

@@ -105,16 +105,21 @@ class Encoder(OfImages):
         self._function = find_function(text)
 
     def represent(self, images: np.ndarray) -> np.ndarray:
-        """Raises UserError for an output that is no finite float [N, D]."""
+        """float32; raises UserError for an output that is no finite float [N, D]."""
         found = np.asarray(self._function(images))
         shape = list(found.shape)
-        if found.ndim != 2 or len(found) != len(images) or found.dtype.kind != "f":
+        fits = found.ndim == 2 and found.size and len(found) == len(images)
+        if not fits or found.dtype.kind != "f":
             raise UserError(
                 f"the encoder {self._text!r} made {found.dtype} {shape} of images "
                 f"{list(images.shape)}; it must give float [{len(images)}, D]."
             )
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32)
         if not np.isfinite(found).all():
-            raise UserError(f"the encoder {self._text!r} gave numbers not finite.")
+            raise UserError(
+                f"the encoder {self._text!r} gave numbers not finite as float32."
+            )
         return found
 
 

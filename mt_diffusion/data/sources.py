@@ -7,7 +7,6 @@ an item, and the names of its classes; where it has any, also the `labels` of al
 examples, so that these can be counted without their images. Add one here alone.
 """
 
-import concurrent.futures
 import difflib
 import functools
 import pathlib
@@ -184,8 +183,7 @@ class Folder:
         self.paths = [path for path, _ in examples]
         self.labels = [label[name] for _, name in examples]
         self._shape = (config.image_size, config.image_size, config.channels)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            list(pool.map(files.check, self.paths))
+        files.in_parallel(files.check, self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)

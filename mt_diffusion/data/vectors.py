@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,16 @@ def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
                 f"{path} has no array {name!r} among its arrays {arrays.files}."
             )
         return arrays[name if name in arrays else arrays.files[0]]
+
+
+def check_names(path: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises UserError for an .npz without an array of each of these names."""
+    with np.load(path, allow_pickle=False) as arrays:
+        if missing := sorted(set(names) - set(arrays.files)):
+            raise UserError(
+                f"{path} has the arrays {arrays.files}, but {missing} are missing; "
+                f"save one for each of {list(names)}."
+            )
 
 
 def check_finite(vectors: np.ndarray, path: pathlib.Path) -> None:

@@ -58,9 +58,11 @@ def of(
     """The source under the views of config.vectors and config.keep.
 
     labels: gives the class of each example, int [N]; called only where it is needed.
-    Raises UserError for a file that does not fit the split, and shares that are none.
+    Raises UserError for a file that does not fit the split, vectors beside images that
+    are flipped, and shares that are none.
     """
     if config.vectors:
+        check_no_flip(config)
         source = Attached(source, load(config.vectors, split, len(source)))
     for feature, share in config.keep.items():
         check_share(feature, share, source)
@@ -79,6 +81,8 @@ def load(path: str, split: str, num_examples: int) -> np.ndarray:
         )
     paths = {s: pathlib.Path(path.replace("{split}", s)).expanduser() for s in SPLITS}
     both = {s: vectors.read(paths[s], s) for s in SPLITS}
+    if len(set(paths.values())) == 1:
+        vectors.check_names(paths[split], SPLITS)
     sizes = {s: found.shape[1] for s, found in both.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(
@@ -94,6 +98,16 @@ def load(path: str, split: str, num_examples: int) -> np.ndarray:
         )
     vectors.check_finite(found, paths[split])
     return found
+
+
+def check_no_flip(config: ConfigDict) -> None:
+    """Raises UserError where images are flipped, for their vectors can't follow."""
+    if config.random_flip:
+        raise UserError(
+            f"config.data.vectors = {config.vectors!r} has a vector of each image as "
+            "it is, but config.data.random_flip trains on mirror images as well; set "
+            "--config.data.random_flip=false."
+        )
 
 
 def check_share(feature: str, share: float, source: Any) -> None:

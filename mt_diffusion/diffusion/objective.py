@@ -109,7 +109,7 @@ class Objective:
         counts: Mapping[str, Array],
         dropout_key: PRNGKeyArray | None,
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss, and its named terms; `loss` is their weighted sum.
+        """The loss, and its named terms, all without their weights but `loss` itself.
 
         counts: of the whole batch, where this is a part of one: then losses, terms and
         gradients of the parts add up to those of the whole. dropout_key: None for a
@@ -135,28 +135,30 @@ class Objective:
             rngs={} if dropout_key is None else {"dropout": dropout_key},
         )
 
+        num = counts[primary.name]
         error = jnp.mean((prediction.eps - draws.eps) ** 2, axis=(1, 2, 3))
-        weight = over(jnp.asarray(self.weights)[draws.t], error)
-        terms = {"eps": jnp.sum(error) / counts[primary.name]}
-        total = jnp.zeros(())
-        if primary.name in self.tasks:
-            total += jnp.sum(weight * error) / counts[primary.name]
+        weights = over(jnp.asarray(self.weights)[draws.t], error)
+        terms = {"eps": jnp.sum(error) / num}
+        parts = {primary.name: jnp.sum(weights * error) / num}
         for m in modalities:
             nll = m.nll(prediction.heads[m.name], batch.values[m.name])
             there = batch.available[m.name]
             terms[m.name] = jnp.sum(nll * there) / counts[m.name]
-            share = jnp.sum(there) / counts[m.name]
-            s = prediction.log_variances.get(m.name, jnp.zeros(()))
-            if m.name in self.tasks:
-                total += m.loss_weight * (jnp.exp(-s) * terms[m.name] + s * share)
+            parts[m.name] = m.loss_weight * terms[m.name]
+            if m.name in prediction.log_variances:
+                s = prediction.log_variances[m.name]
+                share = jnp.sum(there) / counts[m.name]
+                balanced = jnp.exp(-s) * terms[m.name] + s * share
+                parts[m.name] = m.loss_weight * balanced
+                terms[f"log_variance_{m.name}"] = s * share
         if prediction.v is not None:
             frozen = jax.lax.stop_gradient(prediction.eps)
             step = process.adjacent(draws.t)
             bits = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
-            terms["variance"] = jnp.sum(bits) / counts[primary.name]
-            weight = self.variance_weight * process.schedule.num_steps
-            if primary.name in self.tasks:
-                total += weight * terms["variance"]
+            terms["variance"] = jnp.sum(bits) / num
+            scale = self.variance_weight * process.schedule.num_steps
+            parts[primary.name] += scale * terms["variance"]
+        total = sum(parts[name] for name in parts if name in self.tasks)
         return total, terms | {"loss": total}
 
 
@@ -178,7 +180,7 @@ def build(config: ConfigDict, experiment: Any) -> Objective:
     return Objective(
         experiment=experiment,
         draw_times=TIMES[settings.times],
-        weights=weighting.build(settings.weighting, settings.gamma, schedule),
+        weights=weighting.build(settings, schedule),
         variance_weight=settings.variance_weight,
         tasks=frozenset(tasks),
     )

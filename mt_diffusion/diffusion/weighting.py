@@ -1,6 +1,7 @@
 """Weights of the noise-prediction error by noise level: float64 tables [T + 1]."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
@@ -13,7 +14,7 @@ def signal_to_noise(schedule: Schedule) -> np.ndarray:
     return ratio
 
 
-def none(schedule: Schedule, gamma: float) -> np.ndarray:
+def none(schedule: Schedule) -> np.ndarray:
     """1 at every t (Ho et al. 2020)."""
     return np.ones(schedule.num_steps + 1)
 
@@ -29,13 +30,16 @@ def p2(schedule: Schedule, gamma: float) -> np.ndarray:
     return (1 + signal_to_noise(schedule)) ** -gamma
 
 
-BY_NAME = {"none": none, "min_snr": min_snr, "p2": p2}
-
-
-def build(name: str, gamma: float, schedule: Schedule) -> np.ndarray:
-    """The weights of that name. Raises UserError for one that does not exist."""
-    if name not in BY_NAME:
+def build(settings: ConfigDict, schedule: Schedule) -> np.ndarray:
+    """The weights that config.objective names. Raises UserError for unknown ones."""
+    by_name = {
+        "none": lambda: none(schedule),
+        "min_snr": lambda: min_snr(schedule, settings.min_snr_gamma),
+        "p2": lambda: p2(schedule, settings.p2_gamma),
+    }
+    if settings.weighting not in by_name:
         raise UserError(
-            f"config.objective.weighting is {name!r}; choose one of {list(BY_NAME)}."
+            f"config.objective.weighting is {settings.weighting!r}; choose one of "
+            f"{list(by_name)}."
         )
-    return BY_NAME[name](schedule, gamma)
+    return by_name[settings.weighting]()

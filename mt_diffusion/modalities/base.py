@@ -151,6 +151,10 @@ class Modality(Variable):
         """Training term of -log p(x_i | z_t): nats, or mean square over dimensions."""
         raise NotImplementedError
 
+    def comparable(self, value: np.ndarray) -> np.ndarray:
+        """The part of values [N, ...] that `mean` predicts, for errors between them."""
+        return value
+
     def log_likelihood(
         self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
     ) -> Float[Array, " b"]:
@@ -166,7 +170,8 @@ class Modality(Variable):
 class Gaussian(Modality):
     """A modality whose p(x_i | z_t) is a Gaussian around the head's prediction.
 
-    std: its standard deviation in a bound; no part of training, which has the MSE.
+    std: its standard deviation in a bound, and the scale of guidance by heads, as
+    1 / std^2; no part of training, which has the MSE.
     """
 
     std: float

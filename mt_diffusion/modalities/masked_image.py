@@ -100,6 +100,9 @@ class MaskedImage(Gaussian):
         mass = likelihood.discretised(value[..., :-1], prediction, log_variance)
         return jnp.sum(mass * value[..., -1:], axis=(1, 2, 3))
 
+    def comparable(self, value):
+        return value[..., :-1]
+
     def mean(self, prediction):
         pixels = jnp.clip(prediction, -1, 1)
         return jnp.concatenate([pixels, jnp.zeros_like(pixels[..., :1])], axis=-1)

@@ -1,10 +1,12 @@
 """The second image of a pair: another domain, a segmentation map, edges."""
 
 import dataclasses
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 
+from mt_diffusion.data import files, pairs
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Code, Gaussian
@@ -18,14 +20,15 @@ class PairedImage(Gaussian):
     """x [H, W, C] in [-1, 1]; encoder: identity; head: the output block, Gaussian.
 
     num_groups: of the head.
+    levels: ids in a mask, spread over all grey levels; 0 for pixels as they are.
     """
 
     num_groups: int
+    levels: int
 
     @classmethod
     def fit(cls, fields, source):
-        looked_at = range(min(len(source), LOOKED_AT))
-        if not any("pair" in source[i] for i in looked_at):
+        if not any("pair" in source[i] for i in range(min(len(source), LOOKED_AT))):
             raise UserError(
                 "the data has no second images, so it can't train a pair of them; say "
                 "with --config.data.pair how they are had, such as left_right (halves "
@@ -44,7 +47,21 @@ class PairedImage(Gaussian):
         return np.zeros(self.shape, np.float32)
 
     def read(self, text):
-        return read_images(text, self.shape)
+        if not self.levels:
+            return read_images(text, self.shape)
+        masks = [self._read_mask(path) for path in files.image_files(text)]
+        return to_unit(np.stack(masks))
+
+    def _read_mask(self, path: pathlib.Path) -> np.ndarray:
+        ids = files.read_exact_ids(path, self.shape)
+        if ids.max() >= self.levels:
+            raise UserError(
+                f"{path} has the id {ids.max()}, but the masks that this model was "
+                f"trained with have ids from 0 to {self.levels - 1}, which are spread "
+                "over the grey levels as they are read. Give ids; a picture whose "
+                "levels are spread already, as of a sample, has to go back to them."
+            )
+        return pairs.spread(ids, self.levels, self.shape)
 
     def postprocess(self, value):
         return to_uint8(value)

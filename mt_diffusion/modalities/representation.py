@@ -23,6 +23,7 @@ from mt_diffusion.modalities.base import Code, Gaussian
 from mt_diffusion.models.layers import PooledMLP
 
 MAX_FITTED = 2048  # training examples that statistics are taken from, at most
+LEAST_FITTED = 32  # of them with a vector, at least
 AT_ONCE = 64  # images that an encoder gets at a time
 BRIGHTEST = 3.0  # standard deviations that have the strongest colour
 
@@ -59,18 +60,15 @@ class Representation(Gaussian):
         if fields["vectors"] == representers.PCA:
             images = np.stack([e["image"] for e in examples])
             pca = representers.fit_pca(images, fields["num_components"])
-            fields |= zip(("components", "pixel_mean"), map(rounded, pca), strict=True)
+            components, pixel_mean = (tuples(array.tolist()) for array in pca)
+            fields |= {"components": components, "pixel_mean": pixel_mean}
         way = [fields[n] for n in ("vectors", "components", "pixel_mean")]
         found = represent_all(examples, representers.build(*way))
         mean, std = found.mean(axis=0), found.std(axis=0)
         # A dimension that never varies tells nothing, and stays at 0.
-        std = np.where(std > 1e-6 * np.abs(found).max(), std, np.inf)
-        least = np.min(std, initial=1, where=np.isfinite(std))
-        std = np.where(np.isfinite(std), std, 1)
-        return fields | {
-            "vector_mean": rounded(mean, least),
-            "vector_std": rounded(std, least),
-        }
+        std = np.where(std > 1e-6 * np.abs(found).max(), std, 1)
+        mean, std = (tuple(array.tolist()) for array in (mean, std))
+        return fields | {"vector_mean": mean, "vector_std": std}
 
     @property
     def size(self) -> int:
@@ -198,12 +196,13 @@ class Pretrained(Representation):
         super().__post_init__()
         wanted = (2, *self.shape)
         given = jax.ShapeDtypeStruct((2, self.size), jnp.float32)
+        generate = self.generate
         try:
-            made = jax.eval_shape(self.generate, given)
-        except (TypeError, ValueError) as error:
+            made = jax.eval_shape(generate, given)
+        except Exception as error:  # whatever a user's function may raise
             raise UserError(
                 f"the generator {self.generator!r} can't be traced with vectors "
-                f"[2, {self.size}]: {error}"
+                f"[2, {self.size}]: {type(error).__name__}: {error}"
             ) from error
         if getattr(made, "shape", None) != wanted or made.dtype.kind != "f":
             raise UserError(
@@ -236,7 +235,7 @@ def isometry(size: int, room: int) -> np.ndarray:
 
 
 def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndarray:
-    """Vectors [M, D], float64, of those examples that have one; UserError for none."""
+    """Vectors [M, D], float64, of those examples that have one; UserError for few."""
     found = []
     for start in range(0, len(examples), AT_ONCE):
         some = representer(examples[start : start + AT_ONCE])
@@ -249,20 +248,18 @@ def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndar
             "--config.data.vectors=FILE.npz (--mode=precompute makes such a file), or "
             "choose another config.modalities...vectors."
         )
+    if len(found) < LEAST_FITTED:
+        raise UserError(
+            f"of the {len(examples):,} training examples looked at, {len(found)} have "
+            f"a vector, too few for a mean and a deviation; {LEAST_FITTED} are needed. "
+            "Attach more, or raise config.data.keep."
+        )
     stacked = np.stack(found).astype(np.float64)
     if not np.isfinite(stacked).all():
         raise UserError("the training data has vectors that are not finite numbers.")
     return stacked
 
 
-def rounded(array: np.ndarray, unit: float = 1.0) -> tuple:
-    """Nested tuples of numbers, to a millionth of `unit` and better.
-
-    So that a run that continues on another machine finds the same ones.
-    """
-    decimals = 6 - math.floor(math.log10(unit))
-    return _tuples(np.round(array, decimals).tolist())
-
-
-def _tuples(nested: list | float) -> tuple | float:
-    return tuple(map(_tuples, nested)) if isinstance(nested, list) else nested
+def tuples(nested: list | float) -> tuple | float:
+    """Lists in lists as tuples in tuples, as configs have them."""
+    return tuple(map(tuples, nested)) if isinstance(nested, list) else nested

@@ -59,7 +59,7 @@ class Checkpoints:
         for step in self.steps:
             try:
                 config = self.config(step)
-                state = self.restore(step, abstract(config))
+                state = self.restore(step, describe(step, config, abstract))
             except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
@@ -97,6 +97,20 @@ class Checkpoints:
         (self._workdir / FOLDER / str(step)).rename(target)
         self._manager.reload()
         return target
+
+
+def describe(
+    step: int, config: ConfigDict, abstract: Callable[[ConfigDict], Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """What `abstract` makes of a checkpoint's config, which may be of another time."""
+    try:
+        return abstract(config)
+    except (AttributeError, KeyError) as error:
+        raise UserError(
+            f"the config of checkpoint {step} lacks what this version reads ({error}): "
+            "it was written by another one. Use that, or train anew in another "
+            "--workdir."
+        ) from error
 
 
 @functools.cache

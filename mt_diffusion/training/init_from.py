@@ -15,12 +15,14 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
 from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.resume import differences
+from mt_diffusion.training.resume import differences, flatten
 from mt_diffusion.training.state import TrainState, init_params
 
 ADM = "adm:"
 UNET = ("params", "unet")
 SHAPING = ("unet.", "modalities.", "data.image_size", "data.channels")
+MEANING = ("unet.", "modalities.", "diffusion.")  # of parameters of the same shapes
+CLASS_NAMES = ".class_names"
 MOST = 3  # names that are written out
 
 ADM_REMEDY = (
@@ -35,13 +37,15 @@ ADM_REMEDY = (
 def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
     """{path: parameter} of config.init_from that a network of these shapes has.
 
-    {} without an init_from. Prints what is loaded, new, and unused. Raises UserError
-    where there is nothing to load, and where a parameter has another shape.
-    What shapes do not show must be right by itself: ADM's num_heads,
+    {} without an init_from. Prints what is loaded, new, and unused, and the fields that
+    differ from the other run's. Raises UserError where there is nothing to load, where
+    a parameter has another shape, and for the same classes in another order.
+    What ADM's shapes do not show must be right by itself: num_heads,
     use_new_attention_order and num_groups, and the diffusion's schedule.
     """
     if not config.init_from:
         return {}
+    notes = []
     if config.init_from.startswith(ADM):
         file = pathlib.Path(config.init_from.removeprefix(ADM)).expanduser()
         origin, source, remedy = str(file), from_adm(file, shapes), ADM_REMEDY
@@ -50,9 +54,11 @@ def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
         step, saved, source = from_workdir(workdir)
         origin = f"{workdir}, step {step:,}, averaged (EMA) parameters"
         remedy = other_fields(config, saved)
+        check_order(config, saved)
+        notes = [f"{'differs':>20}: {line}" for line in other_meaning(config, saved)]
     wanted = flatten_dict(shapes)
     check_shapes(origin, source, wanted, remedy)
-    print(report(origin, source, wanted))
+    print("\n".join([report(origin, source, wanted), *notes]))
     return {path: source[path] for path in source.keys() & wanted.keys()}
 
 
@@ -136,6 +142,32 @@ def other_fields(config: ConfigDict, saved: ConfigDict) -> str:
         f"The two configs differ in {', '.join(changed) or 'their data'}. Set what "
         "gives these shapes as it is there; a modality under another name starts anew."
     )
+
+
+def other_meaning(config: ConfigDict, saved: ConfigDict) -> list[str]:
+    """Lines of what differs from the run `saved`, in parts that both runs have."""
+    there = set(flatten(saved.to_dict()))
+    return [
+        f"config.{name}: {values}"
+        for name, values in differences(config, saved).items()
+        if name.startswith(MEANING) and name in there
+    ]
+
+
+def check_order(config: ConfigDict, saved: ConfigDict) -> None:
+    """Raises UserError where the saved classes are here in another order."""
+    here, there = (flatten(c.modalities.to_dict()) for c in (config, saved))
+    for name in here.keys() & there.keys():
+        if not name.endswith(CLASS_NAMES):
+            continue
+        ours, theirs = list(here[name]), list(there[name])
+        if ours != theirs and sorted(ours) == sorted(theirs):
+            raise UserError(
+                f"config.modalities.{name} has the classes of {config.init_from} in "
+                f"another order ({shortened(ours)}; there {shortened(theirs)}), and "
+                "its parameters mean them by their place. Give class_names in that "
+                "order, with data whose labels count as they do."
+            )
 
 
 def report(

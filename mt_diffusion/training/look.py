@@ -31,10 +31,10 @@ class Look:
         self._seed = config.seed
         self._batch = batch
         self._generator = Generator(experiment, config.sampling, mesh)
-        terms = objective.build(config, experiment)
+        loss = objective.build(config, experiment)
         self._loss = jax.jit(
-            lambda params, batch: terms.loss(
-                params, batch, terms.draw(key, batch), terms.counts(batch), None
+            lambda params, batch: loss.loss(
+                params, batch, loss.draw(key, batch), loss.counts(batch), None
             )
         )
 

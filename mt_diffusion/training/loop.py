@@ -30,7 +30,8 @@ RANGES = {
     "train.batch_size": (1, math.inf),
     "train.ema_decay": (0, 1),
     "train.num_microbatches": (1, math.inf),
-    "objective.gamma": (0, math.inf),
+    "objective.min_snr_gamma": (1e-6, math.inf),
+    "objective.p2_gamma": (0, math.inf),
     "objective.variance_weight": (0, math.inf),
     "train.max_skipped_in_a_row": (1, math.inf),
     "optimizer.learning_rate": (0, math.inf),
@@ -68,6 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     init_key, step_key, look_key = jax.random.split(jax.random.key(config.seed), 3)
 
     optimizer = build_optimizer(config)
+    train_step = jax.jit(build_step(config, experiment, optimizer), donate_argnums=0)
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer), out_shardings=everywhere
     )
@@ -89,7 +91,6 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     batches = pipeline.training_batches(
         source, preprocess, config.train.batch_size, config.seed
     )
-    train_step = jax.jit(build_step(config, experiment, optimizer), donate_argnums=0)
     look = build_look(config, experiment, mesh, test, look_key)
     in_flight = collections.deque()
     view = watch.Watch(workdir, start, num_steps, config.train.batch_size)

@@ -1,6 +1,7 @@
 """Continuing a run: from the newest whole checkpoint, under the same config."""
 
 import json
+import math
 from typing import Any
 
 import jax
@@ -15,13 +16,18 @@ from mt_diffusion.training.state import TrainState
 CHANGEABLE = (
     "watch.",
     "sampling.",
+    "init_from",
+    "unet.remat",
     "train.num_steps",
+    "train.num_microbatches",
     "data.path",
     "data.vectors",
     "data.pair_path",
     "data.data_dir",
     "data.download",
 )
+# Of numbers in lists, which may be fitted to the data, and differ by the BLAS.
+RELATIVE, ABSOLUTE = 1e-4, 1e-6
 
 
 def resume(
@@ -69,8 +75,21 @@ def differences(config: ConfigDict, saved: ConfigDict) -> dict[str, str]:
     return {
         name: f"{brief(old.get(name))} there, {brief(new.get(name))} now"
         for name in sorted(new.keys() | old.keys())
-        if new.get(name) != old.get(name)
+        if not same(new.get(name), old.get(name))
     }
+
+
+def same(new: Any, old: Any) -> bool:
+    """Whether two values are equal, lists of numbers about so."""
+    if not (isinstance(new, list) and isinstance(old, list)):
+        return new == old
+    return len(new) == len(old) and all(map(_near, new, old))
+
+
+def _near(new: Any, old: Any) -> bool:
+    if isinstance(new, float) and isinstance(old, float):
+        return math.isclose(new, old, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return same(new, old)
 
 
 def brief(value: Any) -> str:
