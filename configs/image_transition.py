@@ -7,6 +7,9 @@ the edges of the first.
 
   bash launch/local.sh --config=configs/image_transition.py --workdir=runs/transition
 
+7,000 steps of 64 images, about 6 minutes on 2 CPU cores. Of the training mean's squared
+error B to A leaves 0.03, A to B 0.30 (seed 0; README, "What to expect on digits").
+
 One checkpoint goes both ways, and makes pairs from nothing:
 
   bash launch/local.sh --mode=sample --workdir=runs/transition --given=image=FOLDER

@@ -48,10 +48,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
 )
 _MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "sample", "read", "bound", "precompute"],
-    "What to do.",
+    "mode", "train", ["train", "sample", "read", "bound", "precompute"], "What to do."
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
@@ -67,9 +64,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 )
 _STEPS = flags.DEFINE_integer("steps", None, "sample: number of steps (the config's).")
 _SAMPLER = flags.DEFINE_string(
-    "sampler",
-    None,
-    "sample: ancestral, ddim, dpmpp_2m or dpmpp_2s (the config's).",
+    "sampler", None, "sample: ancestral, ddim, dpmpp_2m or dpmpp_2s (the config's)."
 )
 _CLIP = flags.DEFINE_string(
     "clip", None, "sample, bound: static, dynamic or none (the config's)."
