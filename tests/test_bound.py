@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mt_diffusion.diffusion import aggregation, bound, likelihood, schedule
+from mt_diffusion.diffusion import (
+    aggregation,
+    bound,
+    likelihood,
+    sampler,
+    schedule,
+)
 from mt_diffusion.diffusion.bound import Belief, Reading
 from mt_diffusion.diffusion.process import Process
 from tests.linear_gaussian import (

@@ -216,7 +216,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(
     placed = jax.device_put(batch, sharding.over_batch(mesh))
     assert_close(in_parts(plain, parts, placed), whole)
     terms, grads = whole
-    assert set(terms) == {"eps", "variance", "label", "masked_image", "loss"}
+    assert {"eps", "variance", "label", "masked_image", "loss"} < set(terms)
     assert all(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(grads))
 
 
