@@ -4,6 +4,10 @@ Nothing but configuration: the modalities of `masked_image.py` and `image_label.
 by side. Any subset of the three may be given when sampling, and the rest is generated.
 
   bash launch/local.sh --config=configs/joint.py --workdir=runs/joint
+
+9,000 steps of 64 images, about 7 minutes on 2 CPU cores. From nothing, image and label
+agree on 95.0%; a given label is found in 97.8%; a given image's label in 98.9% (seed 0;
+README, "What to expect on digits").
 """
 
 from configs import common, image_label, masked_image
