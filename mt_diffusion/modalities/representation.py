@@ -142,6 +142,10 @@ class Representation(Gaussian):
         """L: as many as hold D numbers."""
         return math.ceil(self.size / self.token_size)
 
+    @property
+    def token_shape(self):
+        return (self.num_tokens, self.token_size) if self.conditions else None
+
     def tokens(self, value: jax.Array) -> jax.Array:
         """[B, L, token_size]: an isometry of the value, of its RMS."""
         table = isometry(self.size, self.num_tokens * self.token_size)
@@ -162,10 +166,6 @@ class Projection(Representation):
                 f"but images of shape {self.shape} have room for {room}; use kind = "
                 "'representation.SharedUNet'."
             )
-
-    @property
-    def token_shape(self):
-        return (self.num_tokens, self.token_size) if self.conditions else None
 
     def encode(self, value):
         table = isometry(self.size, math.prod(self.shape))
@@ -214,10 +214,6 @@ class Pretrained(Representation):
     def generate(self) -> Callable[[jax.Array], jax.Array]:
         """The generator."""
         return representers.find_function(self.generator)
-
-    @property
-    def token_shape(self):
-        return (self.num_tokens, self.token_size) if self.conditions else None
 
     def encode(self, value):
         mean, std = (jnp.asarray(x, value.dtype) for x in self._statistics)
