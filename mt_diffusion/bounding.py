@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion import sampler
@@ -46,9 +45,7 @@ def bound(
     without checkpoints, more examples or times than there are, or an `out` that exists.
     """
     mesh = sharding.make_mesh()
-    step, config, params = restore(workdir, use_ema, mesh)
-    config.sampling.update(overrides)
-    experiment = experiments.build(config)
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     source = sources.open_source(config.data, "test")
     most = config.diffusion.num_steps - 1
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
@@ -46,9 +45,7 @@ def read(
     are given before levels were chosen for this checkpoint.
     """
     mesh = sharding.make_mesh()
-    step, config, params = restore(workdir, use_ema, mesh)
-    config.sampling.update(overrides)
-    experiment = experiments.build(config)
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)

@@ -38,9 +38,7 @@ def sample(
     guidance towards nothing, or an `out` that holds samples already.
     """
     mesh = sharding.make_mesh()
-    step, config, params = restore(workdir, use_ema, mesh)
-    config.sampling.update(overrides)
-    experiment = experiments.build(config)
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     values = read_given(given, experiment)
     check_guidance(overrides, experiment, values)
     if num is None:
@@ -74,10 +72,11 @@ def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path
 
 
 def restore(
-    workdir: pathlib.Path, use_ema: bool, mesh: Mesh
-) -> tuple[int, ConfigDict, Any]:
-    """(step, config, parameters on the mesh) of the newest whole checkpoint.
+    workdir: pathlib.Path, overrides: Mapping[str, Any], use_ema: bool, mesh: Mesh
+) -> tuple[int, ConfigDict, Experiment, Any]:
+    """(step, config, experiment, parameters on the mesh) of the newest checkpoint.
 
+    overrides: of its config.sampling.
     Raises UserError for a workdir without one.
     """
     if not workdir.is_dir():
@@ -96,7 +95,8 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    return step, config, state[part]
+    config.sampling.update(overrides)
+    return step, config, experiments.build(config), state[part]
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
