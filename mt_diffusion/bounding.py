@@ -1,7 +1,6 @@
 """`--mode=bound`: bounds on the likelihood of test examples, as a table and JSON."""
 
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
+from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion import sampler
@@ -51,7 +51,8 @@ def bound(
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")
     num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
     measure = build_measure(experiment, config.sampling, num_times)
-    out = make_file(out or workdir / "bounds" / f"{step}.json")
+    out = out or workdir / "bounds" / f"{step}.json"
+    writing.claim_file(out)
     facts = {
         "step": step,
         "parameters": "averaged (EMA)" if use_ema else "raw",
@@ -61,16 +62,12 @@ def bound(
     }
     print("  ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
 
-    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
-    size = min(config.sampling.batch_size, num_examples)
-    size += -size % mesh.size
-    batches = pipeline.batches_in_order(source, preprocess, size, seed)
-    found, available = run(measure, params, batches, size, num_examples, seed, mesh)
-    table = tabulate(found, available)
+    batch_size = config.sampling.batch_size
+    table = measure_source(
+        measure, experiment, params, source, num_examples, batch_size, seed, mesh
+    )
     show(table)
-    draft = out.with_suffix(".draft")
-    draft.write_text(json.dumps({**facts, "terms": table}, indent=2) + "\n")
-    draft.replace(out)
+    writing.as_json(out, {**facts, "terms": table})
     print(f"wrote {out}")
 
 
@@ -84,18 +81,23 @@ def at_most(flag: str, wanted: int | None, most: int, what: str) -> int:
     return most if wanted is None else wanted
 
 
-def make_file(out: pathlib.Path) -> pathlib.Path:
-    """`out`, its folder made. Raises UserError where it exists or can't be written."""
-    if out.exists():
-        raise UserError(
-            f"{out} exists already; name another file with --out, or remove it."
-        )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".draft").touch()
-    except OSError as error:
-        raise UserError(f"--out={out} can't be written: {error}.") from error
-    return out
+def measure_source(
+    measure: Callable[..., Terms],
+    experiment: Experiment,
+    params: Any,
+    source: sources.Source,
+    num_examples: int,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+) -> Table:
+    """Mean and standard error of each term over the first examples of a source."""
+    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
+    size = min(batch_size, num_examples)
+    size += -size % mesh.size
+    batches = pipeline.batches_in_order(source, preprocess, size, seed)
+    found, available = run(measure, params, batches, size, num_examples, seed, mesh)
+    return tabulate(found, available)
 
 
 def build_measure(

@@ -42,20 +42,31 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        batch_size = min(self._settings.batch_size, num)
-        batch_size += -batch_size % self._mesh.size
-        batches = []
-        for start in range(0, num, batch_size):
-            rows = np.arange(start, start + batch_size)
-            values = {name: v[rows % len(v)] for name, v in given.items()}
-            rows, values = jax.device_put(
-                (rows, values), sharding.over_batch(self._mesh)
-            )
-            batches.append(jax.device_get(self._draw(params, seed, rows, values)))
-        joined = {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
+        values = self.values(params, seed, range(num), given)
         return {
-            n: self._experiment.variables[n].postprocess(v) for n, v in joined.items()
+            n: self._experiment.variables[n].postprocess(v) for n, v in values.items()
         }
+
+    def values(
+        self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Examples `rows` of all that there could be, as {variable: values}."""
+        batch_size = self.batch_size(len(rows))
+        batches = []
+        for start in range(rows.start, rows.stop, batch_size):
+            some = np.arange(start, start + batch_size)
+            values = {name: v[some % len(v)] for name, v in given.items()}
+            some, values = jax.device_put(
+                (some, values), sharding.over_batch(self._mesh)
+            )
+            batches.append(jax.device_get(self._draw(params, seed, some, values)))
+        num = len(rows)
+        return {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
+
+    def batch_size(self, num: int) -> int:
+        """How many of `num` are drawn at a time: a multiple of the devices."""
+        size = min(self._settings.batch_size, num)
+        return size + -size % self._mesh.size
 
     @functools.partial(jax.jit, static_argnums=0)
     def _draw(self, params, seed, rows, given) -> dict[str, Array]:

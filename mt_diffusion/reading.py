@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
+from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
@@ -69,9 +70,7 @@ def read(
     levels = choose(config, experiment, reader, seed)
     if not levels:
         raise UserError("no test example has a value of any modality to choose by.")
-    draft = (workdir / FILE).with_suffix(".draft")
-    draft.write_text(json.dumps(facts | {"levels": levels}, indent=2) + "\n")
-    draft.replace(workdir / FILE)
+    writing.as_json(workdir / FILE, facts | {"levels": levels})
     print(f"wrote {workdir / FILE}; --given={experiment.primary.name}=... reads now")
 
 

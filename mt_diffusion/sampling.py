@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion import experiment as experiments
-from mt_diffusion import pictures
+from mt_diffusion import pictures, writing
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
@@ -64,10 +64,7 @@ def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path
         out = root / f"{max(numbers, default=-1) + 1:03d}"
     if (out / "samples.npz").exists():
         raise UserError(f"--out={out} holds samples already; name another folder.")
-    try:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out={out} can't be made a folder: {error}.") from error
+    writing.make_folder(out / "samples", f"--out={out}")
     return out
 
 

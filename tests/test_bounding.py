@@ -194,7 +194,7 @@ def test_nothing_is_written_over(workdir, tmp_path):
     with pytest.raises(UserError, match="exists already"):
         bound(workdir, out=out)
     assert out.read_text() == "mine"
-    with pytest.raises(UserError, match="can't be written"):
+    with pytest.raises(UserError, match="can't be written to"):
         bound(workdir, out=out / "inside.json")
     with pytest.raises(UserError, match="not a folder"):
         bound(tmp_path / "nowhere")

@@ -91,8 +91,10 @@ def test_the_interval_holds_its_ends(interval, first, last):
     "interval", [(), (0.5,), (0.5, 0.4), (-0.1, 1.0), (0.0, 1.1), (0.0, float("nan"))]
 )
 def test_what_is_no_interval(interval):
-    assert not guidance.is_interval(interval)
-    assert guidance.is_interval((0.2, 0.2)) and guidance.is_interval([0.0, 1.0])
+    with pytest.raises(UserError, match="--here is .*the lower first"):
+        guidance.check_interval(interval, "--here")
+    for good in ((0.2, 0.2), [0.0, 1.0]):
+        guidance.check_interval(good, "--here")
 
 
 class Toy(Modality):

@@ -1,12 +1,12 @@
 """Files of vectors, float [N, D]: .npy and .npz, never with pickles in them."""
 
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mt_diffusion import writing
 from mt_diffusion.errors import UserError
 
 ROWS_AT_ONCE = 65_536  # of a memory-mapped file that are looked at
@@ -77,20 +77,10 @@ def check_writable(path: pathlib.Path) -> None:
     """Raises UserError for a path that `write` would refuse."""
     if path.suffix != ".npz":
         raise UserError(f"--out={path} must end in .npz.")
-    if path.exists():
-        raise UserError(f"--out={path} exists already; name another file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"--out={path} can't be written: {error}.") from error
+    writing.claim_file(path)
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """An .npz of these arrays, whole or not at all; UserError where there is one."""
     check_writable(path)
-    draft = path.with_suffix(".draft")
-    with open(draft, "wb") as file:
-        np.savez(file, **arrays)
-    draft.rename(path)
+    writing.arrays(path, arrays)

@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.process import Image
+from mt_diffusion.errors import UserError
 
 
 def classifier_free(eps: Image, eps_null: Image, scale: float) -> Image:
@@ -34,9 +35,13 @@ def by_classifier(
     return eps - scale * over(noise_t, eps) * score
 
 
-def is_interval(interval: Sequence[float]) -> bool:
-    """Whether these are two shares of T, the lower first."""
-    return len(interval) == 2 and 0 <= interval[0] <= interval[1] <= 1
+def check_interval(interval: Sequence[float], where: str) -> None:
+    """Raises UserError unless these are two shares of T, the lower first."""
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+        raise UserError(
+            f"{where} is {interval}; give two shares of T from 0 to 1, the lower "
+            "first, such as 0.1,0.8."
+        )
 
 
 def within(t: Array, interval: Sequence[float], num_steps: int) -> Array:

@@ -4,13 +4,13 @@ import collections
 import contextlib
 import math
 import pathlib
-import tempfile
 from collections.abc import Callable
 
 import jax
 from ml_collections import ConfigDict
 
 from mt_diffusion import experiment as experiments
+from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import guidance, sampler, schedule
 from mt_diffusion.errors import UserError
@@ -129,20 +129,10 @@ def open_run(
     abstract = jax.eval_shape(init, key)
     is_new = not Checkpoints(workdir).steps
     loaded = init_from.load(config, abstract.params) if is_new else {}
-    make_folder(workdir)
+    writing.make_folder(workdir, f"--workdir={workdir}")
     checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
     state = resume(checkpoints, config, abstract, placement)
     return checkpoints, state or init_from.begin(init(key), loaded)
-
-
-def make_folder(workdir: pathlib.Path) -> None:
-    """Makes the workdir. Raises UserError where nothing can be written to it."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} can't be written to: {error}.") from error
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
@@ -185,11 +175,7 @@ def check(config: ConfigDict) -> None:
     sampler.build_step(config.sampling.sampler, config.sampling.eta)
     sampler.build_clip(config.sampling.clip)
     interval = config.sampling.guidance_interval
-    if not guidance.is_interval(interval):
-        raise UserError(
-            f"config.sampling.guidance_interval is {interval}; give two shares of T "
-            "from 0 to 1, the lower first, such as (0.1, 0.8)."
-        )
+    guidance.check_interval(interval, "config.sampling.guidance_interval")
     schedule.build(**config.diffusion).respaced(config.sampling.num_steps)
 
 

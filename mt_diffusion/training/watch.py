@@ -15,6 +15,8 @@ import PIL.Image
 import tqdm
 from jax.sharding import Mesh
 
+from mt_diffusion import writing
+
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
 
@@ -144,6 +146,4 @@ def keep_lines(path: pathlib.Path, last_step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    draft = path.with_suffix(".draft")
-    draft.write_text("".join(kept))
-    draft.replace(path)
+    writing.text(path, "".join(kept))
