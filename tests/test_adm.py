@@ -1,9 +1,7 @@
 import json
-import sys
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.models import adm
@@ -56,58 +54,3 @@ def test_every_key_must_fit():
     with pytest.raises(UserError, match="needs.*'out_channels'"):
         adm.load(state, {k: v for k, v in config.items() if k != "out_channels"})
     adm.load(state, config | {"use_fp16": True, "dims": 2, "use_checkpoint": False})
-
-
-def write_torch(file, state):
-    torch = pytest.importorskip("torch")
-    tensors = {n: torch.from_numpy(np.array(x)) for n, x in state.items()}
-    torch.save(tensors, file)
-
-
-WRITERS = {
-    "npz": lambda file, state: np.savez(file, **state),
-    "safetensors": lambda file, state: safetensors.numpy.save_file(state, file),
-    "pt": write_torch,
-    "pth": write_torch,
-}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-def test_a_state_dict_is_read_back(tmp_path, suffix):
-    _, state, _ = reference("updown")
-    WRITERS[suffix](tmp_path / f"adm.{suffix}", state)
-    found = adm.read(tmp_path / f"adm.{suffix}")
-    assert found.keys() == state.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, state[name])
-        assert array.dtype == np.float32
-
-
-def test_files_that_hold_no_state_dict_are_refused(tmp_path):
-    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
-    for name in ("torn.npz", "torn.safetensors", "model.ckpt"):
-        (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
-    for name, words in {
-        "none.npz": "does not exist",
-        "model.ckpt": "is no checkpoint: give one of .pt, .pth, .npz, .safetensors",
-        "torn.npz": "can't be read as a state dict",
-        "torn.safetensors": "can't be read as a state dict",
-        "objects.npz": "can't be read .*allow_pickle",
-    }.items():
-        with pytest.raises(UserError, match=words):
-            adm.read(tmp_path / name)
-
-
-def test_what_torch_would_run_or_nests_is_refused(tmp_path):
-    torch = pytest.importorskip("torch")
-    for state in ({"model": {"w": torch.ones(2)}}, {"f": print}):
-        torch.save(state, tmp_path / "adm.pt")
-        with pytest.raises(UserError, match="can't be read as a state dict"):
-            adm.read(tmp_path / "adm.pt")
-
-
-def test_a_missing_package_is_named_with_the_way_out(tmp_path, monkeypatch):
-    (tmp_path / "adm.pt").touch()
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match="needs torch: `pip install torch`.*npz"):
-        adm.read(tmp_path / "adm.pt")

@@ -1,6 +1,5 @@
 """ADM / guided-diffusion checkpoints -> our U-Net and its parameters."""
 
-import pathlib
 from collections.abc import Mapping
 
 import flax.traverse_util
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.models.unet import UNet
 
@@ -75,19 +75,12 @@ def convert(state: Mapping[str, np.ndarray], shapes: dict) -> dict:
     """
     found = match(state, shapes)
     leaves = flax.traverse_util.flatten_dict(shapes)
-    missing = sorted(state_name(path) for path in leaves.keys() - found.keys())
-    unused = unread(state, shapes)
-    if missing or unused:
-        raise UserError(
-            "the checkpoint is of another architecture than its config: "
-            f"missing {missing or 'nothing'}, unused {unused or 'nothing'}."
-        )
-    for path, weight in found.items():
-        if weight.shape != leaves[path].shape:
-            raise UserError(
-                f"{state_name(path)} has shape {weight.shape}, but the config asks "
-                f"{leaves[path].shape}."
-            )
+    weights.check(
+        {name: np.shape(weight) for name, weight in state.items()}
+        | {state_name(path): weight.shape for path, weight in found.items()},
+        {state_name(path): leaf.shape for path, leaf in leaves.items()},
+        "the checkpoint is of another architecture than its config",
+    )
     return flax.traverse_util.unflatten_dict(
         {path: jnp.asarray(weight) for path, weight in found.items()}
     )
@@ -136,57 +129,3 @@ def transpose(weight: np.ndarray, ndim: int, name: str) -> np.ndarray:
         if ndim == 2 and set(weight.shape[:-2]) <= {1}:
             weight = weight.reshape(weight.shape[-2:])
     return weight
-
-
-def read(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """The state dict in a .pt, .pth, .npz or .safetensors file, float32.
-
-    Raises UserError for a file that is none, and where a package is missing to read it.
-    """
-    if file.suffix not in READERS:
-        raise UserError(f"{file} is no checkpoint: give one of {', '.join(READERS)}.")
-    if not file.is_file():
-        raise UserError(f"{file} does not exist; give the path of a checkpoint.")
-    try:
-        state = READERS[file.suffix](file)
-        return {name: np.asarray(x, np.float32) for name, x in state.items()}
-    except ImportError as error:
-        raise UserError(
-            f"reading {file} needs {error.name}: `pip install {error.name}`, or "
-            "convert it elsewhere to .npz or .safetensors, names kept."
-        ) from error
-    except Exception as error:  # whatever a damaged file makes its reader raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{file} can't be read as a state dict, an array for each name "
-            f"({reason[0][:200]}); download or convert it once more."
-        ) from error
-
-
-def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of a .npz file; none may be pickled."""
-    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of a .safetensors file."""
-    import safetensors.numpy
-
-    return safetensors.numpy.load_file(file)
-
-
-def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of a PyTorch state dict; code in it is not run."""
-    import torch
-
-    tensors = torch.load(file, map_location="cpu", weights_only=True)
-    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-
-
-READERS = {
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".npz": read_npz,
-    ".safetensors": read_safetensors,
-}

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from mt_diffusion import experiment as experiments
+from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
@@ -102,7 +103,7 @@ def from_workdir(
 
 def from_adm(file: pathlib.Path, shapes: Any) -> dict[Path, np.ndarray]:
     """A guided-diffusion state dict; names that the U-Net has not keep their words."""
-    state, unet = adm.read(file), shapes["params"]["unet"]
+    state, unet = weights.read(file), shapes["params"]["unet"]
     known = {UNET + path: weight for path, weight in adm.match(state, unet).items()}
     names = adm.unread(state, unet)
     return known | {UNET + tuple(name.split(".")): state[name] for name in names}

@@ -1,0 +1,100 @@
+"""Weights in files, by the names that they have elsewhere: PyTorch's state dicts."""
+
+import hashlib
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from mt_diffusion.errors import UserError
+
+MOST = 5  # names that are written out
+
+
+def read(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """The state dict in a .pt, .pth, .npz or .safetensors file, float32.
+
+    Raises UserError for a file that is none, and where a package is missing to read it.
+    """
+    if file.suffix not in READERS:
+        raise UserError(f"{file} is no checkpoint: give one of {', '.join(READERS)}.")
+    if not file.is_file():
+        raise UserError(f"{file} does not exist; give the path of a checkpoint.")
+    try:
+        state = READERS[file.suffix](file)
+        return {name: np.asarray(x, np.float32) for name, x in state.items()}
+    except ImportError as error:
+        raise UserError(
+            f"reading {file} needs {error.name}: `pip install {error.name}`, or "
+            "convert it elsewhere to .npz or .safetensors, names kept."
+        ) from error
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{file} can't be read as a state dict, an array for each name "
+            f"({reason[0][:200]}); download or convert it once more."
+        ) from error
+
+
+def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a .npz file; none may be pickled."""
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of a .safetensors file."""
+    import safetensors.numpy
+
+    return safetensors.numpy.load_file(file)
+
+
+def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of a PyTorch state dict; code in it is not run."""
+    import torch
+
+    tensors = torch.load(file, map_location="cpu", weights_only=True)
+    return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+
+
+READERS = {
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".npz": read_npz,
+    ".safetensors": read_safetensors,
+}
+
+
+def check(
+    found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], what: str
+) -> None:
+    """Raises UserError, opened by `what`, where names or shapes of weights differ.
+
+    Both are {name: shape}. Names the missing, the unused and the misshapen.
+    """
+    missing, unused = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    misshapen = [
+        f"{name} has shape {tuple(found[name])} for {tuple(wanted[name])}"
+        for name in found.keys() & wanted.keys()
+        if tuple(found[name]) != tuple(wanted[name])
+    ]
+    if missing or unused or misshapen:
+        raise UserError(
+            f"{what}: missing {_some(missing)}, unused {_some(unused)}, "
+            f"misshapen {_some(misshapen)}."
+        )
+
+
+def _some(names: Collection[str]) -> str:
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return f"{sorted(names)[:MOST]}{more}"
+
+
+def digest(state: Mapping[str, np.ndarray]) -> str:
+    """16 hexadecimal digits that stand for all names, shapes and values of weights."""
+    total = hashlib.sha256()
+    for name, x in sorted(state.items()):
+        total.update(f"{name} {x.dtype} {x.shape} ".encode() + x.tobytes())
+    return total.hexdigest()[:16]
