@@ -87,6 +87,7 @@ def digits() -> ConfigDict:
         keep_checkpoints=2,
         sample_every=3500,
         num_pictures=32,
+        gradient_shares=True,  # of the terms in the shared network, with each picture
     )
     config.sampling = dict(
         sampler="ancestral",  # ancestral, ddim, dpmpp_2m, dpmpp_2s
@@ -109,6 +110,7 @@ def smoke() -> ConfigDict:
     config.watch.update(
         log_every=20, checkpoint_every=30, sample_every=60, num_pictures=8
     )
+    config.watch.gradient_shares = False  # it compiles the gradient once more
     config.sampling.num_steps = 20
     return config
 
@@ -122,6 +124,18 @@ def fashion_mnist() -> ConfigDict:
     config.optimizer.learning_rate = 3e-4
     config.train.update(num_steps=50_000, batch_size=128, ema_decay=0.9995)
     config.watch.update(checkpoint_every=2000, sample_every=5000)
+    return config
+
+
+def fashion_small() -> ConfigDict:
+    """Fashion-MNIST 28x28 on a laptop: the U-Net and budget of launch/study.sh."""
+    config = fashion_mnist()
+    config.unet.update(model_channels=16, channel_mult=(1, 2, 4), num_res_blocks=1)
+    config.unet.update(attention_resolutions=(4,), num_groups=8, num_heads=2)
+    config.optimizer.learning_rate = 1e-3
+    config.train.update(num_steps=3000, batch_size=32, ema_decay=0.998)
+    config.watch.update(checkpoint_every=500, sample_every=3000, num_pictures=16)
+    config.sampling.update(num_steps=50, batch_size=64)
     return config
 
 
@@ -183,7 +197,11 @@ def imagenet128() -> ConfigDict:
     return config
 
 
-PRESETS = (digits, smoke, fashion_mnist, cifar10, imagenet64, imagenet128)
+PRESETS = (digits, smoke, fashion_mnist, fashion_small) + (
+    cifar10,
+    imagenet64,
+    imagenet128,
+)
 
 
 def get_config(preset: str) -> ConfigDict:

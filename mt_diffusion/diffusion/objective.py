@@ -115,32 +115,30 @@ class Objective:
         gradients of the parts add up to those of the whole. dropout_key: None for a
         loss without dropout.
         """
-        experiment = self.experiment
-        process, network = experiment.process, experiment.network
-        primary, modalities = experiment.primary, experiment.modalities
-        codes = network.apply(params, batch.values, method="encode")
-        latents = {
-            n: code.latent * draws.present[n][:, None, None, None]
-            for n, code in codes.items()
-        }
-        known = {m.name: draws.known[m.name] for m in modalities if m.conditions}
-        z_t = process.diffuse(batch.z0, latents, draws.t, draws.eps)
-        prediction = network.apply(
-            params,
-            z_t,
-            draws.t,
-            codes,
-            known,
-            dropout_key is None,
-            rngs={} if dropout_key is None else {"dropout": dropout_key},
-        )
+        parts, terms = self.parts(params, batch, draws, counts, dropout_key)
+        total = sum(parts[name] for name in parts if name in self.tasks)
+        return total, terms | {"loss": total}
 
-        num = counts[primary.name]
+    def parts(
+        self,
+        params: Any,
+        batch: Batch,
+        draws: Draws,
+        counts: Mapping[str, Array],
+        dropout_key: PRNGKeyArray | None,
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """What each variable adds to the loss if it is among the tasks, and the terms.
+
+        Arguments and terms as in `loss`.
+        """
+        latents, z_t, prediction = self._predict(params, batch, draws, dropout_key)
+        primary, process = self.experiment.primary.name, self.experiment.process
+        num = counts[primary]
         error = jnp.mean((prediction.eps - draws.eps) ** 2, axis=(1, 2, 3))
         weights = over(jnp.asarray(self.weights)[draws.t], error)
         terms = {"eps": jnp.sum(error) / num}
-        parts = {primary.name: jnp.sum(weights * error) / num}
-        for m in modalities:
+        parts = {primary: jnp.sum(weights * error) / num}
+        for m in self.experiment.modalities:
             nll = m.nll(prediction.heads[m.name], batch.values[m.name])
             there = batch.available[m.name]
             terms[m.name] = jnp.sum(nll * there) / counts[m.name]
@@ -157,9 +155,30 @@ class Objective:
             bits = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
             terms["variance"] = jnp.sum(bits) / num
             scale = self.variance_weight * process.schedule.num_steps
-            parts[primary.name] += scale * terms["variance"]
-        total = sum(parts[name] for name in parts if name in self.tasks)
-        return total, terms | {"loss": total}
+            parts[primary] += scale * terms["variance"]
+        return parts, terms
+
+    def _predict(self, params, batch, draws, dropout_key):
+        """Codes' latents where present, z_t, and what the network says of it."""
+        network = self.experiment.network
+        codes = network.apply(params, batch.values, method="encode")
+        latents = {
+            n: code.latent * draws.present[n][:, None, None, None]
+            for n, code in codes.items()
+        }
+        conditions = [m.name for m in self.experiment.modalities if m.conditions]
+        known = {name: draws.known[name] for name in conditions}
+        z_t = self.experiment.process.diffuse(batch.z0, latents, draws.t, draws.eps)
+        prediction = network.apply(
+            params,
+            z_t,
+            draws.t,
+            codes,
+            known,
+            dropout_key is None,
+            rngs={} if dropout_key is None else {"dropout": dropout_key},
+        )
+        return latents, z_t, prediction
 
 
 def build(config: ConfigDict, experiment: Any) -> Objective:

@@ -88,6 +88,12 @@ class Checkpoints:
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {n: found[n][n] for n in abstract}
 
+    def shapes(self, step: int, part: str) -> Any:
+        """A part of the state of a step, each array as what has its shape; unread."""
+        with ocp.StandardCheckpointer() as reader:
+            found = reader.metadata(self._workdir / FOLDER / str(step) / part)
+        return found.item_metadata.tree[part]
+
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a checkpoint out of the way; returns where it lies now."""
         target = self._workdir / BROKEN / str(step)

@@ -12,6 +12,7 @@ from mt_diffusion.diffusion import objective
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
 from mt_diffusion.modalities.base import Batch
+from mt_diffusion.training import gradient_share
 from mt_diffusion.training.watch import Watch
 
 
@@ -37,11 +38,18 @@ class Look:
                 params, batch, loss.draw(key, batch), loss.counts(batch), None
             )
         )
+        self._shares = gradient_share.build(loss, key, config.train.num_microbatches)
+        # One term alone has the whole gradient.
+        self._has_shares = config.watch.gradient_shares and len(loss.tasks) > 1
 
     def __call__(self, view: Watch, step: int, params: Any) -> None:
-        """Writes the test loss, and grids: all generated, and each modality given."""
+        """Writes test loss, gradient shares, and grids: joint, each modality given."""
         _, terms = jax.device_get(self._loss(params, self._batch))
-        view.write(step, {f"test_{name}": float(x) for name, x in terms.items()})
+        scalars = {f"test_{name}": float(x) for name, x in terms.items()}
+        if self._has_shares:
+            shares = self._shares(params, self._batch)
+            scalars |= {f"grad_share_{name}": x for name, x in shares.items()}
+        view.write(step, scalars)
         for given in [{}, *self._values()]:
             examples = self._generator(params, self._seed, self._num, given)
             grid = pictures.grid(examples, self._experiment.variables, given)
