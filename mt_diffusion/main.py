@@ -19,6 +19,13 @@ Read the heads at images, without walking; the first call chooses noise levels:
 Bounds on the likelihood of test examples, in nats and bits per dimension:
   python -m mt_diffusion.main --mode=bound --workdir=runs/image_label --num_times=100
 
+How good it is: FID and others, for every subset of given variables; a page to look at:
+  python -m mt_diffusion.main --mode=evaluate --workdir=runs/image_label
+  python -m mt_diffusion.main --mode=report --workdir=runs/image_label
+  python -m mt_diffusion.main --mode=compare --runs=runs/a,runs/b --out=compare.html
+  python -m mt_diffusion.main --mode=reference --config=configs/image_label.py \
+      --out=reference.npz
+
 Vectors of a data set by an encoder of yours, for --config.data.vectors:
   python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
       --config=configs/image_representation.py --out=vectors.npz
@@ -26,6 +33,7 @@ Vectors of a data set by an encoder of yours, for --config.data.vectors:
 Any field of a config may be set as --config.a.b=value.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -33,94 +41,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, logging
 
-from mt_diffusion import overrides
+from mt_diffusion import options
 from mt_diffusion.errors import UserError
 
 USAGE_ERROR = 2
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, as configs/NAME.py or configs/NAME.py:PRESET."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
-)
-_MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "sample", "read", "bound", "precompute"], "What to do."
-)
-_NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples",
-    None,
-    "sample: how many (default: 16, or more if more values are given).",
-    lower_bound=1,
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size",
-    None,
-    "sample, read, bound: how many at a time (the config's).",
-    lower_bound=1,
-)
-_STEPS = flags.DEFINE_integer("steps", None, "sample: number of steps (the config's).")
-_SAMPLER = flags.DEFINE_string(
-    "sampler", None, "sample: ancestral, ddim, dpmpp_2m or dpmpp_2s (the config's)."
-)
-_CLIP = flags.DEFINE_string(
-    "clip", None, "sample, bound: static, dynamic or none (the config's)."
-)
-_GUIDANCE = flags.DEFINE_float(
-    "guidance",
-    None,
-    "sample: classifier-free guidance towards what is given and read; 1: none (the "
-    "config's).",
-    lower_bound=0,
-)
-_HEAD_GUIDANCE = flags.DEFINE_float(
-    "head_guidance",
-    None,
-    "sample: guidance by the heads of what is given; 0: none (the config's).",
-    lower_bound=0,
-)
-_GUIDANCE_INTERVAL = flags.DEFINE_list(
-    "guidance_interval",
-    None,
-    "sample: the part of t / T with guidance, as 0.1,0.8 (the config's).",
-)
-_SEED = flags.DEFINE_integer(
-    "seed",
-    0,
-    "sample, read, bound: example i depends only on (seed, i) and the given values.",
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-)
-_GIVEN = flags.DEFINE_multi_string(
-    "given",
-    [],
-    "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
-    "pixels transparent), image=FILE_OR_FOLDER, image_b=FILE_OR_FOLDER, "
-    "representation=FILE.npy or images. read: image=FILE_OR_FOLDER",
-)
-_OUT = flags.DEFINE_string(
-    "out",
-    None,
-    "sample, read: folder to write (WORKDIR/generated/NNN); bound: file "
-    "(WORKDIR/bounds/STEP.json); precompute: file.npz.",
-)
-_EMA = flags.DEFINE_bool(
-    "ema", True, "sample, read, bound: the averaged parameters, or the raw ones."
-)
-_NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", None, "bound: how many test examples (all).", lower_bound=1
-)
-_NUM_TIMES = flags.DEFINE_integer(
-    "num_times", None, "bound: at how many of the times 2..T (all).", lower_bound=1
-)
-_ENCODER = flags.DEFINE_string(
-    "encoder",
-    None,
-    "precompute: package.module:function, from uint8 [N, H, W, C] to [N, D].",
-)
+NUM_EVALUATED = 5000  # samples of each draw of an evaluation
+NUM_BOUND = 256  # test examples whose bounds it gives
 
 
 def main(argv: Sequence[str]) -> None:
@@ -129,49 +57,44 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --.")
     logging.set_verbosity(logging.ERROR)  # libraries say a lot that is none of ours
     set_up_jax()
-    RUN[_MODE.value]()
+    RUN[options.MODE.value]()
 
 
 def workdir() -> pathlib.Path:
     """The folder of the run, which all modes but precompute need."""
-    if not _WORKDIR.value:
+    if not options.WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    return pathlib.Path(_WORKDIR.value).expanduser()
+    return pathlib.Path(options.WORKDIR.value).expanduser()
 
 
 def out() -> pathlib.Path | None:
     """Where to write, if a flag says so."""
-    return pathlib.Path(_OUT.value).expanduser() if _OUT.value else None
+    return pathlib.Path(options.OUT.value).expanduser() if options.OUT.value else None
 
 
 def train() -> None:
     """--mode=train."""
     from mt_diffusion.training import loop
 
-    loop.train(_CONFIG.value, workdir())
+    loop.train(options.CONFIG.value, workdir())
+    report()
 
 
 def settings() -> dict[str, Any]:
     """What flags change of the checkpoint's config.sampling."""
     from mt_diffusion.diffusion import guidance
 
-    interval = _GUIDANCE_INTERVAL.value
-    try:
-        interval = interval and tuple(float(x) for x in interval)
-    except ValueError:
-        interval = ()
-    if interval is not None and not guidance.is_interval(interval):
-        raise UserError(
-            f"--guidance_interval={','.join(_GUIDANCE_INTERVAL.value)} is no interval; "
-            "give two shares of T from 0 to 1, the lower first, such as 0.1,0.8."
-        )
+    interval = options.GUIDANCE_INTERVAL.value
+    if interval is not None:
+        interval = options.numbers(options.GUIDANCE_INTERVAL)
+        guidance.check_interval(interval, "--guidance_interval")
     wishes = {
-        "num_steps": _STEPS.value,
-        "sampler": _SAMPLER.value,
-        "batch_size": _BATCH_SIZE.value,
-        "clip": _CLIP.value,
-        "guidance": _GUIDANCE.value,
-        "head_guidance": _HEAD_GUIDANCE.value,
+        "num_steps": options.STEPS.value,
+        "sampler": options.SAMPLER.value,
+        "batch_size": options.BATCH_SIZE.value,
+        "clip": options.CLIP.value,
+        "guidance": options.GUIDANCE.value,
+        "head_guidance": options.HEAD_GUIDANCE.value,
         "guidance_interval": interval,
     }
     return {name: value for name, value in wishes.items() if value is not None}
@@ -181,15 +104,24 @@ def sample() -> None:
     """--mode=sample."""
     from mt_diffusion import sampling
 
-    num, given = _NUM_SAMPLES.value, _GIVEN.value
-    sampling.sample(workdir(), out(), num, _SEED.value, given, settings(), _EMA.value)
+    num, given = options.NUM_SAMPLES.value, options.GIVEN.value
+    sampling.sample(
+        workdir(), out(), num, options.SEED.value, given, settings(), options.EMA.value
+    )
 
 
 def read() -> None:
     """--mode=read."""
     from mt_diffusion import reading
 
-    reading.read(workdir(), out(), _GIVEN.value, _SEED.value, settings(), _EMA.value)
+    reading.read(
+        workdir(),
+        out(),
+        options.GIVEN.value,
+        options.SEED.value,
+        settings(),
+        options.EMA.value,
+    )
 
 
 def bound() -> None:
@@ -199,11 +131,11 @@ def bound() -> None:
     bounding.bound(
         workdir(),
         out(),
-        _NUM_EXAMPLES.value,
-        _NUM_TIMES.value,
-        _SEED.value,
+        options.NUM_EXAMPLES.value,
+        options.NUM_TIMES.value,
+        options.SEED.value,
         settings(),
-        _EMA.value,
+        options.EMA.value,
     )
 
 
@@ -211,23 +143,64 @@ def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion import precompute
 
-    missing = [f"--{f.name}" for f in (_ENCODER, _OUT) if not f.value]
-    if missing:
-        raise UserError(f"--mode=precompute needs {' and '.join(missing)} as well.")
-    precompute.precompute(_CONFIG.value, _ENCODER.value, out())
+    options.need(options.ENCODER, options.OUT)
+    precompute.precompute(options.CONFIG.value, options.ENCODER.value, out())
 
 
-RUN = {f.__name__: f for f in (train, sample, read, bound, precompute)}
-WITH_CONFIG = ("train", "precompute")
-CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"}
-FLAGS_OF = {
-    "train": {"workdir"},
-    "sample": CHECKPOINT
-    | {"num_samples", "steps", "sampler", "given", "clip"}
-    | {"guidance", "head_guidance", "guidance_interval"},
-    "read": CHECKPOINT | {"given"},
-    "bound": CHECKPOINT | {"clip", "num_examples", "num_times"},
-    "precompute": {"out", "encoder"},
+def evaluate() -> None:
+    """--mode=evaluate."""
+    from mt_diffusion.evaluation import evaluate
+
+    num_examples = options.NUM_EXAMPLES.value
+    wishes = evaluate.Settings(
+        num_samples=options.NUM_SAMPLES.value or NUM_EVALUATED,
+        draws=options.DRAWS.value,
+        features=options.FEATURES.value,
+        weights=options.WEIGHTS.value,
+        reference=options.REFERENCE.value,
+        baseline=options.BASELINE.value,
+        bound_examples=NUM_BOUND if num_examples is None else num_examples,
+    )
+    seed, use_ema = options.SEED.value, options.EMA.value
+    evaluate.evaluate(workdir(), out(), wishes, seed, settings(), use_ema)
+
+
+def reference() -> None:
+    """--mode=reference."""
+    from mt_diffusion.evaluation import reference
+
+    options.need(options.OUT)
+    reference.make(
+        options.CONFIG.value,
+        options.FEATURES.value,
+        options.WEIGHTS.value,
+        options.SPLIT.value,
+        options.NUM_EXAMPLES.value,
+        out(),
+    )
+
+
+def report() -> None:
+    """--mode=report."""
+    from configs import common
+    from mt_diffusion.evaluation import report
+
+    print(f"wrote {report.write(workdir(), common.digits())}")
+
+
+def compare() -> None:
+    """--mode=compare."""
+    from mt_diffusion.evaluation import report
+
+    options.need(options.RUNS, options.OUT)
+    runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
+    print(f"wrote {report.compare(runs, out())}")
+
+
+RUN = {
+    f.__name__: f
+    for f in (train, sample, read, bound, evaluate)
+    + (reference, precompute, report, compare)
 }
 
 
@@ -242,52 +215,12 @@ def set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Absl's parser; a user's mistake becomes a UserError, --help the text above."""
-    if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(__doc__)
-        print(flags.FLAGS.main_module_help().split("\n", 2)[2])
-        sys.exit(0)
-    try:
-        rest = flags.FLAGS(argv)
-        if _MODE.value in WITH_CONFIG and _CONFIG.value is not None:
-            _CONFIG.value.items()  # raises OSError where the file could not be loaded
-    except AttributeError as error:
-        raise UserError(overrides.unknown_fields(argv) or str(error)) from error
-    except OSError as error:
-        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(overrides.explain(str(error), argv)) from error
-    if _MODE.value not in WITH_CONFIG and _CONFIG.value is not None:
-        raise UserError(
-            f"--config is for training: --mode={_MODE.value} takes the config of the "
-            "checkpoint. Leave it out; other flags change how it samples (--help)."
-        )
-    if _MODE.value in WITH_CONFIG and _CONFIG.value is None:
-        raise UserError(
-            "--config is missing: name a config file, such as "
-            "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
-        )
-    check_flags(_MODE.value)
-    return rest
-
-
-def check_flags(mode: str) -> None:
-    """Raises UserError for a flag that says nothing in this mode."""
-    ours = set().union(*FLAGS_OF.values())
-    for name in sorted(ours - FLAGS_OF[mode]):
-        if flags.FLAGS[name].present:
-            modes = [m for m, names in FLAGS_OF.items() if name in names]
-            raise UserError(
-                f"--{name} means nothing to --mode={mode}; leave it out (it is for "
-                f"--mode={' and '.join(modes)})."
-            )
-
-
 def run() -> None:
     """Entry point: a UserError is one paragraph on stderr and exit status 2."""
     try:
-        app.run(main, flags_parser=parse)
+        app.run(
+            main, flags_parser=functools.partial(options.parse, introduction=__doc__)
+        )
     except UserError as error:
         paragraph = textwrap.fill(f"error: {error}", 88, break_long_words=False)
         print(paragraph, file=sys.stderr)

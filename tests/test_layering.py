@@ -6,24 +6,34 @@ import pathlib
 PACKAGE = "mt_diffusion"
 LAYERS = [
     {"errors", "overrides"},
+    {"writing", "options"},
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
-    | {"models.layers", "training.sharding", "data.vectors", "data.representers"},
+    | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
+    | {"data.weights"}
+    | {"evaluation.quality", "evaluation.metrics"},
     {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"}
     | {"modalities.contract"}
     | {"models.classifier"}
-    | {"data.pairs", "data.views"},
+    | {"data.pairs", "data.views"}
+    | {"evaluation.features"},
     {"modalities.masked_image", "modalities.label", "diffusion.process"}
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
-    | {"models.mt_diffusion", "models.adm", "data.sources"},
-    {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"},
+    | {"models.mt_diffusion", "models.adm", "data.sources"}
+    | {"evaluation.inception"},
+    {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
+    | {"evaluation.supervised"},
     {"diffusion.objective"},
     {"experiment"},
     {"generation", "training.state", "training.checkpoint", "training.watch"},
-    {"training.step", "training.look", "training.resume"},
-    {"training.init_from"},
-    {"training.loop", "sampling", "precompute"},
-    {"bounding", "reading"},
+    {"training.step", "training.gradient_share", "training.resume"},
+    {"training.look", "training.init_from"} | {"evaluation.record"},
+    {"training.loop", "sampling", "precompute"} | {"evaluation.plots"},
+    {"bounding", "reading"} | {"evaluation.reference", "evaluation.convnet"},
+    {"evaluation.real", "evaluation.draws", "evaluation.figures"},
+    {"evaluation.judges.image", "evaluation.judges.label", "evaluation.tables"}
+    | {"evaluation.judges.pixels", "evaluation.judges.vector"},
+    {"evaluation.evaluate", "evaluation.report"},
     {"main"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

@@ -27,6 +27,7 @@ HOLDOUT = (
 
 
 LOOSE = ""  # in place of a class, for an image that lies in no sub-folder
+CLASS = "label"  # the feature that is an example's class, -1 or absent for none
 
 
 class Source(Protocol):

@@ -31,6 +31,8 @@ class Label(Modality):
     heads: Mapping[str, Mapping[str, Any]]
     token_size: int
 
+    judges = ("label.judge",)
+
     def __post_init__(self):
         """Refuses a head that there is none of."""
         super().__post_init__()

@@ -50,6 +50,8 @@ class Representation(Gaussian):
     token_size: int
     generator: str
 
+    judges = ("vector.judge",)
+
     @classmethod
     def fit(cls, fields, source):
         if fields["vector_mean"]:

@@ -1,0 +1,289 @@
+"""`--mode=evaluate`: how good a checkpoint is, in figures that others can check.
+
+Each draw (a set of given variables) is sampled, shown, and asked about by the judges
+of the variables; the bounds on the likelihood of test examples stand beside them.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mt_diffusion import bounding, pictures, writing
+from mt_diffusion.data import pipeline, sources, weights
+from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import draws as drawing
+from mt_diffusion.evaluation import features, quality
+from mt_diffusion.evaluation import reference as references
+from mt_diffusion.evaluation.draws import Draw, Drawn
+from mt_diffusion.evaluation.metrics import Metric, full_name, read_baseline, tell
+from mt_diffusion.evaluation.real import Real
+from mt_diffusion.experiment import Experiment
+from mt_diffusion.generation import Generator
+from mt_diffusion.precompute import images_alone
+from mt_diffusion.sampling import MAX_IN_GRID, check_guidance, restore
+from mt_diffusion.training import resume, sharding
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
+JUDGES = "mt_diffusion.evaluation.judges"
+NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
+BOUND_TIMES = 20
+LIKELIHOOD = "likelihood"  # in place of a draw's name
+
+
+class Settings(NamedTuple):
+    """What the flags of --mode=evaluate say.
+
+    num_samples: of each draw. draws: names, as 'joint,given_label'; '' for all.
+    features: of which network; weights: its file. reference: a file of --mode=reference
+    or of ADM, else it is computed. baseline: a metrics.json to compare with.
+    bound_examples: how many test examples the bounds are on; 0 for none.
+    """
+
+    num_samples: int
+    draws: str
+    features: str
+    weights: str
+    reference: str
+    baseline: str
+    bound_examples: int
+
+
+def evaluate(
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    settings: Settings,
+    seed: int,
+    overrides: dict,
+    use_ema: bool,
+) -> None:
+    """Writes metrics.json, manifest.json, samples and pictures below `out`.
+
+    out: a folder, workdir/evaluation/STEP where None. overrides: of the checkpoint's
+    config.sampling. An evaluation that was interrupted goes on. Raises UserError for
+    settings that can't be, and for a folder that holds an evaluation by other ones.
+    """
+    mesh = sharding.make_mesh()
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
+    draws = drawing.choose(settings.draws, experiment)
+    given = {name for draw in draws for name in draw.given}
+    check_guidance(overrides, experiment, given)
+    baseline = read_baseline(settings.baseline)
+    generator = Generator(experiment, config.sampling, mesh)
+    root = workdir / "evaluation"
+    writing.make_folder(root, f"--workdir={workdir}")
+    out = out or root / str(step)
+    writing.make_folder(out, f"--out={out}")
+    real = open_real(config, experiment, settings, root, mesh)
+    parameters = {
+        "step": step,
+        "parameters": "averaged (EMA)" if use_ema else "raw",
+        "parameters_digest": digest(params),
+    }
+    manifest = parameters | describe(config, settings, seed, real)
+    claim(out, manifest)
+    test = test_examples(config, experiment, real.test, settings.num_samples, seed)
+    for draw in draws:  # before the first one takes its time
+        drawing.examples_for(draw, experiment, test, settings.num_samples)
+
+    found = []
+    for draw in draws:
+        num, folder = settings.num_samples, out / draw.name
+        drawn = drawing.carry_out(
+            draw, experiment, generator, params, test, num, seed, folder
+        )
+        show(drawn, experiment, folder)
+        if not draw.given:
+            neighbours(drawn, real).save(out / "neighbours.png")
+        found += judge(drawn, real, config.sampling)
+    if settings.bound_examples:
+        bounds = likelihood(config, experiment, params, real.test, settings, seed, mesh)
+        found += [m.as_json(LIKELIHOOD) for m in bounds]
+    for metric in found:
+        metric["baseline"] = baseline.get((metric["draw"], metric["name"]))
+    manifest["draws"] = {
+        d.name: {"given": list(d.given), "num": settings.num_samples} for d in draws
+    }
+    writing.as_json(out / "metrics.json", {"manifest": manifest, "metrics": found})
+    tell(found)
+    print(f"wrote {out}/metrics.json, and the samples and pictures beside it")
+
+
+def open_real(
+    config: ConfigDict,
+    experiment: Experiment,
+    settings: Settings,
+    root: pathlib.Path,
+    mesh: Mesh,
+) -> Real:
+    """The data, the networks that judge, and the reference, which is kept in `root`."""
+    data = images_alone(config.data)
+    train = sources.open_source(data, "train")
+    test = sources.open_source(config.data, "test")
+    numbers = {"training images": len(train), "test images": len(test)}
+    check_enough({"samples of each draw": settings.num_samples} | numbers)
+    batch_size = config.sampling.batch_size
+    network = features.build(settings.features, config.data, settings.weights, mesh)
+    if settings.reference:
+        path = pathlib.Path(settings.reference).expanduser()
+    else:
+        images = hashlib.sha256(data.to_json().encode()).hexdigest()[:16]
+        path = root / f"reference_{network.name}_{network.digest}_{images}.npz"
+        if not path.exists():
+            made = references.compute(train, network, len(train), batch_size, mesh)
+            references.write(path, made)
+    reference = references.read(path, network)
+    check_enough({"images in the reference": len(reference.images)})
+    return Real(
+        experiment=experiment,
+        network=network,
+        classifier=network if hasattr(network, "class_names") else None,
+        reference=reference,
+        train=train,
+        test=test,
+        num=settings.num_samples,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+
+
+def check_enough(numbers: Mapping[str, int]) -> None:
+    """Raises UserError where {of what: how many} are too few for their neighbours."""
+    least = quality.NUM_NEIGHBOURS + 1
+    for what, num in numbers.items():
+        if num < least:
+            raise UserError(
+                f"an evaluation looks at {quality.NUM_NEIGHBOURS} neighbours, so it "
+                f"needs {least} {what} or more, but there are {num}; give it more."
+            )
+
+
+def digest(params: Any) -> str:
+    """Stands for the values of all parameters."""
+    return weights.digest(flatten_dict(jax.device_get(params), sep="/"))
+
+
+def describe(
+    config: ConfigDict, settings: Settings, seed: int, real: Real
+) -> dict[str, Any]:
+    """What decides the figures of a checkpoint, but for the draws."""
+    return {
+        "num_samples": settings.num_samples,
+        "seed": seed,
+        "sampling": json.loads(config.sampling.to_json()),
+        "features": {"name": real.network.name, "digest": real.network.digest},
+        "reference": {
+            "digest": real.reference.digest,
+            "num_images": real.reference.num_images,
+        },
+        "bound_examples": settings.bound_examples,
+        "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
+    }
+
+
+def claim(out: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+    """Says in `out` how it is made; UserError where it was begun in another way."""
+    path = out / "manifest.json"
+    if path.exists():
+        there = resume.flatten(json.loads(path.read_text()))
+        now = resume.flatten(manifest)
+        differences = [
+            f"{name} ({there.get(name)} there, {now.get(name)} now)"
+            for name in sorted(there.keys() | now.keys())
+            if there.get(name) != now.get(name)
+        ]
+        if differences:
+            raise UserError(
+                f"{out} holds an evaluation with other settings: "
+                f"{', '.join(differences)}. Name another folder with --out, or remove "
+                "that one."
+            )
+    writing.as_json(path, manifest)
+
+
+def test_examples(
+    config: ConfigDict, experiment: Experiment, source: Any, num: int, seed: int
+) -> Any:
+    """A batch of the first test examples, `num` at most."""
+    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
+    return pipeline.first_examples(source, preprocess, min(num, len(source)), seed)
+
+
+def judge(drawn: Drawn, real: Real, sampling: ConfigDict) -> list[dict[str, Any]]:
+    """What all variables' judges say; guidance and number of samples in the names."""
+    guidance = guidance_of(drawn.draw, real.experiment, sampling)
+    return [
+        metric._replace(name=full_name(metric.name, drawn.num, *guidance)).as_json(
+            drawn.draw.name
+        )
+        for variable in real.experiment.variables.values()
+        for text in variable.judges
+        for metric in locate(text)(variable, drawn, real)
+    ]
+
+
+def locate(text: str) -> Callable[..., Sequence[Metric]]:
+    """The judge FILE.function of judges/, or package.module.function elsewhere."""
+    module, _, name = text.rpartition(".")
+    path = module if "." in module else f"{JUDGES}.{module}"
+    return getattr(importlib.import_module(path), name)
+
+
+def guidance_of(
+    draw: Draw, experiment: Experiment, sampling: ConfigDict
+) -> tuple[float, float]:
+    """Scales of both guidances; none where nothing that is given can guide."""
+    given = [m for m in experiment.modalities if m.name in draw.given]
+    guidance = sampling.guidance if any(m.conditions for m in given) else 1.0
+    return guidance, sampling.head_guidance if given else 0.0
+
+
+def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
+    """The first 64 examples as a grid, and their images as PNG files."""
+    first = {n: values[:MAX_IN_GRID] for n, values in drawn.made.items()}
+    grid = pictures.grid(first, experiment.variables, drawn.draw.given)
+    grid.save(folder / "grid.png")
+    (folder / "samples").mkdir(exist_ok=True)
+    for i, image in enumerate(first[experiment.primary.name]):
+        pictures.to_image(image).save(folder / "samples" / f"{i:05d}.png")
+
+
+def neighbours(drawn: Drawn, real: Real) -> Any:
+    """16 samples, each beside the training images nearest to it in features."""
+    primary = real.experiment.primary
+    made = drawn.made[primary.name][:16]
+    queries = real.features(made, "neighbours").pooled
+    _, rows = quality.neighbours(queries, real.train_features, NUM_NEIGHBOURS)
+    near = real.train_images[rows]
+    shown = {"sample": made} | {
+        f"nearest {k + 1}": near[:, k] for k in range(NUM_NEIGHBOURS)
+    }
+    return pictures.grid(shown, dict.fromkeys(shown, primary), ["sample"])
+
+
+def likelihood(
+    config: ConfigDict,
+    experiment: Experiment,
+    params: Any,
+    source: Any,
+    settings: Settings,
+    seed: int,
+    mesh: Mesh,
+) -> list[Metric]:
+    """Bounds on test examples at 20 of the times, all of them better when lower."""
+    num = min(settings.bound_examples, len(source))
+    times = min(BOUND_TIMES, config.diffusion.num_steps - 1)
+    measure = bounding.build_measure(experiment, config.sampling, times)
+    size = config.sampling.batch_size
+    table = bounding.measure_source(
+        measure, experiment, params, source, num, size, seed, mesh
+    )
+    return [Metric(f"{n}_of_{num}", row["mean"], "lower") for n, row in table.items()]

@@ -1,0 +1,66 @@
+"""Representations: whether image and vector belong together."""
+
+import numpy as np
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation.draws import Drawn
+from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.real import Real
+from mt_diffusion.modalities.base import Modality
+
+MAX_ROWS = 5000  # vectors that one is looked for among
+
+
+def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
+    """Cosine and R@1 between vectors and what their images are represented by.
+
+    Of an image that is given the true vector is known; else it is computed, where the
+    encoder is known (vectors of a data set's feature can't be).
+    """
+    primary, given = real.experiment.primary.name, drawn.draw.given
+    if {primary, variable.name} <= set(given):
+        return []
+    num = min(drawn.num, drawn.num_true if given else drawn.num, MAX_ROWS)
+    vectors = variable.normalise(drawn.made[variable.name][:num])
+    if primary in given:
+        rows = np.flatnonzero(drawn.available[variable.name][:num])
+        if not len(rows):
+            return []
+        vectors, own = vectors[rows], drawn.true(variable.name)[rows]
+    else:
+        try:
+            own = variable.representer.represent(drawn.made[primary][:num])
+        except UserError:
+            return []
+        own = variable.normalise(own)
+    return compare(vectors, own, variable.name)
+
+
+def compare(vectors: np.ndarray, own: np.ndarray, name: str) -> list[Metric]:
+    """Cosine with the own one, and whether it is the nearest of all [N, D]."""
+    similarity = unit(own) @ unit(vectors).T
+    rows = np.arange(len(own))
+    others = float(similarity[rows, np.roll(rows, 1)].mean())
+    nearest = np.mean(np.all(vectors[similarity.argmax(axis=1)] == vectors, axis=1))
+    different = len(np.unique(vectors, axis=0))
+    return [
+        Metric(
+            f"{name}_cosine",
+            float(similarity[rows, rows].mean()),
+            "higher",
+            Mark(others, "vectors of others"),
+            Mark(1.0, "equal"),
+        ),
+        Metric(
+            f"{name}_recall_at_1_of_{different}",
+            float(nearest),
+            "higher",
+            Mark(1 / different, "chance"),
+            Mark(1.0, "all"),
+        ),
+    ]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

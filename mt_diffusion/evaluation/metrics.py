@@ -1,0 +1,79 @@
+"""A figure with what it is to be read against."""
+
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mt_diffusion.errors import UserError
+
+
+class Mark(NamedTuple):
+    """A value to compare with, and what has it."""
+
+    value: float
+    of: str
+
+
+class Metric(NamedTuple):
+    """A figure of a draw.
+
+    better: 'higher' or 'lower'. floor: a trivial level that any model should beat.
+    ceiling: what real data, or the best that can be expected, reach.
+    """
+
+    name: str
+    value: float
+    better: str
+    floor: Mark | None = None
+    ceiling: Mark | None = None
+
+    def as_json(self, draw: str) -> dict[str, Any]:
+        """For metrics.json. Null where a number is not finite, which JSON can't say."""
+        marks = {"floor": self.floor, "ceiling": self.ceiling}
+        marks = {
+            n: m._asdict() if m and math.isfinite(m.value) else None
+            for n, m in marks.items()
+        }
+        value = self.value if math.isfinite(self.value) else None
+        fields = {"name": self.name, "value": value, "better": self.better}
+        return {"draw": draw} | fields | marks
+
+
+def short(num: int) -> str:
+    """10000 -> '10k', 256 -> '256'."""
+    return f"{num // 1000}k" if num and num % 1000 == 0 else str(num)
+
+
+def full_name(name: str, num: int, guidance: float, head_guidance: float) -> str:
+    """With the number of samples and the guidance: fid_convnet_10k_cfg1.0."""
+    by_head = f"_head{float(head_guidance)}" if head_guidance else ""
+    return f"{name}_{short(num)}_cfg{float(guidance)}{by_head}"
+
+
+def read_baseline(text: str) -> dict[tuple[str, str], float]:
+    """{(draw, name): value} of another run's metrics.json; {} without one."""
+    if not text:
+        return {}
+    try:
+        found = json.loads(pathlib.Path(text).expanduser().read_text())["metrics"]
+        return {(m["draw"], m["name"]): m["value"] for m in found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--baseline={text} is no metrics.json of an evaluation: {error!r}."
+        ) from error
+
+
+def tell(found: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table."""
+    width = max((len(m["name"]) for m in found), default=0)
+    draw = None
+    for m in found:
+        if m["draw"] != draw:
+            draw = m["draw"]
+            print(f"\n{draw:{width}}  {'value':>10}  {'floor':>10}  {'ceiling':>10}")
+        cells = [m["value"], *(m[k] and m[k]["value"] for k in ("floor", "ceiling"))]
+        cells = "  ".join(f"{'' if c is None else f'{c:.4g}':>10}" for c in cells)
+        print(f"{m['name']:{width}}  {cells}")
+    print()

@@ -1,0 +1,109 @@
+"""What an evaluation knows of the real data, computed when it is first asked for."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from mt_diffusion.data import sources
+from mt_diffusion.evaluation import features, quality
+from mt_diffusion.evaluation.features import Features, Network
+from mt_diffusion.evaluation.reference import Reference
+from mt_diffusion.experiment import Experiment
+
+MAX_TRAIN = 100_000  # training images that a neighbour is looked for among
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Real:
+    """Real images, their features, and the frozen networks that judge.
+
+    network: of the features. classifier: one that knows the classes of the data, or
+    None. train: with all labels. num: how many samples each draw has; noise has as
+    many.
+    """
+
+    experiment: Experiment
+    network: Network
+    classifier: Network | None
+    reference: Reference
+    train: sources.Source
+    test: sources.Source
+    num: int
+    batch_size: int
+    mesh: jax.sharding.Mesh
+
+    def features(self, images: np.ndarray, what: str) -> Features:
+        """Of uint8 [N, H, W, C], by the network."""
+        return features.extract(self.network, images, self.batch_size, self.mesh, what)
+
+    def classify(self, images: np.ndarray, what: str) -> np.ndarray:
+        """Classes [N] by the classifier."""
+        found = features.extract(
+            self.classifier, images, self.batch_size, self.mesh, what
+        )
+        return found.logits.argmax(axis=-1)
+
+    @functools.cached_property
+    def test_images(self) -> np.ndarray:
+        """As many as there are samples, at most."""
+        return images(self.test, self.num)
+
+    @functools.cached_property
+    def test_features(self) -> Features:
+        """Of the test images."""
+        return self.features(self.test_images, "test images")
+
+    @functools.cached_property
+    def _train(self) -> tuple[np.ndarray, np.ndarray]:
+        examples = [self.train[i] for i in range(min(len(self.train), MAX_TRAIN))]
+        labels = np.array([e.get(sources.CLASS, -1) for e in examples])
+        return np.stack([e["image"] for e in examples]), labels
+
+    @property
+    def train_images(self) -> np.ndarray:
+        """All of them, or 100,000."""
+        return self._train[0]
+
+    @functools.cached_property
+    def train_features(self) -> np.ndarray:
+        """Of the training images, pooled."""
+        return self.features(self.train_images, "training images").pooled
+
+    @functools.cached_property
+    def test_distances(self) -> np.ndarray:
+        """Of the test images to the nearest training image, in features."""
+        return quality.nearest(self.test_features.pooled, self.train_features)[0]
+
+    @functools.cached_property
+    def reference_features(self) -> np.ndarray:
+        """Of the images that the reference keeps, pooled."""
+        return self.features(self.reference.images, "reference images").pooled
+
+    @functools.cached_property
+    def noise_features(self) -> Features:
+        """Of images of uniform noise."""
+        return self.features(noise((self.num, *self.experiment.shape)), "noise")
+
+    @property
+    def train_labels(self) -> np.ndarray:
+        """Of the training examples that have one."""
+        labels = self._train[1]
+        return labels[labels >= 0]
+
+    @functools.cached_property
+    def mean_image(self) -> np.ndarray:
+        """Of the training images, float64 [H, W, C]."""
+        return self.train_images.mean(axis=0, dtype=np.float64)
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    """Images of uniform noise, uint8, always the same ones."""
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def images(source: Any, most: int) -> np.ndarray:
+    """The first images of a source, uint8 [N, H, W, C]."""
+    return np.stack([source[i]["image"] for i in range(min(len(source), most))])
