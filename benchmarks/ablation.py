@@ -50,10 +50,10 @@ VARIANTS = {
 class Judge:
     """A support vector machine and principal components of real images."""
 
-    def __init__(self, data_dir: str):
-        """Reads the first 10,000 training and test images at the run's size."""
+    def __init__(self, data_dir: str, image_size: int = DATA["image_size"]):
+        """Reads the first 10,000 training and test images at this size."""
         config = common.digits().data
-        config.update(DATA, data_dir=data_dir)
+        config.update(DATA, data_dir=data_dir, image_size=image_size)
         (train, labels), (self.test, self.test_labels) = (
             self._load(sources.open_source(config, split))
             for split in ("train", "test")
@@ -77,8 +77,11 @@ class Judge:
         """Agreement of the pairs in a file, and their distance to test images."""
         found = np.load(samples, allow_pickle=False)
         images = found["image"].reshape(len(found["image"]), -1) / 255
-        agreement = np.mean(self.svc.predict(images) == found["label"])
-        return {"agreement": float(agreement), "distance": self._distance(images)}
+        figures = {"distance": self._distance(images)}
+        if "label" in found:
+            agreement = np.mean(self.svc.predict(images) == found["label"])
+            figures["agreement"] = float(agreement)
+        return figures
 
 
 def run(name: str, seed: int, out: pathlib.Path, data_dir: str, judge: Judge) -> None:
