@@ -17,6 +17,8 @@ import re
 import subprocess
 import sys
 
+import PIL.Image
+
 MAIN = "mt_diffusion.main"
 
 
@@ -44,6 +46,7 @@ class Row:
     figures: tuple[Figure, ...]
 
 
+HEADING, WIDTH, TILES = 26, 480, (76, 90)  # of a grid, in pixels
 PAIRS = "--num_samples=1000"
 GIVEN = "--num_samples=500 --given=label=0,1,2,3,4,5,6,7,8,9"
 AGREE = r"agrees with the generated label\s+([\d.]+%)"
@@ -220,6 +223,7 @@ def measure(name: str, out: pathlib.Path) -> None:
             where["samples"] = samples / "samples.npz"
             if not where["samples"].exists():
                 run("main", f"--mode=sample --workdir={work} --out={samples} {flags}")
+            picture(samples / "grid.png", work / "picture.png")
         command = figure.judge.format(**where)
         if command not in said:
             said[command] = run(*command.split(maxsplit=1))
@@ -231,9 +235,19 @@ def measure(name: str, out: pathlib.Path) -> None:
     (work / "figures.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
+def picture(grid: pathlib.Path, out: pathlib.Path) -> None:
+    """Its first tiles, without the heading; the first draw of a row has it."""
+    if not out.exists():
+        with PIL.Image.open(grid) as image:
+            rows = image.height - HEADING
+            height = next(h for h in TILES if rows % h == 0)
+            right = min(WIDTH, image.width)
+            image.crop((0, HEADING, right, HEADING + height)).save(out)
+
+
 def table(out: pathlib.Path) -> str:
     """All rows that have figures, as Markdown."""
-    lines = ["| run | config | options | figures |", "|---|---|---|---|"]
+    lines = ["| run | config | options | figures | |", "|---|---|---|---|---|"]
     for name in ROWS:
         path = out / name / "figures.json"
         if path.exists():
@@ -241,7 +255,9 @@ def table(out: pathlib.Path) -> str:
             figures = "; ".join(f"{n} {x}" for n, x in facts["figures"].items())
             options = f"`{facts['options']}`" if facts["options"] else ""
             config = f"`configs/{facts['row']['config']}.py`"
-            lines.append(f"| {name} | {config} | {options} | {figures} |")
+            seen = (out / name / "picture.png").exists()
+            image = f"![{name}]({name}/picture.png)" if seen else ""
+            lines.append(f"| {name} | {config} | {options} | {figures} | {image} |")
     return "\n".join(lines)
 
 

@@ -51,8 +51,11 @@ def bound(
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")
     num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
     measure = build_measure(experiment, config.sampling, num_times)
-    out = out or workdir / "bounds" / f"{step}.json"
-    writing.claim_file(out)
+    if out is None:  # of the same step they are measured anew
+        out = workdir / "bounds" / f"{step}.json"
+        writing.make_folder(out.parent, f"--workdir={workdir}")
+    else:
+        writing.claim_file(out)
     facts = {
         "step": step,
         "parameters": "averaged (EMA)" if use_ema else "raw",

@@ -180,7 +180,7 @@ def entropy(cov):
 def path_kl(process, network):
     """KL between q and p_theta as two Gaussians over (z_0, .., z_T, x).
 
-    Straight from METHOD: q from the definition of a forward step in section 2, p_theta
+    Straight from the paper: q from the definition of a forward step (eq. 3), p_theta
     from the second form of the posterior mean with the network's own eps and x^.
     """
     alpha, a_bar = process.schedule.alpha, process.schedule.alpha_bar

@@ -7,7 +7,7 @@ from mt_diffusion.errors import UserError
 
 
 def step_weights(alpha_tilde, table):
-    """w_t = alpha_tilde_t / sqrt(alpha_t) - alpha_tilde_{t-1}, METHOD's inverse."""
+    """w_t = alpha_tilde_t / sqrt(alpha_t) - alpha_tilde_{t-1}, the inverse."""
     previous = np.concatenate([[0.0], alpha_tilde[:-1]])
     return alpha_tilde / np.sqrt(table.alpha) - previous
 
@@ -51,7 +51,7 @@ def test_a_table_is_used_as_it_is():
 
 
 def test_designs_that_reach_the_last_step_are_refused():
-    # METHOD's own figures: constant weights leave 0.114 with linear betas, 2.4e-4 with
+    # By hand: constant weights leave 0.114 with linear betas, 2.4e-4 with
     # cosine ones, and w_t = 1 reaches 114.
     linear, cosine = SCHEDULES
     with pytest.raises(UserError, match="0.114"):

@@ -431,11 +431,15 @@ def test_names_and_numbers_of_a_metric():
         "better": "lower",
         "floor": {"value": 1.0, "of": "x"},
         "ceiling": None,
+        "baseline": None,
     }
 
 
 def test_the_table_that_is_printed(capsys):
-    marks = {"floor": {"value": 2.0, "of": "x"}, "ceiling": None}
+    marks = {"floor": {"value": 2.0, "of": "x"}, "ceiling": None, "baseline": None}
     metrics.tell([{"draw": "joint", "name": "fid", "value": None} | marks])
-    assert capsys.readouterr().out.split() == "joint value floor ceiling fid 2".split()
+    assert (
+        capsys.readouterr().out.split()
+        == "joint value floor ceiling baseline fid 2".split()
+    )
     metrics.tell([])

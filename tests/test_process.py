@@ -21,7 +21,7 @@ def random_process(seed):
 
 
 def joint_gaussian(table, w):
-    """Mean and covariance of (z_1..z_T), straight from METHOD section 2's definition.
+    """Mean and covariance of (z_1..z_T), straight from the definition (eq. 3).
 
     z_t = sqrt(alpha_t) (z_{t-1} + sum_i w_t E_i) + sqrt(1 - alpha_t) n_t.
     """

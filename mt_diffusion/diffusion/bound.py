@@ -1,7 +1,7 @@
 """Bounds on the likelihood: the terms of Theorem 1 and what they add up to.
 
 Everything is in nats per example, [B], and an expectation over q(z_t | z_0, X), drawn
-once for each t. METHOD section 4 has the equations.
+once for each t. The terms are those of the paper's Theorem 1.
 """
 
 from collections.abc import Callable, Mapping

@@ -81,7 +81,7 @@ class Transition:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Process:
-    """q(z_1..z_T | z_0, X) of METHOD's forward aggregation."""
+    """q(z_1..z_T | z_0, X) of the paper's forward aggregation (eq. 3)."""
 
     schedule: Schedule
     aggregation: Aggregation

@@ -177,7 +177,7 @@ def sample(
     step: Step,
     restrict: Callable[[Image], Image],
 ) -> Result:
-    """Walks from noise at T back to z_0 (METHOD section 6), one key per example [B].
+    """Walks from noise at T back to z_0, one key per example [B].
 
     denoise: (z_t, t [B]) -> Denoised. times: decreasing, from T to 0. restrict: brings
     a predicted z_0 back to what is possible, or known of it. An example depends on its

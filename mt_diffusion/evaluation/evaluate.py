@@ -107,14 +107,30 @@ def evaluate(
     if settings.bound_examples:
         bounds = likelihood(config, experiment, params, real.test, settings, seed, mesh)
         found += [m.as_json(LIKELIHOOD) for m in bounds]
-    for metric in found:
-        metric["baseline"] = baseline.get((metric["draw"], metric["name"]))
+    compare(found, baseline)
     manifest["draws"] = {
         d.name: {"given": list(d.given), "num": settings.num_samples} for d in draws
     }
     writing.as_json(out / "metrics.json", {"manifest": manifest, "metrics": found})
     tell(found)
+    for draw in draws:
+        if not any(m["draw"] == draw.name for m in found):
+            print(
+                f"{draw.name}: no figures, for no judge asks about it; look at its grid"
+            )
     print(f"wrote {out}/metrics.json, and the samples and pictures beside it")
+
+
+def compare(found: Sequence[dict], baseline: Mapping[tuple[str, str], float]) -> None:
+    """Puts the baseline's value beside each figure; says so where there is none."""
+    for metric in found:
+        metric["baseline"] = baseline.get((metric["draw"], metric["name"]))
+    if baseline and all(metric["baseline"] is None for metric in found):
+        theirs = next(iter(baseline))[1]
+        print(
+            f"no figure of the baseline has a name of these (such as {theirs}): the "
+            "number of samples and the guidance, which are in it, must be the same"
+        )
 
 
 def open_real(
@@ -266,7 +282,7 @@ def neighbours(drawn: Drawn, real: Real) -> Any:
     shown = {"sample": made} | {
         f"nearest {k + 1}": near[:, k] for k in range(NUM_NEIGHBOURS)
     }
-    return pictures.grid(shown, dict.fromkeys(shown, primary), ["sample"])
+    return pictures.grid(shown, dict.fromkeys(shown, primary))
 
 
 def likelihood(

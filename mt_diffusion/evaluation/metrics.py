@@ -38,7 +38,7 @@ class Metric(NamedTuple):
         }
         value = self.value if math.isfinite(self.value) else None
         fields = {"name": self.name, "value": value, "better": self.better}
-        return {"draw": draw} | fields | marks
+        return {"draw": draw} | fields | marks | {"baseline": None}
 
 
 def short(num: int) -> str:
@@ -72,8 +72,10 @@ def tell(found: Sequence[Mapping[str, Any]]) -> None:
     for m in found:
         if m["draw"] != draw:
             draw = m["draw"]
-            print(f"\n{draw:{width}}  {'value':>10}  {'floor':>10}  {'ceiling':>10}")
+            heads = ("value", "floor", "ceiling", "baseline")
+            print(f"\n{draw:{width}}  " + "  ".join(f"{h:>10}" for h in heads))
         cells = [m["value"], *(m[k] and m[k]["value"] for k in ("floor", "ceiling"))]
+        cells.append(m["baseline"])
         cells = "  ".join(f"{'' if c is None else f'{c:.4g}':>10}" for c in cells)
         print(f"{m['name']:{width}}  {cells}")
     print()

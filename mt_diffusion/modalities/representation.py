@@ -2,7 +2,7 @@
 
 Values are normalised: (vector - mean) / std in each dimension, with the statistics of
 the training set, so that codes of unit RMS stand for vectors. Three encoders into the
-diffusion space, METHOD section 5.
+diffusion space, among them the two of the paper.
 """
 
 import dataclasses

@@ -75,7 +75,8 @@ def compare(found: Features, real: Real) -> dict[str, float]:
 def judge_memory(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
     """How far the nearest training image is, as a multiple of test images' distance.
 
-    Far below 1, images are copies. Distances are those of features, medians.
+    About 1 is right: far below, images are copies; far above, they are no such images.
+    Distances are those of features, medians.
     """
     if variable.name in drawn.draw.given:
         return []
