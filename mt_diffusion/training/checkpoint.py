@@ -1,10 +1,12 @@
 """Checkpoints of a run: Orbax, written in the background, with the config inside."""
 
 import functools
+import gc
 import json
 import pathlib
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,6 +71,7 @@ class Checkpoints:
                 )
             else:
                 return step, config, state
+            collect_abandoned_reads()
         if self.steps:
             raise UserError(
                 f"all checkpoints in {self._workdir / FOLDER} are broken: "
@@ -117,6 +120,16 @@ def describe(
             "it was written by another one. Use that, or train anew in another "
             "--workdir."
         ) from error
+
+
+def collect_abandoned_reads() -> None:
+    """Frees the coroutines of a read that failed, which Orbax leaves unawaited.
+
+    Otherwise Python warns of them at some later time, in whatever then runs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gc.collect()
 
 
 @functools.cache
