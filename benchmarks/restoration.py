@@ -29,15 +29,15 @@ from mt_diffusion.training import sharding
 REPEATS = 10  # of each step of RePaint, the paper's
 
 
-def masker(experiment, preset: str = "digits"):
+def masker(experiment):
     """The modality `masked_image` as its config has it, for its masks."""
-    fields = masked_image.get_config(preset).modalities.masked_image.to_dict()
+    fields = masked_image.get_config().modalities.masked_image.to_dict()
     return base.build("masked_image", fields, experiment.shape)
 
 
 def fillings(config, experiment, params, mesh, values, seed):
     """Filled images, uint8, for masked values [N, H, W, C + 1]."""
-    name = next((n for n, m in by_name(experiment).items() if is_mask(m)), None)
+    name = next((m.name for m in experiment.modalities if is_mask(m)), None)
     if name is not None:
         generator = Generator(experiment, config.sampling, mesh)
         made = generator(params, seed, len(values), {name: values})
@@ -52,11 +52,6 @@ def fillings(config, experiment, params, mesh, values, seed):
             repaint.fill(params, key, images, seen, experiment, steps, REPEATS)
         )
     return experiment.primary.postprocess(np.concatenate(found))
-
-
-def by_name(experiment):
-    """{name: modality}."""
-    return {m.name: m for m in experiment.modalities}
 
 
 def is_mask(modality) -> bool:

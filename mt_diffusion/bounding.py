@@ -96,8 +96,7 @@ def measure_source(
 ) -> Table:
     """Mean and standard error of each term over the first examples of a source."""
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
-    size = min(batch_size, num_examples)
-    size += -size % mesh.size
+    size = sharding.batch_size(batch_size, num_examples, mesh)
     batches = pipeline.batches_in_order(source, preprocess, size, seed)
     found, available = run(measure, params, batches, size, num_examples, seed, mesh)
     return tabulate(found, available)

@@ -65,8 +65,7 @@ class Generator:
 
     def batch_size(self, num: int) -> int:
         """How many of `num` are drawn at a time: a multiple of the devices."""
-        size = min(self._settings.batch_size, num)
-        return size + -size % self._mesh.size
+        return sharding.batch_size(self._settings.batch_size, num, self._mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _draw(self, params, seed, rows, given) -> dict[str, Array]:

@@ -132,8 +132,7 @@ def build_reader(
         return {m.name: m.mean(heads[m.name]) for m in experiment.modalities}
 
     def reader(images, levels, seed):
-        size = min(batch_size, len(images))
-        size += -size % mesh.size
+        size = sharding.batch_size(batch_size, len(images), mesh)
         found = {t: [] for t in levels}
         for start in range(0, len(images), size):
             rows = np.arange(start, start + size)

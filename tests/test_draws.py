@@ -10,7 +10,7 @@ from jax.sharding import AxisType
 
 from configs import joint
 from mt_diffusion import experiment as experiments
-from mt_diffusion.data import pipeline, sources
+from mt_diffusion.data import pipeline, sources, weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws
 from mt_diffusion.evaluation.draws import Draw
@@ -198,7 +198,9 @@ def test_an_interrupted_draw_goes_on_to_the_same_bits(setting, tmp_path):
     assert [p.name for p in folder.iterdir()] == ["samples.npz"]
     check_equal(found.made, whole.made)
     check_equal(found.values, whole.values)
-    check_equal(*(draws.load(f / "samples.npz") for f in (folder, tmp_path / "whole")))
+    check_equal(
+        *(weights.read_npz(f / "samples.npz") for f in (folder, tmp_path / "whole"))
+    )
     assert found.num == NUM
 
     again = setting.carry_out(folder, generator=None)  # nothing is left to be drawn

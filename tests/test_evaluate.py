@@ -10,7 +10,7 @@ import pytest
 
 from configs import common, image_label, joint
 from mt_diffusion import experiment as experiments
-from mt_diffusion.data import sources
+from mt_diffusion.data import sources, weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
 from mt_diffusion.evaluation import evaluate, features, metrics, reference
@@ -150,7 +150,7 @@ def test_what_is_written(whole, network, workdir):
             "samples",
             "grid.png",
         }
-        samples = drawing.load(folder / "samples.npz")
+        samples = weights.read_npz(folder / "samples.npz")
         images = [open_image(p) for p in sorted((folder / "samples").iterdir())]
         assert len(images) == NUM
         np.testing.assert_array_equal(np.stack(images), samples["image"][..., 0])
@@ -161,18 +161,18 @@ def test_what_is_written(whole, network, workdir):
 def test_the_label_is_judged_for_its_own_image(whole):
     """Row by row by hand, from the files alone."""
     out, found = whole
-    samples = drawing.load(out / "given_image" / "samples.npz")
+    samples = weights.read_npz(out / "given_image" / "samples.npz")
     images, labels = toy_evaluation.digits("test")
     np.testing.assert_array_equal(samples["image"], images[:NUM])
     right = np.mean(samples["label"] == labels[:NUM])
     assert of_draw(found, "given_image")[0]["label_top1"]["value"] == right
-    samples = drawing.load(out / "given_label" / "samples.npz")
+    samples = weights.read_npz(out / "given_label" / "samples.npz")
     np.testing.assert_array_equal(samples["label"], labels[:NUM])
 
 
 def samples_of(out):
     paths = sorted(out.glob("*/samples.npz"))
-    return {p.parent.name: drawing.load(p) for p in paths}
+    return {p.parent.name: weights.read_npz(p) for p in paths}
 
 
 def check_same(one, other):
@@ -273,7 +273,7 @@ def test_a_reference_of_ones_own(workdir, config, network, tmp_path):
     found = run(workdir, out, draws="joint", reference=str(path))
     expected = {"digest": made.digest, "num_images": 100}
     assert found["manifest"]["reference"] == expected
-    images = drawing.load(out / "joint" / "samples.npz")["image"]
+    images = weights.read_npz(out / "joint" / "samples.npz")["image"]
     flat = images.reshape(NUM, -1) / 255 @ network.directions.astype(float)
     fid = of_draw(found, "joint")[0]["fid_toy"]["value"]
     assert fid == pytest.approx(frechet(flat, made.pooled), rel=1e-4)

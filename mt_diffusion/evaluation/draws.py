@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from mt_diffusion import writing
+from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
@@ -150,12 +151,12 @@ def carry_out(
                 rows = range(start, start + size)
                 values = generator.values(params, seed, rows, given)
                 writing.arrays(path(start), as_files(values, draw, experiment))
-        found = [load(path(start)) for start in starts]
+        found = [weights.read_npz(path(start)) for start in starts]
         joined = {n: np.concatenate([part[n] for part in found]) for n in found[0]}
         joined = {n: x[:num] for n, x in joined.items()}
         writing.arrays(folder / "samples.npz", joined)
     shutil.rmtree(folder / "parts", ignore_errors=True)
-    found = load(folder / "samples.npz")
+    found = weights.read_npz(folder / "samples.npz")
     values = {n: v for n, v in found.items() if n.startswith(VALUES)}
     return Drawn(
         draw=draw,
@@ -171,9 +172,3 @@ def as_files(values: Arrays, draw: Draw, experiment: Experiment) -> Arrays:
     made = {n: experiment.variables[n].postprocess(v) for n, v in values.items()}
     vectors = {n: v for n, v in values.items() if v.ndim == 2 and n not in draw.given}
     return made | {VALUES + n: v for n, v in vectors.items()}
-
-
-def load(path: pathlib.Path) -> Arrays:
-    """Arrays of a file."""
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)

@@ -24,7 +24,13 @@ from mt_diffusion.evaluation import draws as drawing
 from mt_diffusion.evaluation import features, quality
 from mt_diffusion.evaluation import reference as references
 from mt_diffusion.evaluation.draws import Draw, Drawn
-from mt_diffusion.evaluation.metrics import Metric, full_name, read_baseline, tell
+from mt_diffusion.evaluation.metrics import (
+    Metric,
+    full_name,
+    put_beside,
+    read_baseline,
+    tell,
+)
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
@@ -107,7 +113,7 @@ def evaluate(
     if settings.bound_examples:
         bounds = likelihood(config, experiment, params, real.test, settings, seed, mesh)
         found += [m.as_json(LIKELIHOOD) for m in bounds]
-    compare(found, baseline)
+    put_beside(found, baseline)
     manifest["draws"] = {
         d.name: {"given": list(d.given), "num": settings.num_samples} for d in draws
     }
@@ -119,18 +125,6 @@ def evaluate(
                 f"{draw.name}: no figures, for no judge asks about it; look at its grid"
             )
     print(f"wrote {out}/metrics.json, and the samples and pictures beside it")
-
-
-def compare(found: Sequence[dict], baseline: Mapping[tuple[str, str], float]) -> None:
-    """Puts the baseline's value beside each figure; says so where there is none."""
-    for metric in found:
-        metric["baseline"] = baseline.get((metric["draw"], metric["name"]))
-    if baseline and all(metric["baseline"] is None for metric in found):
-        theirs = next(iter(baseline))[1]
-        print(
-            f"no figure of the baseline has a name of these (such as {theirs}): the "
-            "number of samples and the guidance, which are in it, must be the same"
-        )
 
 
 def open_real(

@@ -92,8 +92,7 @@ def extract(
     images: one or more, uint8 [N, H, W, C], or what gives such when it is sliced; other
     dtypes are a ValueError. Each batch is split over the mesh. what: for the progress.
     """
-    batch_size = min(batch_size, len(images))
-    batch_size += -batch_size % mesh.size
+    batch_size = sharding.batch_size(batch_size, len(images), mesh)
     found = []
     with tqdm.tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
         for start in range(0, len(images), batch_size):

@@ -65,6 +65,20 @@ def read_baseline(text: str) -> dict[tuple[str, str], float]:
         ) from error
 
 
+def put_beside(
+    found: Sequence[dict], baseline: Mapping[tuple[str, str], float]
+) -> None:
+    """Puts the baseline's value beside each figure; says so where there is none."""
+    for metric in found:
+        metric["baseline"] = baseline.get((metric["draw"], metric["name"]))
+    if baseline and all(metric["baseline"] is None for metric in found):
+        theirs = next(iter(baseline))[1]
+        print(
+            f"no figure of the baseline has a name of these (such as {theirs}): the "
+            "number of samples and the guidance, which are in it, must be the same"
+        )
+
+
 def tell(found: Sequence[Mapping[str, Any]]) -> None:
     """Prints a table."""
     width = max((len(m["name"]) for m in found), default=0)

@@ -104,8 +104,7 @@ def compute(
     """
     rows = spread(len(source), num_images)
     kept = np.isin(np.arange(num_images), spread(num_images, MAX_IMAGES))
-    batch_size = min(batch_size, num_images)
-    batch_size += -batch_size % mesh.size
+    batch_size = sharding.batch_size(batch_size, num_images, mesh)
     pooled, spatial, images, labels = Moments(), Moments(), [], []
     with (
         concurrent.futures.ThreadPoolExecutor() as pool,

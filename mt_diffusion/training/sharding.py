@@ -24,6 +24,12 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
+def batch_size(most: int, num: int, mesh: Mesh) -> int:
+    """How many of `num` to take at a time, about `most`: a multiple of the devices."""
+    size = min(most, num)
+    return size + -size % mesh.size
+
+
 def placed(shapes: Any, sharding: NamedSharding) -> Any:
     """A tree of shapes, each with that sharding: what a checkpoint is restored into."""
     return jax.tree.map(
