@@ -31,8 +31,9 @@ FILLED = ("--num=128",)  # test images that are restored, for RePaint is slow
 class Run:
     """A training: its config and options, and what is drawn from it.
 
-    begun: a run whose first 2,000 steps this one continues on a task of its own.
-    draws: of --mode=evaluate; '' for none.
+    draws: of --mode=evaluate; '' for none. begun: a run of 2,000 steps which this one
+    continues on a task of its own. again: a run whose checkpoint is drawn from with
+    other flags, without any training.
     """
 
     config: str
@@ -40,12 +41,14 @@ class Run:
     draws: str
     fills: bool = False
     begun: str = ""
+    again: str = ""
 
 
 LABEL = "--config.modalities.label."
 CLASS = f"{LABEL}conditions=true {LABEL}drift_scale=0 {LABEL}loss_weight=0"
 X = f"{LABEL}conditions=true {LABEL}drift_scale=1"
 E = f"{LABEL}head_kind=E"
+DROPPED = f"{LABEL}drop_rate=0.5 {LABEL}null_rate=0 --config.sampling.generated_drift=0"
 BOTH = "joint,given_label"
 GENERATION, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
 RUNS = {
@@ -62,6 +65,8 @@ RUNS = {
         fills=True,
     ),
     "label_x": Run("image_label", X, BOTH),
+    "label_m_undrifted": Run("", "--generated_drift=0", "joint", again="label_m"),
+    "label_m_dropped": Run("image_label", DROPPED, BOTH),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift_scale=0", "joint"),
     "label_m_small_lambda": Run("image_label", f"{LABEL}loss_weight=0.01", BOTH),
     "label_m_half": Run("image_label", f"--config.train.num_steps={NUM_JOINT}", ""),
@@ -104,17 +109,23 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     if path.exists():
         return
     row, workdir = RUNS[name], out / f"{name}_{seed}"
-    flags = command_of(name, seed, data_dir, out)
-    start = time.monotonic()
-    run("mt_diffusion.main", *flags)
-    facts = {"run": name, "seed": seed, "command": shlex.join(["main", *flags])}
-    facts["seconds"] = {"training": time.monotonic() - start}
-    if row.draws:
-        evaluate = ["--mode=evaluate", f"--workdir={workdir}", f"--draws={row.draws}"]
-        evaluate += [f"--num_samples={NUM_SAMPLES}", f"--seed={seed}"]
+    facts = {"run": name, "seed": seed, "commands": [], "seconds": {}}
+
+    def main(part: str, *flags: str) -> None:
+        facts["commands"].append(shlex.join(["main", *flags]))
         start = time.monotonic()
-        run("mt_diffusion.main", *evaluate)
-        facts["seconds"]["evaluation"] = time.monotonic() - start
+        run("mt_diffusion.main", *flags)
+        facts["seconds"][part] = time.monotonic() - start
+
+    if not row.again:
+        main("training", *command_of(name, seed, data_dir, out))
+    if row.draws:
+        flags = [f"--workdir={workdir}"]
+        if row.again:
+            flags = [f"--workdir={out}/{row.again}_{seed}", *row.options.split()]
+            flags += [f"--out={workdir}/evaluation/{NUM_STEPS}"]
+        flags += [f"--draws={row.draws}", f"--num_samples={NUM_SAMPLES}"]
+        main("evaluation", "--mode=evaluate", *flags, f"--seed={seed}")
         (found,) = (workdir / "evaluation").glob("*/metrics.json")
         facts |= json.loads(found.read_text())
         facts["independent"] = independent(found.parent, data_dir)

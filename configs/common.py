@@ -94,6 +94,7 @@ def digits() -> ConfigDict:
         num_steps=250,
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
         fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
+        generated_drift=1.0,  # of modalities not given: as trained; 0: they don't drift
         clip="static",  # of a predicted z_0: static, dynamic, none
         guidance=1.0,  # classifier-free, where the network reads what is given; 1: none
         head_guidance=0.0,  # by the heads of what is given; 0: none

@@ -91,8 +91,10 @@ class Generator:
                 for n, parameters in prediction.heads.items()
                 if n not in given
             }
-            codes = given_codes | network(generated, method="encode")
-            latents = {n: code.latent for n, code in codes.items()}
+            latents = {n: code.latent for n, code in given_codes.items()}
+            if drift := self._settings.generated_drift:
+                for name, code in network(generated, method="encode").items():
+                    latents[name] = drift * code.latent
             v = jnp.full_like(eps, fixed_v) if v is None else v
             return sampler.Denoised(eps, v, given_values | generated, latents)
 

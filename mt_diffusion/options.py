@@ -11,6 +11,7 @@ from mt_diffusion.errors import UserError
 
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"}
 SAMPLING = {"steps", "sampler", "clip", "num_samples"} | {
+    "generated_drift",
     "guidance",
     "head_guidance",
     "guidance_interval",
@@ -60,6 +61,13 @@ SAMPLER = flags.DEFINE_string(
 )
 CLIP = flags.DEFINE_string(
     "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."
+)
+GENERATED_DRIFT = flags.DEFINE_float(
+    "generated_drift",
+    None,
+    "sample, evaluate: scale of the drift of modalities that are generated, not given; "
+    "1: as in training, 0: none (the config's).",
+    lower_bound=0,
 )
 GUIDANCE = flags.DEFINE_float(
     "guidance",

@@ -171,7 +171,7 @@ def generator(conditions=False, drift=3.0, **settings):
         dict(
             sampler="ddim", num_steps=20, eta=0.0, fixed_variance=0.0, clip="none",
             guidance=1.0, head_guidance=0.0, guidance_interval=(0.0, 1.0),
-            batch_size=4096,
+            batch_size=4096, generated_drift=1.0,
         )
     )  # fmt: skip
     defaults.update(settings)
@@ -230,6 +230,19 @@ def test_guidance_is_within_its_interval_alone(kind):
     always, half = draw(**kind), draw(guidance_interval=(0.0, 0.5), **kind)
     for one, other in [(always, without), (half, without), (half, always)]:
         assert np.abs(one - other).max() > 1e-2
+
+
+def test_the_drift_of_what_is_generated_is_scaled_and_of_nothing_else():
+    """At 0 the walk is that of a model whose modality never drifts."""
+    alone = functools.partial(images, given=False)
+    still = alone(drift=3.0, generated_drift=0.0)
+    np.testing.assert_allclose(still, alone(drift=0.0), atol=1e-5)
+    scaled = alone(drift=3.0, generated_drift=0.5)
+    np.testing.assert_allclose(scaled, alone(drift=1.5), atol=1e-5)
+    assert np.abs(still - scaled).max() > 1e-2
+    assert np.abs(scaled - alone(drift=3.0)).max() > 1e-2
+    given = functools.partial(images, drift=3.0)
+    np.testing.assert_array_equal(given(generated_drift=0.0), given())
 
 
 def get_config():

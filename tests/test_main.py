@@ -333,7 +333,7 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
         (
             "--mode=sample --workdir=w --num_samples=5 --seed=2 --given=label=3 --noema"
             " --guidance=2 --head_guidance=0.5 --guidance_interval=0.1,0.8 --clip=none"
-            " --steps=7 --sampler=ddim",
+            " --steps=7 --sampler=ddim --generated_drift=0",
             "sampling.sample",
             {"num": 5, "seed": 2, "given": ["label=3"], "use_ema": False, "out": None}
             | {
@@ -344,6 +344,7 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
                     "clip": "none",
                     "num_steps": 7,
                     "sampler": "ddim",
+                    "generated_drift": 0.0,
                 }
             },
         ),

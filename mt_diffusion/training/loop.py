@@ -48,6 +48,7 @@ RANGES = {
     "sampling.batch_size": (1, math.inf),
     "sampling.eta": (0, 1),
     "sampling.fixed_variance": (0, 1),
+    "sampling.generated_drift": (0, math.inf),
     "sampling.guidance": (0, math.inf),
     "sampling.head_guidance": (0, math.inf),
 }
