@@ -15,6 +15,12 @@ def digits() -> ConfigDict:
     # What a new run's parameters start from: "" for noise, the WORKDIR of another run
     # (its averaged ones), or adm:FILE.pt|.npz|.safetensors of guided-diffusion.
     config.init_from = ""
+    # What training must run on: tpu, gpu, cpu; "" for what there is. Never another one.
+    config.platform = ""
+    config.mesh = dict(
+        fsdp=1,  # over so many devices the parameters and the optimizer are split
+        num_devices=0,  # that there must be, in all processes; 0: any number
+    )
     config.data = dict(
         source="digits",  # digits, tfds, folder
         name="",  # of a TFDS data set
@@ -52,7 +58,7 @@ def digits() -> ConfigDict:
         resblock_updown=False,
         use_new_attention_order=False,
         learn_variance=False,
-        remat=False,  # compute activations again for the gradient: less memory
+        remat="none",  # computed again for the gradient: none, pointwise, blocks
         dtype="float32",
     )
     config.modalities = ConfigDict()

@@ -13,7 +13,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
 from mt_diffusion.modalities.base import Modality, Variable
 from mt_diffusion.models.mt_diffusion import MTDiffusion
-from mt_diffusion.models.unet import UNet
+from mt_diffusion.models.unet import REMAT, UNet
 
 PRIMARY = "image"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -128,6 +128,10 @@ def check(config: ConfigDict) -> None:
     if unet.dtype not in DTYPES:
         raise UserError(
             f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}."
+        )
+    if unet.remat not in REMAT:
+        raise UserError(
+            f"config.unet.remat is {unet.remat!r}; use one of {list(REMAT)}."
         )
     for mult in unet.channel_mult:
         width = mult * unet.model_channels

@@ -59,7 +59,7 @@ class Generator:
             some, values = jax.device_put(
                 (some, values), sharding.over_batch(self._mesh)
             )
-            batches.append(jax.device_get(self._draw(params, seed, some, values)))
+            batches.append(sharding.fetch(self._draw(params, seed, some, values)))
         num = len(rows)
         return {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
 

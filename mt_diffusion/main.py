@@ -41,12 +41,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from mt_diffusion import options
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import Stopped, UserError
 
-USAGE_ERROR = 2
+USAGE_ERROR, RESUME = 2, 75  # exit statuses; 75 is EX_TEMPFAIL: call again
 NUM_EVALUATED = 5000  # samples of each draw of an evaluation
 NUM_BOUND = 256  # test examples whose bounds it gives
 
@@ -57,27 +57,59 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --.")
     logging.set_verbosity(logging.ERROR)  # libraries say a lot that is none of ours
     set_up_jax()
+    join()
     RUN[options.MODE.value]()
+
+
+def join() -> None:
+    """Joins the job of several processes that flags tell of; asserts the devices."""
+    from mt_diffusion import devices
+
+    job = (options.COORDINATOR, options.NUM_PROCESSES, options.PROCESS_ID)
+    named = [flag.value for flag in job]
+    is_job = options.DISTRIBUTED.value or any(value is not None for value in named)
+    config = options.CONFIG.value
+    if is_job:
+        devices.join(*named)
+    if config is not None:
+        devices.require(config.platform, config.mesh.num_devices)
+    if is_job:
+        devices.hush(options.MODE.value in options.OF_SEVERAL_PROCESSES)
 
 
 def workdir() -> pathlib.Path:
     """The folder of the run, which all modes but precompute need."""
     if not options.WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    return pathlib.Path(options.WORKDIR.value).expanduser()
+    return local_path(options.WORKDIR)
 
 
 def out() -> pathlib.Path | None:
     """Where to write, if a flag says so."""
-    return pathlib.Path(options.OUT.value).expanduser() if options.OUT.value else None
+    return local_path(options.OUT) if options.OUT.value else None
+
+
+def local_path(flag: flags.FlagHolder) -> pathlib.Path:
+    """A flag's path; UserError for an address, which is none."""
+    if "://" in flag.value:
+        raise UserError(
+            f"--{flag.name}={flag.value} is no path of a file system. Mount the bucket "
+            "(gcsfuse; launch/tpu_vm.sh does, with --bucket) and name the folder there."
+        )
+    return pathlib.Path(flag.value).expanduser()
 
 
 def train() -> None:
     """--mode=train."""
+    import jax
+
     from mt_diffusion.training import loop
 
     loop.train(options.CONFIG.value, workdir())
-    report()
+    if jax.process_count() == 1:  # reading a checkpoint takes all processes
+        report()
+    else:
+        print(f"a page to look at: --mode=report --workdir={workdir()}")
 
 
 def settings() -> dict[str, Any]:
@@ -209,6 +241,8 @@ def set_up_jax() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
+    if options.CONFIG.value is not None and options.CONFIG.value.platform:
+        jax.config.update("jax_platforms", options.CONFIG.value.platform)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
@@ -226,6 +260,9 @@ def run() -> None:
         paragraph = textwrap.fill(f"error: {error}", 88, break_long_words=False)
         print(paragraph, file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(RESUME)
     except KeyboardInterrupt:
         print("stopped; the same training command continues from its last checkpoint.")
         sys.exit(130)

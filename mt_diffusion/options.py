@@ -9,7 +9,8 @@ from ml_collections import config_flags
 from mt_diffusion import overrides
 from mt_diffusion.errors import UserError
 
-CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"}
+JOB = {"coordinator", "num_processes", "process_id", "distributed"}
+CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
 SAMPLING = {"steps", "sampler", "clip", "num_samples"} | {
     "generated_drift",
     "guidance",
@@ -17,18 +18,19 @@ SAMPLING = {"steps", "sampler", "clip", "num_samples"} | {
     "guidance_interval",
 }
 FLAGS_OF = {
-    "train": {"workdir"},
+    "train": {"workdir"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given"},
     "read": CHECKPOINT | {"given"},
     "bound": CHECKPOINT | {"clip", "num_examples", "num_times"},
     "evaluate": CHECKPOINT
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
-    "reference": {"out", "features", "weights", "split", "num_examples"},
+    "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
     "precompute": {"out", "encoder"},
     "report": {"workdir"},
     "compare": {"runs", "out"},
 }
+OF_SEVERAL_PROCESSES = ("train", "sample")
 WITH_CONFIG = ("train", "precompute", "reference")
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -38,6 +40,22 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
+OF_JOB = "train, sample, read, bound, evaluate, reference: "
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    f"{OF_JOB}this is one process of a job, as JAX finds by itself (Cloud TPU, SLURM, "
+    "Open MPI, Kubernetes); train and sample can share the work between several.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, f"{OF_JOB}HOST:PORT of process 0, where those of a job meet."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, f"{OF_JOB}how many there are.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, f"{OF_JOB}which one this is, from 0.", lower_bound=0
+)
 NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,

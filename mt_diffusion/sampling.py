@@ -45,14 +45,16 @@ def sample(
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
     generator = Generator(experiment, settings, mesh)
-    out = make_folder(out, workdir)
+    is_first = jax.process_index() == 0
+    out = make_folder(out, workdir) if is_first else None
     which = "averaged (EMA)" if use_ema else "raw"
     print(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
         f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
     )
     examples = generator(params, seed, num, values)
-    write(out, examples, experiment, list(values))
+    if is_first:
+        write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
 

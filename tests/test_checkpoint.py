@@ -103,7 +103,7 @@ def test_only_what_may_change_may_change():
     tuples = ConfigDict({"a": (1, 2)}), ConfigDict({"a": [1, 2]})
     resume.check_same(*tuples)
     new.train = {"num_steps": 1, "batch_size": 2, "num_microbatches": 2}
-    new.update({"init_from": "there", "unet": {"remat": True}})
+    new.update({"init_from": "there", "unet": {"remat": "blocks"}})
     resume.check_same(new, old)
     moved = (ConfigDict({"data": {"pair_path": place}}) for place in ("here", "there"))
     resume.check_same(*moved)

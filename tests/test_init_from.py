@@ -1,5 +1,6 @@
 """A new run that starts from trained parameters: a workdir's, or guided-diffusion's."""
 
+import functools
 import json
 import shutil
 import types
@@ -15,7 +16,12 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import init_from, loop, sharding
 from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.state import build_optimizer, init_params, init_state
+from mt_diffusion.training.state import (
+    abstract_state,
+    build_optimizer,
+    init_params,
+    new_state,
+)
 
 KEY = 5
 
@@ -45,11 +51,10 @@ def shapes_of(config):
 def open_run(config, workdir):
     """What the training loop opens."""
     experiment, optimizer = experiments.build(config), build_optimizer(config)
-    placement = sharding.replicated(sharding.make_mesh())
-    init = jax.jit(
-        lambda key: init_state(key, experiment, optimizer), out_shardings=placement
-    )
-    return loop.open_run(config, workdir, init, jax.random.key(KEY), placement)
+    abstract = abstract_state(experiment, optimizer, sharding.make_mesh())
+    key = jax.random.key(KEY)
+    init = functools.partial(new_state, key, experiment, optimizer, abstract)
+    return loop.open_run(config, workdir, init, abstract)
 
 
 def write_run(workdir, config):

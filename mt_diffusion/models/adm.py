@@ -57,7 +57,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
     for name in ("channel_mult", "attention_resolutions"):
         options[name] = tuple(options[name])
     module = UNet(
-        **options, num_groups=32, use_tokens=False, remat=False, dtype=jnp.float32
+        **options, num_groups=32, use_tokens=False, remat="none", dtype=jnp.float32
     )
 
     size = 2 ** (len(options["channel_mult"]) - 1)

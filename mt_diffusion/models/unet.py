@@ -4,11 +4,22 @@ import functools
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mt_diffusion.models import layers
 from mt_diffusion.models.layers import Features
+
+PRODUCTS = {jax.lax.conv_general_dilated_p, jax.lax.dot_general_p}
+REMAT = {
+    "none": lambda kind, **_: kind,
+    # Keeps what convolutions and matrix products give; the rest is quick.
+    "pointwise": functools.partial(
+        nn.remat, policy=lambda primitive, *_, **__: primitive in PRODUCTS
+    ),
+    "blocks": nn.remat,  # keeps what goes into a block alone
+}
 
 
 class UNet(nn.Module):
@@ -19,7 +30,7 @@ class UNet(nn.Module):
     num_classes: 0 for an unconditional network.
     num_groups: of every normalisation (32 in ADM).
     use_tokens: a cross-attention block follows each self-attention.
-    remat: blocks keep no activations for the gradient and compute them again.
+    remat: what blocks compute again for the gradient, one of REMAT; less memory.
     """
 
     model_channels: int
@@ -36,7 +47,7 @@ class UNet(nn.Module):
     num_classes: int
     num_groups: int
     use_tokens: bool
-    remat: bool
+    remat: str
     dtype: Any
 
     @nn.compact
@@ -97,11 +108,11 @@ class UNet(nn.Module):
         out = layers.OutputBlock(self.out_channels, self.num_groups, name="out")(h)
         return out, {"mid": mid, "out": h}
 
+    def _remat(self, kind, **options):
+        return REMAT[self.remat](kind, **options)
+
     def _res(self, h, name, features, *, emb, deterministic, resample=layers.same):
-        kind = layers.ResBlock
-        if self.remat:
-            kind = nn.remat(kind, static_argnums=(3,))  # deterministic; self is 0
-        block = kind(
+        block = self._remat(layers.ResBlock, static_argnums=(3,))(  # deterministic
             features,
             self.num_groups,
             self.dropout,
@@ -117,8 +128,7 @@ class UNet(nn.Module):
         heads = self.num_heads
         if self.num_head_channels:
             heads = channels // self.num_head_channels
-        wrap = nn.remat if self.remat else lambda kind: kind
-        h = wrap(layers.AttentionBlock)(
+        h = self._remat(layers.AttentionBlock)(
             heads,
             self.num_groups,
             not self.use_new_attention_order,
@@ -127,7 +137,7 @@ class UNet(nn.Module):
         )(h)
         if not self.use_tokens:
             return h
-        cross = wrap(layers.CrossAttentionBlock)(
+        cross = self._remat(layers.CrossAttentionBlock)(
             heads, self.num_groups, self.dtype, name=f"{name}_cross"
         )
         return cross(h, tokens.astype(self.dtype))

@@ -1,5 +1,6 @@
 """Checkpoints of a run: Orbax, written in the background, with the config inside."""
 
+import contextlib
 import functools
 import gc
 import json
@@ -7,7 +8,7 @@ import pathlib
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -29,7 +30,10 @@ class Checkpoints:
         """Creates the folder only to write (keep given)."""
         self._workdir = workdir.absolute()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=keep is not None, read_only=keep is None
+            max_to_keep=keep,
+            create=keep is not None,
+            read_only=keep is None,
+            cleanup_tmp_directories=keep is not None,  # of saves that were cut off
         )
         self._manager = ocp.CheckpointManager(self._workdir / FOLDER, options=options)
 
@@ -42,11 +46,27 @@ class Checkpoints:
         """Starts to write the parts of a state; returns once these may be changed."""
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
         items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        with self._writing():
+            self._manager.save(step, args=ocp.args.Composite(**items))
 
     def close(self) -> None:
         """Returns once all that was saved is on disk; nothing can follow."""
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Makes of whatever Orbax raises a UserError that says what is left."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            whole = ", ".join(map(str, self.steps)) or "none yet"
+            raise UserError(
+                f"a checkpoint could not be written to {self._workdir / FOLDER} "
+                f"({reason[0][:300]}). Whole ones: {whole}. Make room, or mend what is "
+                "wrong; the same command then continues from the newest of them."
+            ) from error
 
     def newest(
         self, abstract: Callable[[ConfigDict], Mapping[str, Any]]

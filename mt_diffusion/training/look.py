@@ -12,7 +12,7 @@ from mt_diffusion.diffusion import objective
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
 from mt_diffusion.modalities.base import Batch
-from mt_diffusion.training import gradient_share
+from mt_diffusion.training import gradient_share, sharding
 from mt_diffusion.training.watch import Watch
 
 
@@ -44,7 +44,7 @@ class Look:
 
     def __call__(self, view: Watch, step: int, params: Any) -> None:
         """Writes test loss, gradient shares, and grids: joint, each modality given."""
-        _, terms = jax.device_get(self._loss(params, self._batch))
+        _, terms = sharding.fetch(self._loss(params, self._batch))
         scalars = {f"test_{name}": float(x) for name, x in terms.items()}
         if self._has_shares:
             shares = self._shares(params, self._batch)
@@ -60,8 +60,9 @@ class Look:
     def _values(self) -> list[dict[str, np.ndarray]]:
         """For each modality its first values that there are, as something to give."""
         found = []
-        for name, values in jax.device_get(self._batch.values).items():
-            there = values[np.asarray(self._batch.available[name])]
+        batch = sharding.fetch(self._batch)
+        for name, values in batch.values.items():
+            there = values[batch.available[name]]
             if len(there):
                 found.append({name: there[: self._num]})
         return found

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import math
 import pathlib
 from collections.abc import Callable
@@ -13,13 +14,19 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import guidance, sampler, schedule
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.look import Look
+from mt_diffusion.training.preemption import Preemption
 from mt_diffusion.training.resume import resume
-from mt_diffusion.training.state import TrainState, build_optimizer, init_state
+from mt_diffusion.training.state import (
+    TrainState,
+    abstract_state,
+    build_optimizer,
+    new_state,
+)
 from mt_diffusion.training.step import build_step
 
 TEST_EXAMPLES = 256  # that are looked at, at most
@@ -65,16 +72,16 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
-    mesh = sharding.make_mesh()
-    everywhere, over_batch = sharding.replicated(mesh), sharding.over_batch(mesh)
+    mesh = sharding.make_mesh(config.mesh.fsdp)
     init_key, step_key, look_key = jax.random.split(jax.random.key(config.seed), 3)
+    step_key = sharding.spread_key(step_key, mesh)
 
     optimizer = build_optimizer(config)
-    train_step = jax.jit(build_step(config, experiment, optimizer), donate_argnums=0)
-    init = jax.jit(
-        lambda key: init_state(key, experiment, optimizer), out_shardings=everywhere
-    )
-    checkpoints, state = open_run(config, workdir, init, init_key, everywhere)
+    step = build_step(config, experiment, optimizer, mesh)
+    train_step = jax.jit(step, donate_argnums=0)
+    abstract = abstract_state(experiment, optimizer, mesh)
+    init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
+    checkpoints, state = open_run(config, workdir, init, abstract)
     start, num_steps = int(state.step), config.train.num_steps
     facts = {
         "data": f"{len(source):,} training, {len(test):,} test examples",
@@ -93,9 +100,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         source, preprocess, config.train.batch_size, config.seed
     )
     look = build_look(config, experiment, mesh, test, look_key)
-    in_flight = collections.deque()
-    view = watch.Watch(workdir, start, num_steps, config.train.batch_size)
-    with view, contextlib.closing(checkpoints):
+    view = watch.build(workdir, start, num_steps, config.train.batch_size)
+    in_flight, stop = collections.deque(), Preemption()
+    with view, contextlib.closing(checkpoints), stop:
+        over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         for step, batch in enumerate(device_batches, start + 1):
             state, terms = train_step(state, batch, step_key)
@@ -106,34 +114,40 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
             if is_due(config, "log_every", step):
                 view.scalars(step, jax.device_get(terms))
             if is_due(config, "sample_every", step):
-                look(view, step, state.ema_params)
+                look(view, step, sharding.gather(state.ema_params, mesh))
                 view.restart_clock(step)
-            if is_due(config, "checkpoint_every", step):
+            told = stop.reached(step)
+            if told or is_due(config, "checkpoint_every", step):
                 if terms["skipped_in_a_row"]:
                     print(f"no checkpoint at step {step}: its gradients are not finite")
                 else:
                     checkpoints.save(step, vars(state), config)
+            if told:
+                break
+    if step < num_steps:
+        raise Stopped(
+            f"told to stop after step {step:,} of {num_steps:,}; it is saved, and the "
+            "same command continues from there."
+        )
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
 
 
 def open_run(
     config: ConfigDict,
     workdir: pathlib.Path,
-    init: Callable[[jax.Array], TrainState],
-    key: jax.Array,
-    placement: jax.sharding.Sharding,
+    init: Callable[[], TrainState],
+    abstract: TrainState,
 ) -> tuple[Checkpoints, TrainState]:
     """The workdir's newest state; else a new one, which config.init_from may begin.
 
     An init_from that can't be used is a UserError before anything is written.
     """
-    abstract = jax.eval_shape(init, key)
     is_new = not Checkpoints(workdir).steps
     loaded = init_from.load(config, abstract.params) if is_new else {}
     writing.make_folder(workdir, f"--workdir={workdir}")
     checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
-    state = resume(checkpoints, config, abstract, placement)
-    return checkpoints, state or init_from.begin(init(key), loaded)
+    state = resume(checkpoints, config, abstract)
+    return checkpoints, state or init_from.begin(init(), loaded)
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:

@@ -4,11 +4,9 @@ import json
 import math
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import TrainState
 
@@ -17,6 +15,8 @@ CHANGEABLE = (
     "watch.",
     "sampling.",
     "init_from",
+    "platform",
+    "mesh.",
     "unet.remat",
     "train.num_steps",
     "train.num_microbatches",
@@ -34,16 +34,17 @@ def resume(
     checkpoints: Checkpoints,
     config: ConfigDict,
     abstract: TrainState,
-    placement: jax.sharding.Sharding,
 ) -> TrainState | None:
-    """The state of the newest whole checkpoint, on the devices; None to start anew.
+    """The state of the newest whole checkpoint; None to start anew.
+
+    abstract: its shapes and where its arrays will lie, whatever mesh wrote it.
 
     Broken newer checkpoints are moved aside. Raises UserError for another config.
     """
 
     def target(saved: ConfigDict) -> dict[str, Any]:
         check_same(config, saved)
-        return vars(sharding.placed(abstract, placement))
+        return vars(abstract)
 
     found = checkpoints.newest(target)
     if found is None:

@@ -3,15 +3,32 @@
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from mt_diffusion.errors import UserError
 
 AXES = ("data", "fsdp")
+SMALL = 2**10  # elements of an array that is not worth a message to gather it
 
 
-def make_mesh() -> Mesh:
-    """All devices as a mesh ('data', 'fsdp'); one device is a mesh of one."""
-    shape = (jax.device_count(), 1)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+def make_mesh(fsdp: int = 1, devices: Any = None) -> Mesh:
+    """All devices (of all processes) as a mesh ('data', 'fsdp'); one is a mesh of one.
+
+    fsdp: over how many devices the training state is split; raises UserError where it
+    does not divide their number.
+    """
+    devices = jax.devices() if devices is None else devices
+    num = len(devices)
+    if fsdp < 1 or num % fsdp:
+        raise UserError(
+            f"config.mesh.fsdp = {fsdp} does not divide the {num} devices; use one of "
+            f"{', '.join(str(n) for n in range(1, num + 1) if num % n == 0)}."
+        )
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((num // fsdp, fsdp), AXES, types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -24,14 +41,56 @@ def over_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
+def by_shape(mesh: Mesh, shapes: Any) -> Any:
+    """Of a tree of arrays or shapes: the largest axis that fsdp divides, over fsdp.
+
+    Arrays without such an axis, and small ones, are whole on each device.
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def of(x):
+        axes = [axis for axis, size in enumerate(x.shape) if size % fsdp == 0]
+        if fsdp == 1 or x.size < SMALL or not axes:
+            return replicated(mesh)
+        largest = max(axes, key=lambda axis: x.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
+
+    return jax.tree.map(of, shapes)
+
+
+def placed(shapes: Any, shardings: Any) -> Any:
+    """A tree of shapes, each with its sharding: what a checkpoint is restored into.
+
+    shardings: such a tree, or one for all.
+    """
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        shardings,
+    )
+
+
+def spread_key(key: PRNGKeyArray, mesh: Mesh) -> PRNGKeyArray:
+    """A key, the same in all processes, whole on each device."""
+    data = jax.device_put(np.asarray(jax.random.key_data(key)), replicated(mesh))
+    return jax.random.wrap_key_data(data)
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+    """A tree of arrays, now whole on each device."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
+
+
 def batch_size(most: int, num: int, mesh: Mesh) -> int:
     """How many of `num` to take at a time, about `most`: a multiple of the devices."""
     size = min(most, num)
     return size + -size % mesh.size
 
 
-def placed(shapes: Any, sharding: NamedSharding) -> Any:
-    """A tree of shapes, each with that sharding: what a checkpoint is restored into."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-    )
+def fetch(tree: Any) -> Any:
+    """Whole arrays on this host, of which other processes may hold parts."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)

@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.training import sharding
 
 UNLIMITED = 2**31 - 1
 
@@ -72,3 +73,29 @@ def init_state(
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
     )
+
+
+def abstract_state(
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """The shapes of a state, each with its place on the mesh."""
+    shapes = jax.eval_shape(
+        lambda: init_state(jax.random.key(0), experiment, optimizer)
+    )
+    return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
+
+
+def new_state(
+    key: PRNGKeyArray,
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    abstract: TrainState,
+) -> TrainState:
+    """State before the first step, each array made where `abstract` has it."""
+    init = jax.jit(
+        lambda key: init_state(key, experiment, optimizer),
+        out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
+    )
+    return init(sharding.spread_key(key, abstract.step.sharding.mesh))

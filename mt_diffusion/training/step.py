@@ -6,12 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import objective
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities.base import Batch
+from mt_diffusion.training import sharding
 from mt_diffusion.training.state import TrainState
 
 Step = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
@@ -27,15 +29,24 @@ def ema(average: Any, params: Any, step: Array, decay: float) -> Any:
 
 
 def build_step(
-    config: ConfigDict, experiment: Experiment, optimizer: optax.GradientTransformation
+    config: ConfigDict,
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
 ) -> Step:
-    """The training step of a config; jit it with its state donated."""
-    loss = objective.build(config, experiment)
+    """The training step of a config; jit it with its state donated.
+
+    The state lies on the mesh by its shapes. Each device gathers whole parameters for
+    its share of the batch, and keeps its part of the gradients' sum.
+    """
+    loss, lay = objective.build(config, experiment), jax.lax.with_sharding_constraint
     parts, decay = config.train.num_microbatches, config.train.ema_decay
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        terms, grads = gradients(loss, state.params, batch, key, parts)
+        params = lay(state.params, sharding.replicated(mesh))
+        terms, grads = gradients(loss, params, batch, key, parts)
+        grads = lay(grads, sharding.by_shape(mesh, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -45,7 +56,8 @@ def build_step(
             "skipped_in_a_row": opt_state.notfinite_count,
             "skipped": opt_state.total_notfinite,
         }
-        return TrainState(step, params, average, opt_state), terms
+        state = TrainState(step, params, average, opt_state)
+        return lay(state, sharding.by_shape(mesh, state)), terms
 
     return train_step
 

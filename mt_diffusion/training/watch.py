@@ -1,5 +1,6 @@
 """What a person sees of a run: banner, progress, metrics on disk, pictures."""
 
+import contextlib
 import json
 import math
 import os
@@ -45,6 +46,15 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
     sys.stdout.flush()
 
 
+def build(
+    workdir: pathlib.Path, start: int, num_steps: int, batch_size: int
+) -> "Watch | Silent":
+    """What this process writes: all in the first one of a job, nothing in others."""
+    if jax.process_index():
+        return Silent()
+    return Watch(workdir, start, num_steps, batch_size)
+
+
 class Watch:
     """Progress on the terminal, scalars in metrics.jsonl and TensorBoard, PNG pictures.
 
@@ -82,24 +92,32 @@ class Watch:
         self._last = (step, time.monotonic())
 
     def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes scalars everywhere, with the speed since the last call."""
+        """Writes scalars everywhere, with the speed since the last call if it is known.
+
+        It is not for the first step, which compiled.
+        """
         now = time.monotonic()
         last_step, last_time = self._last
         speed = (step - last_step) / max(now - last_time, 1e-9)
         scalars = {name: float(value) for name, value in scalars.items()}
-        scalars["images_per_second"] = speed * self._batch_size
+        if speed:
+            scalars["images_per_second"] = speed * self._batch_size
         self.write(step, scalars)
         self.restart_clock(step)
         shown = "  ".join(
             f"{n} {scalars[n]:.4g}" for n in scalars if not n.startswith("skipped")
         )
         if self._bar.disable:
-            left = tqdm.tqdm.format_interval(
-                (self._num_steps - step) / max(speed, 1e-9)
-            )
-            print(f"step {step}/{self._num_steps}  {shown}  {left} left", flush=True)
+            print(f"step {step}/{self._num_steps}  {shown}  {self._left(step, speed)}")
+            sys.stdout.flush()
         else:
             self._bar.set_postfix_str(shown, refresh=False)
+
+    def _left(self, step: int, speed: float) -> str:
+        """The time left, where the speed is known."""
+        if not speed:
+            return ""
+        return f"{tqdm.tqdm.format_interval((self._num_steps - step) / speed)} left"
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
@@ -133,6 +151,15 @@ class Watch:
         self._bar.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
+
+
+class Silent(contextlib.nullcontext):
+    """A `Watch` that writes nothing."""
+
+    def advance(self, *_: Any) -> None:
+        """Nothing, as all here."""
+
+    restart_clock = scalars = write = picture = advance
 
 
 def keep_lines(path: pathlib.Path, last_step: int) -> None:
