@@ -26,6 +26,10 @@ How good it is: FID and others, for every subset of given variables; a page to l
   python -m mt_diffusion.main --mode=reference --config=configs/image_label.py \
       --out=reference.npz
 
+Will it fit, and how fast can it be, on devices that need not be here:
+  python -m mt_diffusion.main --mode=preflight --topology=v5e-256 \
+      --config=configs/image_label.py:imagenet64
+
 Vectors of a data set by an encoder of yours, for --config.data.vectors:
   python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
       --config=configs/image_representation.py --out=vectors.npz
@@ -71,7 +75,7 @@ def join() -> None:
     config = options.CONFIG.value
     if is_job:
         devices.join(*named)
-    if config is not None:
+    if config is not None and not options.TOPOLOGY.value:
         devices.require(config.platform, config.mesh.num_devices)
     if is_job:
         devices.hush(options.MODE.value in options.OF_SEVERAL_PROCESSES)
@@ -213,6 +217,14 @@ def reference() -> None:
     )
 
 
+def preflight() -> None:
+    """--mode=preflight."""
+    from mt_diffusion.preflight import preflight
+
+    sizes = options.numbers(options.MICROBATCHES)
+    preflight.preflight(options.CONFIG.value, options.TOPOLOGY.value, sizes, out())
+
+
 def report() -> None:
     """--mode=report."""
     from configs import common
@@ -233,16 +245,23 @@ def compare() -> None:
 RUN = {
     f.__name__: f
     for f in (train, sample, read, bound, evaluate)
-    + (reference, precompute, report, compare)
+    + (reference, precompute, preflight, report, compare)
 }
+
+
+def platform_of_config() -> str:
+    """What JAX must run on; '' for what there is."""
+    if options.TOPOLOGY.value:  # compiled here for devices that are elsewhere
+        return "cpu"
+    return options.CONFIG.value.platform if options.CONFIG.value is not None else ""
 
 
 def set_up_jax() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
-    if options.CONFIG.value is not None and options.CONFIG.value.platform:
-        jax.config.update("jax_platforms", options.CONFIG.value.platform)
+    if platform := platform_of_config():
+        jax.config.update("jax_platforms", platform)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")

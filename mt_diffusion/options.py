@@ -27,11 +27,12 @@ FLAGS_OF = {
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
     "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
     "precompute": {"out", "encoder"},
+    "preflight": {"topology", "microbatches", "out"},
     "report": {"workdir"},
     "compare": {"runs", "out"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample")
-WITH_CONFIG = ("train", "precompute", "reference")
+WITH_CONFIG = ("train", "precompute", "reference", "preflight")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, as configs/NAME.py or configs/NAME.py:PRESET."
@@ -125,7 +126,7 @@ OUT = flags.DEFINE_string(
     None,
     "sample, read: folder to write (WORKDIR/generated/NNN); evaluate: folder "
     "(WORKDIR/evaluation/STEP); bound: file (WORKDIR/bounds/STEP.json); precompute, "
-    "reference: file.npz; compare: file.html.",
+    "reference: file.npz; preflight: file.json; compare: file.html.",
 )
 EMA = flags.DEFINE_bool(
     "ema",
@@ -168,6 +169,18 @@ BASELINE = flags.DEFINE_string(
 )
 SPLIT = flags.DEFINE_enum(
     "split", "train", ["train", "test"], "reference: of which images."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    "",
+    "preflight: a TPU slice to compile for, as v5e-256 or v5e:16x16; needs libtpu and "
+    "no TPU (the devices here).",
+)
+MICROBATCHES = flags.DEFINE_list(
+    "microbatches",
+    [],
+    "preflight: two numbers of images per device at which memory is measured, as 4,8 "
+    "(the config's own and half of it, at most 8).",
 )
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 

@@ -6,7 +6,8 @@ import pathlib
 PACKAGE = "mt_diffusion"
 LAYERS = [
     {"errors", "overrides"},
-    {"writing", "options", "devices", "training.preemption"},
+    {"writing", "options", "devices", "training.preemption"}
+    | {"preflight.topology", "preflight.collectives"},
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
     | {"data.weights"}
@@ -27,13 +28,20 @@ LAYERS = [
     {"experiment"},
     {"generation", "training.state", "training.checkpoint", "training.watch"},
     {"training.step", "training.gradient_share", "training.resume"},
-    {"training.look", "training.init_from"} | {"evaluation.record"},
-    {"training.loop", "sampling", "precompute"} | {"evaluation.plots"},
-    {"bounding", "reading"} | {"evaluation.reference", "evaluation.convnet"},
-    {"evaluation.real", "evaluation.draws", "evaluation.figures"},
+    {"training.look", "training.init_from"}
+    | {"evaluation.record"}
+    | {"preflight.program"},
+    {"training.loop", "sampling", "precompute"}
+    | {"evaluation.plots"}
+    | {"preflight.measure"},
+    {"bounding", "reading"}
+    | {"evaluation.reference", "evaluation.convnet"}
+    | {"preflight.report"},
+    {"evaluation.real", "evaluation.draws", "evaluation.figures"}
+    | {"preflight.tables"},
     {"evaluation.judges.image", "evaluation.judges.label", "evaluation.tables"}
     | {"evaluation.judges.pixels", "evaluation.judges.vector"},
-    {"evaluation.evaluate", "evaluation.report"},
+    {"evaluation.evaluate", "evaluation.report", "preflight.preflight"},
     {"main"},
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

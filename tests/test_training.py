@@ -158,13 +158,13 @@ def plain():
     return config, experiment, params, batch.replace(available=available)
 
 
-def in_parts(plain, parts, batch=None, **settings):
+def in_parts(plain, parts, batch=None, unroll=True, **settings):
     """(terms, gradients) as the step has them; settings: of the objective."""
     config, experiment, params, whole = plain
     config = config.copy_and_resolve_references()
     config.objective.update(settings)
     loss = objective.build(config, experiment)
-    run = jax.jit(lambda p, batch, key: gradients(loss, p, batch, key, parts))
+    run = jax.jit(lambda p, batch, key: gradients(loss, p, batch, key, parts, unroll))
     return run(params, whole if batch is None else batch, jax.random.key(1))
 
 
@@ -184,17 +184,19 @@ def assert_close(found, expected):
     jax.tree.map(compare, found, expected)
 
 
-@pytest.mark.parametrize("parts, num_devices", [(2, 1), (4, 8)])
+@pytest.mark.parametrize(
+    "parts, num_devices, unroll", [(2, 1, True), (4, 8, True), (4, 8, False)]
+)
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(
-    plain, whole, parts, num_devices
+    plain, whole, parts, num_devices, unroll
 ):
-    """Though the parts differ in how many examples have a label."""
+    """Though the parts differ in how many examples have a label; in a loop or not."""
     *_, batch = plain
     labels = batch.available["label"].reshape(-1, parts).sum(axis=0)
     assert len(set(labels)) > 1
     mesh = one_axis(num_devices)
     placed = jax.device_put(batch, sharding.over_batch(mesh))
-    assert_close(in_parts(plain, parts, placed), whole)
+    assert_close(in_parts(plain, parts, placed, unroll), whole)
     terms, grads = whole
     assert {"eps", "variance", "label", "masked_image", "loss"} < set(terms)
     assert all(np.any(np.asarray(x) != 0) for x in jax.tree.leaves(grads))

@@ -1,0 +1,82 @@
+"""Does ImageNet fit? `--mode=preflight` of its configs on four TPU slices.
+
+    pip install "jax[tpu]"
+    python -m benchmarks.preflight
+
+No TPU is needed. Programs are compiled one at a time, each of a few minutes alone on 2
+cores (README, "Before a TPU is rented"); one that has been compiled is not compiled
+again, so a stopped run goes on where it was. results/preflight/PRESET_SLICE.json holds
+what was found, and table.md all of it.
+
+The global batch is the config's own. On small slices it is taken in microbatches of at
+most 8 images per chip; if these do not fit either, in as many as do.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from configs import image_label
+from mt_diffusion import writing
+from mt_diffusion.errors import UserError
+from mt_diffusion.preflight import preflight, tables, topology
+
+RESULTS = pathlib.Path("results/preflight")
+PRESETS = ("imagenet64", "imagenet128")
+SLICES = ("v5e-256", "v5e-16", "v4-32", "v6e-16")
+MOST = {"imagenet64": 8, "imagenet128": 2}  # images per chip at a time
+
+
+def look(preset: str, name: str) -> None:
+    """Writes one row, unless it is there; with more microbatches where these help."""
+    path = RESULTS / f"{preset}_{name}.json"
+    if path.exists():
+        return
+    target, start = topology.find(name), time.monotonic()
+    config = image_label.get_config(preset)
+    per_device = config.train.batch_size // len(target.devices)
+    own = min(per_device, MOST[preset])
+    config.train.num_microbatches = per_device // own
+    sizes = (own // 2, own) if own > 1 else (1, 2)
+    report = preflight.look(config, target, sizes)
+    if not report.fits and report.needed:
+        config.train.num_microbatches = report.needed
+        report = preflight.look(config, target, sizes)
+    facts = {"config": f"image_label:{preset}", "slice": name}
+    facts["seconds"] = time.monotonic() - start
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    writing.as_json(path, facts | report.summary())
+    print(tables.text(report))
+
+
+def table() -> str:
+    """All rows that there are, as Markdown."""
+    paths = [RESULTS / f"{p}_{s}.json" for p in PRESETS for s in SLICES]
+    return tables.markdown([json.loads(p.read_text()) for p in paths if p.exists()])
+
+
+def main() -> None:
+    """Looks at what has not been looked at."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--presets", default=",".join(PRESETS))
+    parser.add_argument("--slices", default=",".join(SLICES))
+    args = parser.parse_args()
+    for preset in args.presets.split(","):
+        for name in args.slices.split(","):
+            print(f"{preset} on {name}")
+            try:
+                look(preset, name)
+            except UserError as error:
+                parser.error(str(error))
+            writing.text(RESULTS / "table.md", table() + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()

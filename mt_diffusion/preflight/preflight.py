@@ -1,0 +1,115 @@
+"""`--mode=preflight`: will it fit, what does it cost, and how fast can it be at best.
+
+The config's own programs are compiled for the devices here, or for a TPU slice that is
+nowhere near, and the compiler is asked. Nothing is run, and no data need be here.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+
+import jax
+from ml_collections import ConfigDict
+
+from mt_diffusion import experiment as experiments
+from mt_diffusion import writing
+from mt_diffusion.errors import UserError
+from mt_diffusion.preflight import program, tables, topology
+from mt_diffusion.preflight.measure import Measurement, measure
+from mt_diffusion.preflight.report import Report
+from mt_diffusion.preflight.topology import Target
+from mt_diffusion.training import sharding
+from mt_diffusion.training.state import init_params
+
+MOST = 8  # images per device in the programs that measure memory, unless asked for more
+
+
+def preflight(
+    config: ConfigDict,
+    slice_name: str,
+    microbatches: Sequence[float],
+    out: pathlib.Path | None,
+) -> None:
+    """Prints what the config's step and sampler need; `out`: the same as JSON.
+
+    slice_name: a TPU slice, as v5e-256; '' for the devices here. microbatches: two
+    numbers of images per device at which memory is measured; empty for the config's own
+    and half of it, or for 4 and 8 where that has more. Raises UserError where the
+    programs do not fit, naming what helps.
+    """
+    target = topology.find(slice_name)
+    report = look(config, target, microbatches)
+    print(tables.text(report))
+    if out:
+        writing.make_folder(out.parent, f"--out={out}")
+        writing.as_json(out, report.summary())
+    if report.fits is False:
+        raise UserError(tables.advice(report, config))
+
+
+def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> Report:
+    """Compiles two microbatches, the config's own step if it may fit, and the sampler.
+
+    Raises UserError for a config that can't be trained on these devices.
+    """
+    config = program.resolve(config)
+    mesh = sharding.make_mesh(config.mesh.fsdp, target.devices)
+    per_device = images_per_device(config, mesh.size)
+    parts = config.train.num_microbatches
+    own = per_device // parts
+    pair = choose(own, microbatches)
+
+    def step(images: int, parts: int) -> Measurement:
+        num = images * parts * mesh.size
+        lowered = program.lower_training(config, mesh, num, parts)
+        return measure(lowered, target)
+
+    experiment = experiments.build(config)
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    small, large = (step(images, 1) for images in pair)
+    found = dict(zip(pair, (small, large), strict=True)).get(own)
+    report = Report(
+        target=target,
+        fsdp=config.mesh.fsdp,
+        per_device=per_device,
+        num_microbatches=parts,
+        num_parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)),
+        steps=config.sampling.num_steps,
+        pair=pair,
+        small=small,
+        large=large,
+        step=found if parts == 1 else None,
+        sampler=measure(program.lower_sampling(config, mesh), target),
+    )
+    if report.step is None and report.total <= (target.memory or math.inf):
+        report = dataclasses.replace(report, step=step(own, parts))
+    return report
+
+
+def images_per_device(config: ConfigDict, num_devices: int) -> int:
+    """Of one training step. Raises UserError for a batch that can't be shared out."""
+    batch_size, parts = config.train.batch_size, config.train.num_microbatches
+    if batch_size % (num_devices * parts):
+        raise UserError(
+            f"config.train.batch_size = {batch_size} must be a multiple of the "
+            f"{num_devices} devices that share it, times config.train.num_microbatches "
+            f"= {parts}."
+        )
+    return batch_size // num_devices
+
+
+def choose(own: int, wish: Sequence[float]) -> tuple[int, int]:
+    """Two numbers of images per device at which memory is measured, ascending.
+
+    Raises UserError for a wish that is no such pair.
+    """
+    if wish:
+        if len(set(wish)) != 2 or min(wish) < 1 or any(n % 1 for n in wish):
+            raise UserError(
+                f"--microbatches={','.join(f'{n:g}' for n in wish)} must be two "
+                "different whole numbers of images per device, as 4,8."
+            )
+        return int(min(wish)), int(max(wish))
+    large = min(max(own, 2), MOST)
+    return large // 2, large
