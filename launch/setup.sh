@@ -1,16 +1,20 @@
+# shellcheck shell=bash
 # Sourced by the other scripts, from the project's root: makes and enters .venv.
-# A second call installs nothing, unless requirements.txt has changed.
+# REQUIREMENTS names what to install: requirements.txt, or -tpu or -gpu of it.
+# A second call installs nothing, unless one of the files has changed.
 
+requirements=${REQUIREMENTS:-requirements.txt}
 stamp=.venv/requirements.installed
-if ! cmp -s requirements.txt "$stamp"; then
-  echo "installing requirements.txt into .venv (once; a few minutes)"
+if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
+  echo "installing $requirements into .venv (once; a few minutes)"
   "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "error: Python 3.11 or newer is needed; set PYTHON to one, such as PYTHON=python3.12" >&2
+    echo "error: Python 3.11 or newer is needed; set PYTHON to one, such as" \
+      "PYTHON=python3.12" >&2
     exit 2
   }
   "${PYTHON:-python3}" -m venv .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
-  cp requirements.txt "$stamp"
+  .venv/bin/pip install --quiet --disable-pip-version-check -r "$requirements"
+  cat requirements.txt "$requirements" >"$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH"
 

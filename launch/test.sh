@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs the linter and the tests; arguments go to pytest.
+# Sets up .venv and runs the linter and the tests, one file on each core at a time;
+# arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh
 ruff format --check .
 ruff check .
-exec python -m pytest "$@"
+exec python -m pytest -n auto --dist loadfile "$@"
