@@ -6,4 +6,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh
 ruff format --check .
 ruff check .
-exec python -m pytest -n auto --dist loadfile "$@"
+exec python -m pytest -n logical --dist loadfile "$@"
