@@ -23,17 +23,42 @@ def conv(features: int, name: str, dtype: Any, **options: Any) -> nn.Conv:
     return nn.Conv(features, (3, 3), padding=1, name=name, dtype=dtype, **options)
 
 
-class Norm(nn.Module):
-    """Group normalisation in float32, ADM's GroupNorm32; returns its input's dtype."""
+class GroupNorm(nn.Module):
+    """Group normalisation; means go over pixels first, over a group's channels last.
+
+    Flax's reduces both at once, in rows as short as a group: on a CPU that takes up to
+    eight times as long. The result is the same but for rounding.
+    """
 
     groups: int
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        norm = nn.GroupNorm(
-            self.groups, epsilon=1e-5, dtype=jnp.float32, name="GroupNorm"
-        )
-        return norm(x).astype(x.dtype)
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", ZERO, (channels,))
+
+        def over_groups(mean):
+            grouped = mean.reshape(len(x), self.groups, -1).mean(axis=-1)
+            return jnp.repeat(grouped, channels // self.groups, axis=-1)
+
+        mean = over_groups(x.mean(axis=(1, 2)))
+        mean_square = over_groups(jnp.square(x).mean(axis=(1, 2)))
+        variance = jnp.maximum(mean_square - jnp.square(mean), 0)
+        factor = jax.lax.rsqrt(variance + 1e-5) * scale[None]
+        mean, factor = mean[:, None, None], factor[:, None, None]
+        return (x - mean) * factor + bias[None, None, None]
+
+
+class Norm(nn.Module):
+    """ADM's GroupNorm32: in float32, whatever its input is; returns its dtype."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Features) -> Features:
+        norm = GroupNorm(self.groups, name="GroupNorm")
+        return norm(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def downsample(x: Features) -> Features:
@@ -119,6 +144,23 @@ class Resample(nn.Module):
         return conv(self.features, "op", self.dtype, strides=(2, 2))(x)
 
 
+def attention(
+    query: Float[Array, "b q heads c"],
+    key: Float[Array, "b k heads c"],
+    value: Float[Array, "b k heads c"],
+) -> Float[Array, "b q heads c"]:
+    """Softmax attention; logits and weights are computed in float32.
+
+    `jax.nn.dot_product_attention` gives the same by a `vmap` over groups of heads; on
+    a CPU its gradient takes a third longer.
+    """
+    logits = jnp.einsum(
+        "bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32
+    )
+    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhc->bqhc", weights, value)
+
+
 class AttentionBlock(nn.Module):
     """Self-attention over all pixels.
 
@@ -143,7 +185,7 @@ class AttentionBlock(nn.Module):
         else:
             qkv = qkv.reshape(b, height * width, 3, self.num_heads, -1)
             q, k, v = jnp.unstack(qkv, axis=2)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = attention(q, k, v).reshape(x.shape)
         return x + nn.Dense(c, dtype=self.dtype, kernel_init=ZERO, name="proj_out")(h)
 
 
@@ -171,7 +213,7 @@ class CrossAttentionBlock(nn.Module):
                 dense(name="v")(tokens),
             )
         )
-        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        h = attention(q, k, v).reshape(x.shape)
         return x + dense(name="proj_out")(h)
 
 
@@ -194,7 +236,7 @@ class AttentionPool(nn.Module):
         qkv = nn.Dense(3 * c, name="qkv_proj")(h)
         qkv = qkv.reshape(b, h.shape[1], 3, self.num_heads, -1)
         q, k, v = jnp.unstack(qkv, axis=2)
-        pooled = jax.nn.dot_product_attention(q[:, :1], k, v).reshape(b, c)
+        pooled = attention(q[:, :1], k, v).reshape(b, c)
         return nn.Dense(self.outputs, name="c_proj")(pooled)
 
 

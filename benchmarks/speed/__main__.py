@@ -1,0 +1,221 @@
+"""Training and sampling against Hugging Face diffusers' `UNet2DModel` in PyTorch.
+
+bash launch/speed.sh [--out=results/speed] [--rounds=20] [--torch=PYTHON]
+
+Both sides have the same U-Net, batch, threads and malloc, each a process of its own. In
+every round each does one training step, or draws one batch in 50 DDIM steps, in turn;
+the others wait. So a ratio compares neighbours in time, and whatever else the machine
+does falls on both. It is of PyTorch's time to ours: above 1 ours is faster.
+
+Seconds to the first step are from the command to the end of the first step or batch:
+with empty caches of compiled programs, and again with those just filled. OUT gets
+table.md, and times.json with every measurement.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.speed.shapes import SHAPES
+from mt_diffusion import writing
+
+OURS = "ours"
+VARIANTS = {
+    "PyTorch eager": "",
+    "PyTorch, channels_last": "channels_last",
+    "PyTorch, compile": "compile",
+    "PyTorch, channels_last, compile": "channels_last+compile",
+}
+JOBS = ("train", "sample")
+CLOSE = 0.05  # of FLOPs: XLA counts sums as well, but no products with padding
+
+
+class Side:
+    """A running process that does a job when it is asked to.
+
+    first_seconds: from its start to the end of its first job. facts: what it said then.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]):
+        start = time.perf_counter()
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+        self.facts = self._answer()
+        self.first_seconds = time.perf_counter() - start
+
+    def time(self, num: int) -> dict:
+        """Seconds of `num` jobs, and the most memory that the process has had."""
+        self._process.stdin.write(f"{num}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            said = self._errors.read()
+            self.close()
+            raise SystemExit(f"{self._process.args} ended:\n{said}")
+        return json.loads(line)
+
+
+def environment(caches: str) -> dict[str, str]:
+    """What all sides get: one thread per CPU that they may use, and empty caches."""
+    threads = str(len(os.sched_getaffinity(0)))
+    return os.environ | {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": f"{caches}/xla",
+        "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
+    }
+
+
+def command(name: str, shape: str, job: str, torch: str) -> list[str]:
+    """How that side is started."""
+    order = {"shape": shape, "job": job, "variant": VARIANTS.get(name, "")}
+    side = (
+        [sys.executable, "-m", "benchmarks.speed.ours"]
+        if name == OURS
+        else [torch, "-m", "benchmarks.speed.pytorch"]
+    )
+    return [*side, json.dumps(order)]
+
+
+def measure(shape: str, job: str, options: argparse.Namespace) -> dict[str, dict]:
+    """{side: seconds [rounds], first seconds cold and warm, memory, facts}."""
+    found, sides = {}, {}
+    with tempfile.TemporaryDirectory() as caches:
+        for name in (OURS, *VARIANTS):
+            start = command(name, shape, job, options.torch), environment(caches)
+            cold = Side(*start)
+            cold.close()
+            sides[name] = Side(*start)
+            sides[name].time(1)  # what comes once, as lazy set-up, is over
+            found[name] = sides[name].facts | {
+                "cold": cold.first_seconds,
+                "warm": sides[name].first_seconds,
+                "seconds": [],
+            }
+        check(shape, found)
+        for i in range(options.rounds):
+            # There and back, so that nobody is always the one after the slowest.
+            for name in list(sides)[:: 1 if i % 2 == 0 else -1]:
+                answer = sides[name].time(options.repeat)
+                found[name]["seconds"].append(answer["seconds"] / options.repeat)
+                found[name]["peak_bytes"] = answer["peak_bytes"]
+            print(f"{shape} {job}: round {i + 1} of {options.rounds}", flush=True)
+        for side in sides.values():
+            side.close()
+    return found
+
+
+def check(shape: str, found: dict[str, dict]) -> None:
+    """Asserts that all sides run the same network: parameters, and FLOPs nearly."""
+    ours = found[OURS]
+    for name, side in found.items():
+        assert side["parameters"] == ours["parameters"], (shape, name, side, ours)
+        ratio = side["flops_per_image"] / ours["flops_per_image"]
+        assert abs(ratio - 1) < CLOSE, (shape, name, ratio)
+
+
+def ratios(ours: dict, other: dict) -> np.ndarray:
+    """Quartiles of the other's seconds over ours, round by round."""
+    per_round = np.divide(other["seconds"], ours["seconds"])
+    return np.quantile(per_round, [0.25, 0.5, 0.75])
+
+
+def rows(shape: str, job: str, found: dict[str, dict]) -> list[str]:
+    """The table's rows of one job, the fastest of PyTorch in bold."""
+    images = SHAPES[shape].batch_size if job == "train" else SHAPES[shape].num_sampled
+    best = min(VARIANTS, key=lambda name: ratios(found[OURS], found[name])[1])
+    lines = []
+    for name, side in found.items():
+        rate = images / np.median(side["seconds"])
+        low, middle, high = ratios(found[OURS], side)
+        ratio = "" if name == OURS else f"{middle:.2f} ({low:.2f} to {high:.2f})"
+        label = f"**{name}**" if name == best else name
+        cells = [shape, job, label, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"]
+        cells += [f"**{ratio}**" if name == best else ratio]
+        cells += [f"{side['peak_bytes'] / 2**30:.2f}"]
+        cells += [f"{side['cold']:.0f}", f"{side['warm']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def table(found: dict[str, dict[str, dict]], options: argparse.Namespace) -> str:
+    """All of it in Markdown."""
+    threads = len(os.sched_getaffinity(0))
+    lines = [
+        f"{options.rounds} rounds on {threads} CPU cores ({platform.machine()}). "
+        "Ratio: ours / PyTorch in images per second, median and quartiles over the "
+        "rounds; in bold PyTorch's fastest.",
+        "",
+        *(
+            f"- {name}: {found[f'{name} train'][OURS]['parameters']:,} parameters, "
+            f"batches of {shape.batch_size} in training and {shape.num_sampled} in "
+            "sampling"
+            for name, shape in SHAPES.items()
+            if f"{name} train" in found
+        ),
+        "",
+        "| images | job | side | images/s | ours / it | peak GiB | first, cold s "
+        "| first, warm s |",
+        "|---|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for key, sides in found.items():
+        shape, job = key.split()
+        lines += rows(shape, job, sides)
+    return "\n".join(lines) + "\n"
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default="results/speed")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--repeat", type=int, default=1, help="jobs in each round")
+    parser.add_argument("--torch", default=sys.executable, help="Python with diffusers")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures, and writes after every job what there is."""
+    options, found = parse(), {}
+    writing.make_folder(options.out, f"--out={options.out}")
+    for shape in options.shapes:
+        for job in options.jobs:
+            found[f"{shape} {job}"] = measure(shape, job, options)
+            shown = {k: dataclasses.asdict(SHAPES[k]) for k in options.shapes}
+            content = {"shapes": shown, "found": found}
+            writing.as_json(options.out / "times.json", content)
+            writing.text(options.out / "table.md", table(found, options))
+    print(table(found, options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Our side: the training step and the sampler of `configs/ddpm.py`, as runs have them.
+
+python -m benchmarks.speed.ours '{"shape": "28x28x1", "job": "train", "variant": ""}'
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.speed import serve, shapes
+from configs import ddpm
+from mt_diffusion import experiment as experiments
+from mt_diffusion import generation
+from mt_diffusion.modalities.base import Batch
+from mt_diffusion.training import sharding, state, step
+
+
+def build(shape: shapes.Shape):
+    """Config and experiment of that shape: plain DDPM, without modalities."""
+    config = ddpm.get_config()
+    config.data.update(image_size=shape.size, channels=shape.channels)
+    config.diffusion.num_steps = shapes.DIFFUSION_STEPS
+    config.unet.update(
+        model_channels=shape.model_channels,
+        channel_mult=shape.channel_mult,
+        num_res_blocks=shape.num_res_blocks,
+        attention_resolutions=tuple(2**i for i, on in enumerate(shape.attends) if on),
+        num_head_channels=shape.head_channels,
+        num_groups=shape.num_groups,
+    )
+    config.optimizer.update(
+        learning_rate=shapes.LEARNING_RATE, clip_norm=shapes.CLIP_NORM
+    )
+    config.train.update(batch_size=shape.batch_size, ema_decay=shapes.EMA_DECAY)
+    config.sampling.update(sampler="ddim", num_steps=shapes.SAMPLING_STEPS)
+    return config, experiments.build(config)
+
+
+def facts(experiment, params) -> dict:
+    """Parameters, and FLOPs of the network on one image."""
+    z, t = jnp.zeros((1, *experiment.shape)), jnp.ones(1, jnp.int32)
+
+    def forward(params, z, t):
+        return experiment.network.apply(params, z, t, {}, {}).eps
+
+    # As it stands, before XLA rewrites it.
+    cost = jax.jit(forward).lower(params, z, t).cost_analysis()
+    num = sum(x.size for x in jax.tree.leaves(params))
+    return {"parameters": num, "flops_per_image": cost["flops"]}
+
+
+def train(shape: shapes.Shape, variant: str):
+    """One training step: loss, gradient, clipping, AdamW and the average."""
+    config, experiment = build(shape)
+    mesh, optimizer = sharding.make_mesh(), state.build_optimizer(config)
+    key = jax.random.key(0)
+    here = jax.jit(lambda key: state.init_state(key, experiment, optimizer))(key)
+    train_step = jax.jit(
+        step.build_step(config, experiment, optimizer, mesh), donate_argnums=0
+    )
+    size = (shape.batch_size, *experiment.shape)
+    images = np.random.default_rng(0).standard_normal(size, np.float32)
+    batch = jax.device_put(Batch(images, {}, {}), sharding.over_batch(mesh))
+    known = facts(experiment, here.params)
+
+    def job():
+        nonlocal here
+        here, terms = train_step(here, batch, key)
+        jax.block_until_ready((here, terms))
+
+    return job, known
+
+
+def sample(shape: shapes.Shape, variant: str):
+    """One batch of samples."""
+    config, experiment = build(shape)
+    init = jax.jit(lambda key: state.init_params(key, experiment))
+    params = init(jax.random.key(0))
+    generator = generation.Generator(experiment, config.sampling, sharding.make_mesh())
+    return (
+        lambda: generator.values(params, 0, range(shape.num_sampled), {}),
+        facts(experiment, params),
+    )
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    serve.serve({"train": train, "sample": sample})
