@@ -40,17 +40,14 @@ Any field of a config may be set as --config.a.b=value.
 import functools
 import os
 import pathlib
-import sys
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags, logging
 
-from mt_diffusion import options
-from mt_diffusion.errors import Stopped, UserError
+from mt_diffusion import exits, options
+from mt_diffusion.errors import UserError
 
-USAGE_ERROR, RESUME = 2, 75  # exit statuses; 75 is EX_TEMPFAIL: call again
 NUM_EVALUATED = 5000  # samples of each draw of an evaluation
 NUM_BOUND = 256  # test examples whose bounds it gives
 
@@ -59,7 +56,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs the mode that the flags name."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags begin with --.")
-    logging.set_verbosity(logging.ERROR)  # libraries say a lot that is none of ours
+    # Libraries say a lot that is none of ours; Orbax even what it then raises.
+    logging.set_verbosity(logging.FATAL)
     set_up_jax()
     join()
     RUN[options.MODE.value]()
@@ -270,22 +268,13 @@ def set_up_jax() -> None:
 
 
 def run() -> None:
-    """Entry point: a UserError is one paragraph on stderr and exit status 2."""
-    try:
-        app.run(
-            main, flags_parser=functools.partial(options.parse, introduction=__doc__)
-        )
-    except UserError as error:
-        paragraph = textwrap.fill(f"error: {error}", 88, break_long_words=False)
-        print(paragraph, file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(RESUME)
-    except KeyboardInterrupt:
-        print("stopped; the same training command continues from its last checkpoint.")
-        sys.exit(130)
+    """Entry point: exits.py has what it ends with."""
+    parse = functools.partial(options.parse, introduction=__doc__)
+    with exits.explained():
+        app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":
-    run()
+    exits.answer_sigterm()
+    with exits.decided():
+        run()

@@ -1,14 +1,18 @@
 """Files that are written whole or not at all, and folders that can be written to."""
 
+import contextlib
 import json
 import pathlib
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from mt_diffusion.errors import UserError
+
+LONGEST = 200  # letters of a library's error that are shown
 
 
 def make_folder(folder: pathlib.Path, what: str) -> None:
@@ -30,11 +34,42 @@ def claim_file(path: pathlib.Path) -> None:
     make_folder(path.parent, f"--out={path}")
 
 
+@contextlib.contextmanager
+def explained(path: pathlib.Path, refusal: type[Exception] = OSError) -> Iterator[None]:
+    """Makes of a write that the system refuses a UserError that names the file."""
+    try:
+        yield
+    except refusal as error:
+        raise UserError(
+            f"{path} could not be written ({reason(error)}). Make room, or mend what "
+            "is wrong; the same command then continues."
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What the system said, in a line: libraries put it at the end of theirs."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = re.sub(r" \[(os_error_code|source locations)=.*", "", line)
+    return line if len(line) <= LONGEST else f"... {line[-LONGEST:]}"
+
+
+@contextlib.contextmanager
+def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """What to write instead of a file; it takes the file's place once it is whole."""
+    draft = path.with_suffix(".draft")
+    with explained(path):
+        try:
+            yield draft
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
 def text(path: pathlib.Path, content: str) -> None:
     """A text file."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(content)
-    draft.replace(path)
+    with draft_of(path) as draft:
+        draft.write_text(content)
 
 
 def as_json(path: pathlib.Path, content: Any) -> None:
@@ -44,7 +79,5 @@ def as_json(path: pathlib.Path, content: Any) -> None:
 
 def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz."""
-    draft = path.with_suffix(".draft")
-    with open(draft, "wb") as file:
+    with draft_of(path) as draft, open(draft, "wb") as file:
         np.savez_compressed(file, **content)
-    draft.replace(path)

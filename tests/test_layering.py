@@ -6,7 +6,7 @@ import pathlib
 PACKAGE = "mt_diffusion"
 LAYERS = [
     {"errors", "overrides"},
-    {"writing", "options", "devices", "training.preemption"}
+    {"writing", "options", "devices", "exits", "training.preemption"}
     | {"preflight.topology", "preflight.collectives"},
     {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"}

@@ -44,9 +44,10 @@ class Torn:
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, write, content):
     path = tmp_path / "file.npz"
     path.write_text("old")
-    with pytest.raises((OSError, TypeError)):
+    with pytest.raises((UserError, TypeError)):
         write(path, content)
     assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_the_file_is_not_there_until_it_is_whole(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from mt_diffusion import writing
 from mt_diffusion.errors import UserError
 
 FOLDER = "checkpoints"
@@ -46,26 +47,28 @@ class Checkpoints:
         """Starts to write the parts of a state; returns once these may be changed."""
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
         items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
-        with self._writing():
+        with self._explained():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def close(self) -> None:
         """Returns once all that was saved is on disk; nothing can follow."""
-        with self._writing():
+        with self._explained():
             self._manager.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         """Makes of whatever Orbax raises a UserError that says what is left."""
+        folder = self._workdir / FOLDER
         try:
             yield
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            whole = ", ".join(map(str, self.steps)) or "none yet"
+            # A folder has its final name only once all in it is written.
+            whole = sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
             raise UserError(
-                f"a checkpoint could not be written to {self._workdir / FOLDER} "
-                f"({reason[0][:300]}). Whole ones: {whole}. Make room, or mend what is "
-                "wrong; the same command then continues from the newest of them."
+                f"a checkpoint could not be written to {folder} "
+                f"({writing.reason(error)}). Whole ones: {whole or 'none yet'}. Make "
+                "room, or mend what is wrong; the same command then continues from the "
+                "newest of them."
             ) from error
 
     def newest(
@@ -85,10 +88,8 @@ class Checkpoints:
             except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                print(
-                    f"checkpoint {step} is broken and passed over ({reason[0][:200]})"
-                )
+                reason = writing.reason(error)
+                print(f"checkpoint {step} is broken and passed over ({reason})")
             else:
                 return step, config, state
             collect_abandoned_reads()
@@ -120,10 +121,11 @@ class Checkpoints:
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a checkpoint out of the way; returns where it lies now."""
         target = self._workdir / BROKEN / str(step)
-        target.parent.mkdir(exist_ok=True)
-        if target.exists():
-            shutil.rmtree(target)
-        (self._workdir / FOLDER / str(step)).rename(target)
+        with writing.explained(target):
+            target.parent.mkdir(exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            (self._workdir / FOLDER / str(step)).rename(target)
         self._manager.reload()
         return target
 

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -16,6 +16,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import guidance, sampler, schedule
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.look import Look
@@ -77,8 +78,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     step_key = sharding.spread_key(step_key, mesh)
 
     optimizer = build_optimizer(config)
-    step = build_step(config, experiment, optimizer, mesh)
-    train_step = jax.jit(step, donate_argnums=0)
+    train_step = jax.jit(
+        build_step(config, experiment, optimizer, mesh), donate_argnums=0
+    )
     abstract = abstract_state(experiment, optimizer, mesh)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
     checkpoints, state = open_run(config, workdir, init, abstract)
@@ -93,16 +95,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         print(f"nothing to do: this run has had {start:,} steps.")
         return
 
-    preprocess = pipeline.Preprocess(
-        experiment.primary, experiment.modalities, config.data.random_flip
-    )
-    batches = pipeline.training_batches(
-        source, preprocess, config.train.batch_size, config.seed
-    )
+    batches = build_batches(config, experiment, source)
     look = build_look(config, experiment, mesh, test, look_key)
     view = watch.build(workdir, start, num_steps, config.train.batch_size)
     in_flight, stop = collections.deque(), Preemption()
-    with view, contextlib.closing(checkpoints), stop:
+    with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         for step, batch in enumerate(device_batches, start + 1):
@@ -118,16 +115,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
                 view.restart_clock(step)
             told = stop.reached(step)
             if told or is_due(config, "checkpoint_every", step):
-                if terms["skipped_in_a_row"]:
-                    print(f"no checkpoint at step {step}: its gradients are not finite")
-                else:
-                    checkpoints.save(step, vars(state), config)
+                save(checkpoints, step, state, terms, config)
             if told:
                 break
     if step < num_steps:
         raise Stopped(
-            f"told to stop after step {step:,} of {num_steps:,}; it is saved, and the "
-            "same command continues from there."
+            f"told to stop after step {step:,} of {num_steps:,}; the same command "
+            "continues from the checkpoint."
         )
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
 
@@ -145,14 +139,41 @@ def open_run(
     is_new = not Checkpoints(workdir).steps
     loaded = init_from.load(config, abstract.params) if is_new else {}
     writing.make_folder(workdir, f"--workdir={workdir}")
-    checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
+    with writing.explained(workdir):
+        checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
     state = resume(checkpoints, config, abstract)
     return checkpoints, state or init_from.begin(init(), loaded)
+
+
+def save(
+    checkpoints: Checkpoints,
+    step: int,
+    state: TrainState,
+    terms: dict,
+    config: ConfigDict,
+) -> None:
+    """Begins to write a checkpoint, unless the last gradients were not finite."""
+    if terms["skipped_in_a_row"]:
+        print(f"no checkpoint at step {step}: its gradients are not finite")
+    else:
+        checkpoints.save(step, vars(state), config)
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
     """Whether what happens every config.watch[interval] steps, and last, is due."""
     return step % config.watch[interval] == 0 or step == config.train.num_steps
+
+
+def build_batches(
+    config: ConfigDict, experiment: Experiment, source: sources.Source
+) -> Sequence[Batch]:
+    """Random access to the training batches of all steps."""
+    preprocess = pipeline.Preprocess(
+        experiment.primary, experiment.modalities, config.data.random_flip
+    )
+    return pipeline.training_batches(
+        source, preprocess, config.train.batch_size, config.seed
+    )
 
 
 def build_look(

@@ -20,6 +20,7 @@ from mt_diffusion import writing
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
+EVENTS = "events.out.tfevents.*"
 
 
 def count(tree: Any) -> int:
@@ -71,7 +72,8 @@ class Watch:
         self._start = start
         self.restart_clock(start)
         self._tensorboard = None
-        (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
+        with writing.explained(workdir / SAMPLES):
+            (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
         keep_lines(workdir / METRICS, start)
         self._bar = tqdm.tqdm(
             total=num_steps,
@@ -121,15 +123,20 @@ class Watch:
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
-        with open(self._workdir / METRICS, "a") as file:
-            finite = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
+        finite = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
+        path = self._workdir / METRICS
+        with writing.explained(path), open(path, "a") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
-        self.tensorboard.write_scalars(step, scalars)
+        with self._explained():
+            self.tensorboard.write_scalars(step, scalars)
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
-        image.save(self._workdir / SAMPLES / f"{step:07d}_{name}.png")
-        self.tensorboard.write_images(step, {name: np.asarray(image)[None]})
+        path = self._workdir / SAMPLES / f"{step:07d}_{name}.png"
+        with writing.draft_of(path) as draft:
+            image.save(draft, "PNG")
+        with self._explained():
+            self.tensorboard.write_images(step, {name: np.asarray(image)[None]})
 
     @property
     def tensorboard(self):
@@ -139,18 +146,23 @@ class Watch:
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces these
             from clu import metric_writers
 
-            writer = metric_writers.SummaryWriter(str(self._workdir))
-            self._tensorboard = metric_writers.AsyncWriter(writer)
+            # No AsyncWriter: what a thread of its own can't write, it prints.
+            self._tensorboard = metric_writers.SummaryWriter(str(self._workdir))
         return self._tensorboard
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        """Of TensorFlow's errors, which are of no common class."""
+        return writing.explained(self._workdir / EVENTS, Exception)
 
     def __enter__(self) -> "Watch":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Flushes all that is written in the background."""
+        """Flushes what TensorFlow still holds."""
         self._bar.close()
         if self._tensorboard is not None:
-            self._tensorboard.close()
+            with self._explained():
+                self._tensorboard.close()
 
 
 class Silent(contextlib.nullcontext):

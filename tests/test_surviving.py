@@ -1,0 +1,235 @@
+"""What clusters do to a run: each time one paragraph, and the same command goes on."""
+
+import functools
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+
+import absl.logging
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import PIL.Image
+import pytest
+
+from configs import ddpm
+from mt_diffusion.errors import Stopped, UserError
+from mt_diffusion.training import loop, sharding, step
+from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.training.watch import Watch
+
+NUM_STEPS, EVERY = 24, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One device, for saves from eight take seconds under conftest's strictness.
+
+    And one training step, traced once, for all runs of the one config.
+    """
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    made = []
+
+    def build_once(*args):
+        made[:] = made or [step.build_step(*args)]
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", one)
+        patch.setattr(loop, "build_step", build_once)
+        level = absl.logging.get_verbosity()
+        absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does
+        yield
+        absl.logging.set_verbosity(level)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of images."""
+    folder = tmp_path_factory.mktemp("data") / "images"
+    (folder / "class").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    for i in range(40):
+        pixels = draw.integers(0, 256, (8, 8)).astype(np.uint8)
+        PIL.Image.fromarray(pixels).save(folder / "class" / f"{i}.png")
+    return folder
+
+
+def config(data):
+    config = ddpm.get_config("smoke")
+    config.data.update(source="folder", path=str(data))
+    config.unet.update(
+        model_channels=8, channel_mult=(1,), attention_resolutions=(), num_groups=4
+    )
+    config.train.update(num_steps=NUM_STEPS, batch_size=8)
+    config.watch.update(log_every=1, checkpoint_every=EVERY, sample_every=NUM_STEPS)
+    config.watch.num_pictures = 2
+    config.sampling.num_steps = 2
+    return config
+
+
+def parameters(workdir):
+    """All arrays of the last checkpoint, read without the project's own code."""
+    with ocp.StandardCheckpointer() as reader:
+        root = workdir / "checkpoints" / str(NUM_STEPS)
+        return [reader.restore(root / part) for part in ("params", "opt_state")]
+
+
+def scalars(workdir):
+    """All that metrics.jsonl says, but for the speed."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{n: x for n, x in f.items() if n != "images_per_second"} for f in found]
+
+
+def files(workdir):
+    """Pictures with their bytes, and the names of all but event files."""
+    names = [p.relative_to(workdir) for p in workdir.rglob("*") if p.is_file()]
+    # Orbax names the files in a checkpoint by chance.
+    kept = {n for n in names if n.parts[0] != "checkpoints" and "tfevents" not in n.name}
+    steps = {n.parts[1] for n in names if n.parts[0] == "checkpoints"}
+    return kept, steps, {n: (workdir / n).read_bytes() for n in kept if n.suffix == ".png"}
+
+
+# Disturbances: each happens up to its `yield`, and is mended after it, once the run has
+# ended, as a user would do it.
+
+
+def told_to_stop(workdir, data):
+    """Twice, as by an impatient scheduler."""
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    yield
+
+
+def told_during_saves(workdir, data):
+    """Once while a checkpoint is being written, again while the last one is."""
+
+    def telling(function):
+        def told(self, *args):
+            function(self, *args)
+            signal.raise_signal(signal.SIGTERM)
+
+        return told
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "save", telling(Checkpoints.save))
+        patch.setattr(Watch, "__exit__", telling(Watch.__exit__))
+        yield
+
+
+def interrupted(workdir, data):
+    """Ctrl-C; what a shell starts in the background is deaf to it otherwise."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def clock_set_back(workdir, data):
+    """By an hour; the run does not notice until it is told to stop."""
+    now, now_ns = time.time, time.time_ns
+    advance, later = Watch.advance, []
+
+    def stop_later(self, step):
+        later.append(step)
+        if len(later) == 2 * EVERY:
+            signal.raise_signal(signal.SIGTERM)
+        advance(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: now() - 3600)
+        patch.setattr(time, "time_ns", lambda: now_ns() - 3600 * 10**9)
+        patch.setattr(Watch, "advance", stop_later)
+        yield
+
+
+def no_room_for_metrics(workdir, data):
+    """No file may grow beyond the size that metrics.jsonl has after half a line."""
+    yield from files_of_at_most((workdir / "metrics.jsonl").stat().st_size + 30)
+
+
+def no_room_for_checkpoints(workdir, data):
+    yield from files_of_at_most(20_000)
+
+
+def files_of_at_most(size):
+    """The system refuses to let any file grow beyond that, whoever writes it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def no_room_for_pictures(workdir, data):
+    """/dev/full refuses what is written as a full disk does."""
+    draft = workdir / "samples" / f"{NUM_STEPS:07d}_joint.draft"
+    draft.symlink_to("/dev/full")
+    yield
+    assert not draft.is_symlink()
+
+
+def data_gone(workdir, data):
+    """The disk of the images is unmounted while threads read them."""
+    data.rename(data.with_name("gone"))
+    yield
+    data.with_name("gone").rename(data)
+
+
+CHECKPOINT = "a checkpoint could not be written to .*; the same command then continues"
+DISTURBANCES = [  # the step of a run before which it happens, and how it ends
+    (told_to_stop, 0, Stopped, "told to stop after step 1 of 24"),
+    (told_to_stop, 1, Stopped, "told to stop after step 2 of 24; the same command"),
+    (told_during_saves, 1, Stopped, "told to stop after step 4"),
+    (interrupted, 1, KeyboardInterrupt, None),
+    (clock_set_back, 1, Stopped, "told to stop after step 11"),
+    (no_room_for_metrics, 1, UserError, "metrics.jsonl could not .*too large"),
+    (no_room_for_checkpoints, 1, UserError, f"{CHECKPOINT}"),
+    (data_gone, 1, UserError, "images/class/.* can't be read"),
+    (no_room_for_pictures, 1, UserError, "_joint.png could not .*No space left"),
+]
+
+
+def disturbed(workdir, data, disturbance, when):
+    """A run in which a disturbance happens after `when` steps."""
+    advance, enter, steps = Watch.advance, Watch.__enter__, []
+    happening = disturbance(workdir, data)
+
+    def entered(self):
+        if not when:
+            next(happening)
+        return enter(self)
+
+    def advanced(self, step):
+        steps.append(step)
+        if len(steps) == when:
+            next(happening)
+        advance(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watch, "__enter__", entered)
+        patch.setattr(Watch, "advance", advanced)
+        try:
+            loop.train(config(data), workdir)
+        finally:
+            assert next(happening, "mended") == "mended"
+
+
+def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
+    data, tmp_path, capsys
+):
+    whole, workdir = tmp_path / "whole", tmp_path / "disturbed"
+    loop.train(config(data), whole)
+    for disturbance, when, ending, message in DISTURBANCES:
+        with pytest.raises(ending, match=message):
+            disturbed(workdir, data, disturbance, when)
+    loop.train(config(data), workdir)
+    jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
+    assert scalars(whole) == scalars(workdir)
+    assert [x["step"] for x in scalars(workdir) if "loss" in x] == [
+        *range(1, NUM_STEPS + 1)
+    ]
+    assert files(whole) == files(workdir)
