@@ -2,9 +2,7 @@
 
 import functools
 import json
-import os
 import resource
-import shutil
 import signal
 import time
 
@@ -89,9 +87,15 @@ def files(workdir):
     """Pictures with their bytes, and the names of all but event files."""
     names = [p.relative_to(workdir) for p in workdir.rglob("*") if p.is_file()]
     # Orbax names the files in a checkpoint by chance.
-    kept = {n for n in names if n.parts[0] != "checkpoints" and "tfevents" not in n.name}
+    kept = {
+        n for n in names if n.parts[0] != "checkpoints" and "tfevents" not in n.name
+    }
     steps = {n.parts[1] for n in names if n.parts[0] == "checkpoints"}
-    return kept, steps, {n: (workdir / n).read_bytes() for n in kept if n.suffix == ".png"}
+    return (
+        kept,
+        steps,
+        {n: (workdir / n).read_bytes() for n in kept if n.suffix == ".png"},
+    )
 
 
 # Disturbances: each happens up to its `yield`, and is mended after it, once the run has
