@@ -67,9 +67,10 @@ def attempt(
         while process.popen.poll() is None:
             if phase_begins(process, injection, start, workdir):
                 time.sleep(injection.delay * lengths[injection.phase])
-                injected = time.monotonic() - process.began
-                heard = process.hears(signal.SIGTERM)
-                inject(process, injection, out)
+                if process.popen.poll() is None:
+                    injected = time.monotonic() - process.began
+                    heard = process.hears(signal.SIGTERM)
+                    inject(process, injection, out)
                 break
             time.sleep(0.002)
         status = process.end()
@@ -157,7 +158,7 @@ def undisturbed(out: pathlib.Path) -> dict[str, float]:
             if process.end() != 0:
                 sys.exit("".join(process.lines))
         banner, first = process.said(BANNER), process.said("step 1/")
-        end = process._times[-1] - process.said(DONE)
+        end = process.times[-1] - process.said(DONE)
         lengths = {"start": banner, "compile": first - banner, "end": end}
         writing.as_json(path, lengths | {"step": 0.1, "save": 0.6})
     return json.loads(path.read_text())

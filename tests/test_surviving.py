@@ -1,9 +1,14 @@
 """What clusters do to a run: each time one paragraph, and the same command goes on."""
 
+import contextlib
 import functools
 import json
+import os
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import absl.logging
@@ -12,35 +17,43 @@ import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
+from ml_collections import ConfigDict
 
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
-from mt_diffusion.training import loop, sharding, step
+from mt_diffusion.training import loop, sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.watch import Watch
 
 NUM_STEPS, EVERY = 24, 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """One device, for saves from eight take seconds under conftest's strictness.
-
-    And one training step, traced once, for all runs of the one config.
-    """
-    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+def once(function):
+    """A function that gives what its first call gave, so that it is compiled once."""
     made = []
 
-    def build_once(*args):
-        made[:] = made or [step.build_step(*args)]
+    def call(*args):
+        made[:] = made or [function(*args)]
         return made[0]
 
+    return call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One device, what is compiled for all runs at once, and less strictness.
+
+    Saves from eight devices take seconds where the use of keys is checked.
+    """
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one)
-        patch.setattr(loop, "build_step", build_once)
+        for name in ("build_step", "build_look"):
+            patch.setattr(loop, name, once(getattr(loop, name)))
         level = absl.logging.get_verbosity()
         absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does
-        yield
+        with jax.debug_key_reuse(False):
+            yield
         absl.logging.set_verbosity(level)
 
 
@@ -153,19 +166,24 @@ def clock_set_back(workdir, data):
 
 def no_room_for_metrics(workdir, data):
     """No file may grow beyond the size that metrics.jsonl has after half a line."""
-    yield from files_of_at_most((workdir / "metrics.jsonl").stat().st_size + 30)
+    with files_of_at_most((workdir / "metrics.jsonl").stat().st_size + 30):
+        yield
 
 
 def no_room_for_checkpoints(workdir, data):
-    yield from files_of_at_most(20_000)
+    with files_of_at_most(20_000):
+        yield
 
 
+@contextlib.contextmanager
 def files_of_at_most(size):
     """The system refuses to let any file grow beyond that, whoever writes it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def no_room_for_pictures(workdir, data):
@@ -237,3 +255,102 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
         *range(1, NUM_STEPS + 1)
     ]
     assert files(whole) == files(workdir)
+
+
+def test_tensorboard_without_room_is_explained(tmp_path):
+    """Its files are larger than metrics.jsonl, which still has room."""
+    refused = pytest.raises(UserError, match="tfevents.* could not .*too large.*; the")
+    with refused, files_of_at_most(800), Watch(tmp_path, 0, 30, 1) as view:
+        for step in range(30):
+            view.write(step, {"x": 1.0})
+
+
+SMALL = ConfigDict({"a": 1})
+
+
+def state(x):
+    return {"params": {"w": jax.random.normal(jax.random.key(x), (5, 4))}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Steps 1 and 2 saved, and kept."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), SMALL)
+    checkpoints.close()
+    return tmp_path
+
+
+def is_whole(workdir, step):
+    found, _, arrays = Checkpoints(workdir).newest(lambda _: jax.eval_shape(state, 0))
+    np.testing.assert_array_equal(arrays["params"]["w"], state(step)["params"]["w"])
+    return found == step
+
+
+def goes_on(workdir):
+    """The next save and what it leaves."""
+    checkpoints = Checkpoints(workdir, keep=2)
+    checkpoints.save(3, state(3), SMALL)
+    checkpoints.close()
+    names = sorted(p.name for p in (workdir / "checkpoints").iterdir())
+    return is_whole(workdir, 3) and names == ["2", "3"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_a_save_cut_off_at_any_byte_leaves_the_one_before(saved, share):
+    """Some files are whole, one is in part, the others and the last rename are not."""
+    folder = saved / "checkpoints"
+    draft = folder / "3.orbax-checkpoint-tmp"
+    shutil.copytree(folder / "2", draft)
+    written = sorted(p for p in draft.rglob("*") if p.is_file())
+    cut = int(share * (len(written) - 1))
+    written[cut].write_bytes(written[cut].read_bytes()[: int(share * 99)])
+    for path in written[cut + 1 :]:
+        path.unlink()
+    assert is_whole(saved, 2) and goes_on(saved)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_removal_cut_off_at_any_file_harms_no_other(saved, share):
+    """Of the oldest one, when a newer one is there."""
+    paths = sorted(p for p in (saved / "checkpoints" / "1").rglob("*") if p.is_file())
+    for path in paths[: int(share * len(paths))]:
+        path.unlink()
+    assert is_whole(saved, 2) and goes_on(saved)
+
+
+def test_permission_lost_ends_the_process_at_once(tmp_path):
+    """The real one: what Orbax has begun would wait for ten minutes."""
+    flags = ["--config=configs/ddpm.py:smoke", f"--workdir={tmp_path}"]
+    flags += ["--config.watch.checkpoint_every=1", "--config.unet.model_channels=8"]
+    flags += [
+        "--config.unet.channel_mult=(1,)",
+        "--config.unet.attention_resolutions=()",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mt_diffusion.main", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"XLA_FLAGS": ""},
+        text=True,
+    ) as run:
+        while not (tmp_path / "samples").exists():  # it compiles next
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.02)
+        refuse_checkpoints(tmp_path)
+        _, errors = run.communicate(timeout=300)
+    (tmp_path / "checkpoints").chmod(0o700)
+    assert run.returncode == 2
+    paragraph = " ".join(errors.split())
+    assert paragraph.startswith("error: a checkpoint could not be written to ")
+    assert "none yet" in paragraph and "the same command then continues" in paragraph
+
+
+def refuse_checkpoints(workdir):
+    """Root may write anywhere, but not in a folder that is none."""
+    folder = workdir / "checkpoints"
+    if os.geteuid() == 0:
+        folder.rename(workdir / "aside")
+        folder.touch()
+    folder.chmod(0o500)
