@@ -112,7 +112,11 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     facts = {"run": name, "seed": seed, "commands": [], "seconds": {}}
 
     def main(part: str, *flags: str) -> None:
-        facts["commands"].append(shlex.join(["main", *flags]))
+        places = {str(out): "runs/study", data_dir: "DATA_DIR"}
+        said = shlex.join(["python", "-m", "mt_diffusion.main", *flags])
+        for place, shown in places.items():
+            said = said.replace(place, shown)
+        facts["commands"].append(said)
         start = time.monotonic()
         run("mt_diffusion.main", *flags)
         facts["seconds"][part] = time.monotonic() - start
