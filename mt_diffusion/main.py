@@ -258,11 +258,13 @@ def set_up_jax() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
+    from mt_diffusion import writing
+
     if platform := platform_of_config():
         jax.config.update("jax_platforms", platform)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
+        cache = str(writing.user_cache("xla"))
+        jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import tempfile
@@ -23,6 +24,12 @@ def make_folder(folder: pathlib.Path, what: str) -> None:
             pass
     except OSError as error:
         raise UserError(f"{what} can't be written to: {error}.") from error
+
+
+def user_cache(part: str) -> pathlib.Path:
+    """mt_diffusion/PART below the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return pathlib.Path(root) / "mt_diffusion" / part
 
 
 def claim_file(path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from configs import common
+from mt_diffusion import writing
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import convnet, features, supervised
@@ -169,10 +170,12 @@ def test_a_cache_that_can_not_be_written_is_refused_first(tmp_path, no_training)
 
 def test_the_cache_is_below_the_users_own(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert convnet.user_cache() == tmp_path / "mt_diffusion" / "classifiers"
+    assert (
+        writing.user_cache("classifiers") == tmp_path / "mt_diffusion" / "classifiers"
+    )
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert str(convnet.user_cache()).startswith("/home/somebody/.cache/")
+    assert str(writing.user_cache("classifiers")).startswith("/home/somebody/.cache/")
 
 
 @pytest.mark.parametrize(

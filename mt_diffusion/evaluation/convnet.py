@@ -7,7 +7,6 @@ are kept below the user's cache folder, under a hash of all that decides them.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -115,7 +114,7 @@ def load_or_train(
     data = images_alone(data)
     train, test = (sources.open_source(data, split) for split in ("train", "test"))
     check(train, data)
-    cache = cache or user_cache()
+    cache = cache or writing.user_cache("classifiers")
     path = cache / f"{file_name(data)}-{fingerprint(train, test, recipe)}.npz"
     network = ConvNet(len(train.class_names))
     arrays = load(path, network, train[0]["image"])
@@ -150,12 +149,6 @@ def check(source: sources.Source, data: ConfigDict) -> None:
             f"--features=convnet is for images of {MAX_SIZE}x{MAX_SIZE} at most, but "
             f"config.data.image_size is {data.image_size}; {remedy}."
         )
-
-
-def user_cache() -> pathlib.Path:
-    """mt_diffusion/classifiers below the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(root) / "mt_diffusion" / "classifiers"
 
 
 def file_name(data: ConfigDict) -> str:

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import pathlib
 import re
 import sys
 import threading
@@ -59,7 +58,7 @@ def measure(program: Program, target: Target) -> Measurement:
     Programs are known by all that decides them: their own text, the devices, the
     versions of compilers and their flags.
     """
-    path = user_cache() / f"{fingerprint(program, target)}.json"
+    path = writing.user_cache("preflight") / f"{fingerprint(program, target)}.json"
     if path.exists():
         return load(json.loads(path.read_text()))
     with clock(f"{target.name}: compiling the {program.name}, {program.images} images"):
@@ -123,12 +122,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def user_cache() -> pathlib.Path:
-    """mt_diffusion/preflight below the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(root) / "mt_diffusion" / "preflight"
 
 
 def load(content: dict[str, Any]) -> Measurement:
