@@ -49,19 +49,19 @@ def decided() -> Iterator[None]:
     """Ends the process with the status that is decided, come what may.
 
     Python forgets its answer to SIGTERM before all libraries have ended. After MISTAKE
-    nothing is waited for: threads of Orbax may wait for minutes to write what could not
-    even be begun.
+    and CTRL_C nothing is waited for: threads of Orbax may wait for minutes to write
+    what could not even be begun, and others compile what nobody will run.
     """
     try:
         yield
     except SystemExit as ending:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if ending.code != MISTAKE:
+        if ending.code not in (MISTAKE, CTRL_C):
             raise
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
-        os._exit(MISTAKE)
+        os._exit(ending.code)
 
 
 def answer_sigterm() -> None:

@@ -53,7 +53,7 @@ def quick():
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", one)
-        for name in ("build_step", "build_look"):
+        for name in ("compile_step", "build_look"):
             patch.setattr(loop, name, once(getattr(loop, name)))
         level = absl.logging.get_verbosity()
         absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does

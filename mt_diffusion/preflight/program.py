@@ -12,12 +12,10 @@ from ml_collections import ConfigDict
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pairs, sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
-from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import sharding
 from mt_diffusion.training.state import abstract_state, build_optimizer, init_params
-from mt_diffusion.training.step import build_step
+from mt_diffusion.training.step import abstract_batch, lower_step
 
 NUM_NOISE = 64  # examples in place of a data set that is not here
 
@@ -79,13 +77,10 @@ def lower_training(config: ConfigDict, mesh: Mesh, images: int, parts: int) -> P
     config.train.update(batch_size=images, num_microbatches=parts)
     experiment, optimizer = experiments.build(config), build_optimizer(config)
     state = abstract_state(experiment, optimizer, mesh)
-    batch = abstract_batch(experiment, images, sharding.over_batch(mesh))
-    key = jax.eval_shape(jax.random.key, 0)
-    key = sharding.placed(key, sharding.replicated(mesh))
-    step = build_step(config, experiment, optimizer, mesh)
+    batch = abstract_batch(experiment, images, mesh)
     return Program(
         name="training step",
-        lowered=jax.jit(step, donate_argnums=0).lower(state, batch, key),
+        lowered=lower_step(config, experiment, optimizer, mesh, state),
         images=images,
         held={
             "parameters": held(state.params),
@@ -107,19 +102,6 @@ def lower_sampling(config: ConfigDict, mesh: Mesh) -> Program:
     seed = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
     lowered = Generator._draw.lower(generator, params, seed, rows, {})
     return Program("sampler", lowered, images, {"parameters": held(params)})
-
-
-def abstract_batch(
-    experiment: Experiment, images: int, placement: jax.sharding.Sharding
-) -> Batch:
-    """A batch without its values."""
-    values = {m.name: m.placeholder() for m in experiment.modalities}
-    here = {name: np.asarray(True) for name in values}
-    example = Batch(experiment.primary.placeholder(), values, here)
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((images, *x.shape), x.dtype), example
-    )
-    return sharding.placed(shapes, placement)
 
 
 def held(tree: Any) -> int:

@@ -6,6 +6,8 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -28,7 +30,7 @@ from mt_diffusion.training.state import (
     build_optimizer,
     new_state,
 )
-from mt_diffusion.training.step import build_step
+from mt_diffusion.training.step import lower_step
 
 TEST_EXAMPLES = 256  # that are looked at, at most
 LAG = 2  # steps in flight before a step's counters are looked at
@@ -78,10 +80,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     step_key = sharding.spread_key(step_key, mesh)
 
     optimizer = build_optimizer(config)
-    train_step = jax.jit(
-        build_step(config, experiment, optimizer, mesh), donate_argnums=0
-    )
     abstract = abstract_state(experiment, optimizer, mesh)
+    # Compiling leaves cores idle, and initialising or restoring does.
+    compiling = futures.ThreadPoolExecutor(1).submit(
+        compile_step, config, experiment, optimizer, mesh, abstract
+    )
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
     checkpoints, state = open_run(config, workdir, init, abstract)
     start, num_steps = int(state.step), config.train.num_steps
@@ -102,6 +105,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
+        train_step = compiling.result()
         for step, batch in enumerate(device_batches, start + 1):
             state, terms = train_step(state, batch, step_key)
             view.advance(step)
@@ -124,6 +128,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
             "continues from the checkpoint."
         )
     print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
+
+
+def compile_step(*args: Any) -> jax.stages.Compiled:
+    """The training step, compiled; arguments as of `lower_step`."""
+    return lower_step(*args).compile()
 
 
 def open_run(

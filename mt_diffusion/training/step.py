@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
@@ -62,6 +63,35 @@ def build_step(
         return lay(state, sharding.by_shape(mesh, state)), terms
 
     return train_step
+
+
+def lower_step(
+    config: ConfigDict,
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state: TrainState,
+) -> jax.stages.Lowered:
+    """The program of the training step, from the shapes of a state; donates the state.
+
+    The mesh's devices need not be here.
+    """
+    batch = abstract_batch(experiment, config.train.batch_size, mesh)
+    key = jax.eval_shape(jax.random.key, 0)
+    key = sharding.placed(key, sharding.replicated(mesh))
+    step = build_step(config, experiment, optimizer, mesh)
+    return jax.jit(step, donate_argnums=0).lower(state, batch, key)
+
+
+def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
+    """The shapes of a batch, each array with its place on the mesh."""
+    values = {m.name: m.placeholder() for m in experiment.modalities}
+    here = {name: np.asarray(True) for name in values}
+    example = Batch(experiment.primary.placeholder(), values, here)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((images, *x.shape), x.dtype), example
+    )
+    return sharding.placed(shapes, sharding.over_batch(mesh))
 
 
 def gradients(
