@@ -4,6 +4,7 @@ python -m benchmarks.study --data_dir=/data/tfds --out=runs/study [--seeds=0,1,2
 
 Each run has the same U-Net and sees the same number of images (`:fashion_small`, 3,000
 steps of 32); the fine-tuned ones have 2,000 steps jointly and 1,000 on their own task.
+`supervised` is the same U-Net's encoder with head M, trained on labels alone.
 Each is evaluated by `--mode=evaluate`, by a judge of scikit-learn that shares no code
 with that, and, where it can, by filling in hidden patches. What has been done is not
 done again; results/study/RUN_SEED.json holds what was measured, and table.md all of it.
@@ -17,13 +18,14 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
+from benchmarks import study_table
 from benchmarks.ablation import Judge
 from mt_diffusion import writing
 
 NUM_SAMPLES, NUM_STEPS, NUM_JOINT = 5000, 3000, 2000
 RESULTS = pathlib.Path("results/study")
+DRAWN = ("--steps=25",)  # half the config's: hours less, and worse for all
 FILLED = ("--num=128",)  # test images that are restored, for RePaint is slow
 
 
@@ -50,7 +52,9 @@ X = f"{LABEL}conditions=true {LABEL}drift_scale=1"
 E = f"{LABEL}head_kind=E"
 DROPPED = f"{LABEL}drop_rate=0.5 {LABEL}null_rate=0 --config.sampling.generated_drift=0"
 BOTH = "joint,given_label"
-GENERATION, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
+M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
+E_STAR = f"{E} {M_STAR}"
+MAIN, SUPERVISED = "mt_diffusion.main", "supervised"
 RUNS = {
     "ddpm": Run("ddpm", "", "joint", fills=True),
     "ddpm_class": Run("image_label", CLASS, "given_label"),
@@ -71,29 +75,46 @@ RUNS = {
     "label_m_small_lambda": Run("image_label", f"{LABEL}loss_weight=0.01", BOTH),
     "label_m_half": Run("image_label", f"--config.train.num_steps={NUM_JOINT}", ""),
     "label_e_half": Run("image_label", f"{E} --config.train.num_steps={NUM_JOINT}", ""),
-    "label_m_star": Run("image_label", GENERATION, BOTH, begun="label_m_half"),
-    "label_e_star": Run("image_label", f"{E} {GENERATION}", BOTH, begun="label_e_half"),
+    "label_m_star": Run("image_label", GENERATION, "joint", begun="label_m_half"),
+    "label_e_star": Run(
+        "image_label", f"{E} {GENERATION}", "joint", begun="label_e_half"
+    ),
     "label_m_classifier": Run("image_label", CLASSES, "", begun="label_m_half"),
+    SUPERVISED: Run("image_label", "", ""),
 }
 
 
-def run(module: str, *flags: str) -> str:
-    """What a module prints; ends the script where it fails."""
-    command = [sys.executable, "-m", module, *flags]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"failed: {shlex.join(command)}")
-    return done.stdout
+class Calls:
+    """Calls modules, and keeps their commands, without a machine's paths."""
+
+    def __init__(self, places: dict[str, str]):
+        self.commands, self._places = [], places
+
+    def __call__(self, module: str, *flags: str) -> str:
+        """What a module prints; ends the script where it fails."""
+        said = shlex.join(["python", "-m", module, *flags])
+        for place, shown in self._places.items():
+            said = said.replace(place, shown)
+        self.commands.append(said)
+        command = [sys.executable, "-m", module, *flags]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"failed: {shlex.join(command)}")
+        return done.stdout
+
+
+def data_of(name: str, seed: int, data_dir: str) -> list[str]:
+    """Flags of everything that is trained."""
+    config = f"--config=configs/{RUNS[name].config}.py:fashion_small"
+    return [config, f"--config.data.data_dir={data_dir}", f"--config.seed={seed}"]
 
 
 def command_of(name: str, seed: int, data_dir: str, out: pathlib.Path) -> list[str]:
-    """Flags of the training."""
+    """Flags of the training of a model."""
     row = RUNS[name]
     flags = [
-        f"--config=configs/{row.config}.py:fashion_small",
+        *data_of(name, seed, data_dir),
         f"--workdir={out}/{name}_{seed}",
-        f"--config.data.data_dir={data_dir}",
-        f"--config.seed={seed}",
         *row.options.split(),
     ]
     if row.begun:
@@ -109,39 +130,34 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     if path.exists():
         return
     row, workdir = RUNS[name], out / f"{name}_{seed}"
-    facts = {"run": name, "seed": seed, "commands": [], "seconds": {}}
-
-    def main(part: str, *flags: str) -> None:
-        places = {str(out): "runs/study", data_dir: "DATA_DIR"}
-        said = shlex.join(["python", "-m", "mt_diffusion.main", *flags])
-        for place, shown in places.items():
-            said = said.replace(place, shown)
-        facts["commands"].append(said)
-        start = time.monotonic()
-        run("mt_diffusion.main", *flags)
-        facts["seconds"][part] = time.monotonic() - start
-
-    if not row.again:
-        main("training", *command_of(name, seed, data_dir, out))
+    calls, facts = Calls({str(out): "runs/study", data_dir: "DATA_DIR"}), {}
+    if name == SUPERVISED:
+        flags = [*data_of(name, seed, data_dir), f"--steps={NUM_STEPS}"]
+        said = calls("benchmarks.supervised", *flags)
+        facts["read_right"] = re.findall(r"right ([\d.]+)% after", said)
+    elif not row.again:
+        calls(MAIN, *command_of(name, seed, data_dir, out))
     if row.draws:
         flags = [f"--workdir={workdir}"]
         if row.again:
             flags = [f"--workdir={out}/{row.again}_{seed}", *row.options.split()]
             flags += [f"--out={workdir}/evaluation/{NUM_STEPS}"]
         flags += [f"--draws={row.draws}", f"--num_samples={NUM_SAMPLES}"]
-        main("evaluation", "--mode=evaluate", *flags, f"--seed={seed}")
+        calls(MAIN, "--mode=evaluate", *flags, *DRAWN, f"--seed={seed}")
         (found,) = (workdir / "evaluation").glob("*/metrics.json")
         facts |= json.loads(found.read_text())
         facts["independent"] = independent(found.parent, data_dir)
     if row.draws == BOTH or row.begun:
-        said = run("mt_diffusion.main", "--mode=read", f"--workdir={workdir}")
+        said = calls(MAIN, "--mode=read", f"--workdir={workdir}")
         facts["read_right"] = re.findall(r"label: .*right: ([\d.]+)%", said)
     if row.fills:
         fills = workdir / "restoration.json"
-        run("benchmarks.restoration", str(workdir), f"--out={fills}", *FILLED)
+        flags = [str(workdir), f"--out={fills}", *FILLED]
+        calls("benchmarks.restoration", *flags)
         facts["restoration"] = json.loads(fills.read_text())
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing.as_json(path, facts)
+    known = {"run": name, "seed": seed, "commands": calls.commands}
+    writing.as_json(path, known | facts)
 
 
 def independent(folder: pathlib.Path, data_dir: str) -> dict[str, dict[str, float]]:
@@ -151,75 +167,6 @@ def independent(folder: pathlib.Path, data_dir: str) -> dict[str, dict[str, floa
         if "image" not in path.parent.name.replace("masked_image", "").split("_"):
             found[path.parent.name] = judge(path)
     return found | {"real": {"agreement": judge.accuracy, "distance": judge.floor}}
-
-
-COLUMNS = {  # heading: (draw, name up to its number of samples, factor)
-    "FID": ("joint", "fid_convnet", 1),
-    "FID, label given": ("given_label", "fid_convnet", 1),
-    "IS": ("joint", "inception_score_convnet", 1),
-    "precision": ("joint", "precision_convnet", 1),
-    "recall": ("joint", "recall_convnet", 1),
-    "coherence": ("joint", "coherence_convnet", 100),
-    "coherence, label given": ("given_label", "coherence_convnet", 100),
-}
-
-
-def table() -> str:
-    """All runs that there are as Markdown; mean, and range over seeds."""
-    lines = ["| run | seeds | " + " | ".join(COLUMNS) + " | read right |"]
-    lines.append("|---" * (len(COLUMNS) + 3) + "|")
-    for name in RUNS:
-        paths = sorted(RESULTS.glob(f"{name}_[0-9]*.json"))
-        runs = [json.loads(path.read_text()) for path in paths]
-        runs = [r for r in runs if "metrics" in r or "read_right" in r]
-        if runs:
-            cells = [spread([value(r, *c) for r in runs]) for c in COLUMNS.values()]
-            read = [float(x) for r in runs for x in r.get("read_right", [])]
-            cells = [name, ", ".join(str(r["seed"]) for r in runs), *cells]
-            lines.append("| " + " | ".join([*cells, spread(read)]) + " |")
-    return "\n".join([*lines, "", *marks()])
-
-
-def marks() -> list[str]:
-    """What noise and test images have, from any run."""
-    lines = []
-    for heading, (draw, name, factor) in COLUMNS.items():
-        for path in sorted(RESULTS.glob("*.json")):
-            found = metric(json.loads(path.read_text()), draw, name)
-            if found and found["floor"] and found["ceiling"]:
-                ends = (found[k]["value"] * factor for k in ("floor", "ceiling"))
-                floor, ceiling = (f"{x:.3g}" for x in ends)
-                lines.append(
-                    f"- {heading}: {floor} ({found['floor']['of']}), {ceiling} "
-                    f"({found['ceiling']['of']})"
-                )
-                break
-    return lines
-
-
-def metric(facts: dict, draw: str, name: str) -> dict | None:
-    """The figure of a draw whose name begins so."""
-    for m in facts.get("metrics", []):
-        if m["draw"] == draw and re.fullmatch(rf"{name}_\d+k?_cfg.*", m["name"]):
-            return m
-    return None
-
-
-def value(facts: dict, draw: str, name: str, factor: float) -> float | None:
-    """Of that figure."""
-    found = metric(facts, draw, name)
-    return found and found["value"] * factor
-
-
-def spread(values: list[float | None]) -> str:
-    """Mean, and the range where there are several."""
-    values = [x for x in values if x is not None]
-    if not values:
-        return ""
-    mean = f"{sum(values) / len(values):.3g}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({min(values):.3g} to {max(values):.3g})"
 
 
 def main() -> None:
@@ -237,8 +184,8 @@ def main() -> None:
     for seed in map(int, args.seeds.split(",")):
         for name in args.only.split(","):
             measure(name, seed, args.data_dir, args.out)
-            (RESULTS / "table.md").write_text(table() + "\n")
-    print(table())
+            study_table.write(RESULTS, RUNS)
+    print(study_table.write(RESULTS, RUNS))
 
 
 if __name__ == "__main__":

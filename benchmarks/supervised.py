@@ -17,6 +17,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from mt_diffusion import experiment as experiments
+from mt_diffusion import reading
 from mt_diffusion.data import sources
 from mt_diffusion.training.state import build_optimizer, init_params
 from mt_diffusion.training.step import ema
@@ -26,10 +27,10 @@ _STEPS = flags.DEFINE_integer("steps", 2000, "of training")
 EVERY = 100
 
 
-def load(experiment, source):
-    """(images, one-hot labels) of the examples that have a label."""
+def load(experiment, source, most=None):
+    """(images, one-hot labels) of the examples that have a label, among the first."""
     (label,) = experiment.modalities
-    examples = [source[i] for i in range(len(source))]
+    examples = [source[i] for i in range(min(len(source), most or len(source)))]
     values = [label.preprocess(e, None) for e in examples]
     kept = [i for i, value in enumerate(values) if value is not None]
     images = [experiment.primary.preprocess(examples[i], None) for i in kept]
@@ -45,9 +46,8 @@ def main(argv: list[str]) -> None:
     experiment = experiments.build(config)
     (label,) = experiment.modalities
     images, labels = load(experiment, source)
-    test_images, test_labels = load(
-        experiment, sources.open_source(config.data, "test")
-    )
+    test = sources.open_source(config.data, "test")
+    test_images, test_labels = load(experiment, test, reading.NUM_EXAMPLES)
     optimizer = build_optimizer(config)
 
     def logits(params, x):
