@@ -9,7 +9,7 @@ classifier: --config.modalities.label.head_kind=E.
 
 8,000 steps of 64 images, about 6 minutes on 2 CPU cores. A support vector machine
 agrees with 96.5% of the generated pairs, and finds a given label in 94.8% (seed 0;
-README, "What to expect on digits").
+results/digits.md).
 """
 
 from ml_collections import ConfigDict
@@ -42,6 +42,7 @@ def label(config: ConfigDict, preset: str) -> dict:
         head_kind="M",  # M: an MLP on the middle block; E: a classifier on the output
         heads=heads(config),
         token_size=width,
+        code_side=0,
     )
 
 

@@ -251,6 +251,26 @@ def test_a_codebook_without_room_is_refused():
     crowded = make_label(shape=(2, 2, 1), class_names=names)
     with pytest.raises(UserError, match="at most 4.*there are 5.*SharedUNet"):
         crowded.encode(jnp.eye(5))
+    coarse = make_label(shape=(8, 8, 1), class_names=names, code_side=2)
+    with pytest.raises(UserError, match=r"\(2, 2, 1\) holds at most 4.*there are 5"):
+        coarse.encode(jnp.eye(5))
+
+
+@pytest.mark.parametrize("side", [-1, 9])
+def test_a_codebook_of_a_size_that_can_not_be_is_refused(side):
+    with pytest.raises(UserError, match=f"code_side is {side}; use 0 to 8"):
+        make_label(shape=(12, 8, 1), code_side=side).encode(jnp.eye(len(NAMES)))
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (8, 12, 3)])
+def test_codes_are_the_smoother_the_coarser_their_grids(shape):
+    steps = []
+    for side in (2, 4, 8, 0):
+        codes = make_label(shape=shape, code_side=side).encode(jnp.eye(4)).latent
+        products = jnp.einsum("ahwc,bhwc->ab", codes, codes) / np.prod(shape)
+        np.testing.assert_allclose(products, np.eye(4), atol=1e-5)
+        steps.append(float(jnp.mean(jnp.diff(codes, axis=1) ** 2)))
+    assert steps == sorted(steps) and steps[0] < 0.2 < 1.5 < steps[-1]
 
 
 def test_labels_are_read_as_numbers_and_names():

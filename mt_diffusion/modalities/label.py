@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Code, Modality
@@ -23,13 +25,15 @@ class Label(Modality):
 
     class_names: empty for those of the data set. head_kind: M, an MLP on the pooled
     middle block, or E, a classifier on the final features. heads: the fields of each.
-    token_size: D of the token that stands for a label.
+    token_size: D of the token that stands for a label. code_side: of the random grids
+    that a codebook enlarges to the size of Z, the smaller the smoother; 0: that size.
     """
 
     class_names: Sequence[str]
     head_kind: str
     heads: Mapping[str, Mapping[str, Any]]
     token_size: int
+    code_side: int
 
     judges = ("label.judge",)
 
@@ -138,14 +142,21 @@ class Codebook(Label):
 
     @functools.cached_property
     def codes(self) -> np.ndarray:
-        """Orthogonal code images [K, H, W, C]. Raises UserError where Z has no room."""
-        size = int(np.prod(self.shape))
-        if self.num_classes > size:
+        """Orthogonal images [K, H, W, C]. Raises UserError where a grid has no room."""
+        height, width, channels = self.shape
+        side, field = self.code_side, f"config.modalities.{self.name}.code_side"
+        if not 0 <= side <= min(height, width):
+            raise UserError(f"{field} is {side}; use 0 to {min(height, width)}.")
+        grid = (side or height, side or width, channels)
+        if self.num_classes > math.prod(grid):
             raise UserError(
-                f"a codebook holds at most {size} classes in images of shape "
-                f"{self.shape}, but there are {self.num_classes}; use "
+                f"a codebook of grids of shape {grid} holds at most {math.prod(grid)} "
+                f"classes, but there are {self.num_classes}; use another {field}, or "
                 "kind = 'label.SharedUNet'."
             )
-        gaussian = np.random.default_rng(0).standard_normal((size, self.num_classes))
-        orthogonal, _ = np.linalg.qr(gaussian)
-        return np.sqrt(size) * orthogonal.T.reshape(-1, *self.shape)
+        rng = np.random.default_rng(0)
+        grids = rng.standard_normal((*grid, self.num_classes))
+        factors = np.divide((*self.shape, self.num_classes), grids.shape)
+        images = ndimage.zoom(grids, factors, order=1, mode="nearest", grid_mode=True)
+        orthogonal, _ = np.linalg.qr(images.reshape(-1, self.num_classes))
+        return np.sqrt(len(orthogonal)) * orthogonal.T.reshape(-1, *self.shape)
