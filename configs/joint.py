@@ -7,7 +7,7 @@ by side. Any subset of the three may be given when sampling, and the rest is gen
 
 9,000 steps of 64 images, about 7 minutes on 2 CPU cores. From nothing, image and label
 agree on 95.0%; a given label is found in 97.8%; a given image's label in 98.9% (seed 0;
-README, "What to expect on digits").
+results/digits.md).
 """
 
 from configs import common, image_label, masked_image

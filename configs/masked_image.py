@@ -7,7 +7,7 @@ masked image as well); --config.modalities.masked_image.conditions=false is vari
 
 7,000 steps of 64 images, 5:10 minutes on 2 CPU cores without compiled programs. Five
 hidden patches of test images are restored in 10 steps at 0.41 of the mean squared error
-that the training mean leaves (seed 0; README, "What to expect on digits").
+that the training mean leaves (seed 0; results/digits.md).
 """
 
 from ml_collections import ConfigDict
