@@ -71,6 +71,7 @@ RUNS = {
     "label_x": Run("image_label", X, BOTH),
     "label_m_undrifted": Run("", "--generated_drift=0", "joint", again="label_m"),
     "label_m_dropped": Run("image_label", DROPPED, BOTH),
+    "label_m_smooth": Run("image_label", f"{LABEL}code_side=4", BOTH),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift_scale=0", "joint"),
     "label_m_small_lambda": Run("image_label", f"{LABEL}loss_weight=0.01", BOTH),
     "label_m_half": Run("image_label", f"--config.train.num_steps={NUM_JOINT}", ""),

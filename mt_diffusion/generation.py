@@ -59,7 +59,7 @@ class Generator:
             some, values = jax.device_put(
                 (some, values), sharding.over_batch(self._mesh)
             )
-            batches.append(sharding.fetch(self._draw(params, seed, some, values)))
+            batches.append(sharding.fetch(self.draw(params, seed, some, values)))
         num = len(rows)
         return {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
 
@@ -68,7 +68,8 @@ class Generator:
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _draw(self, params, seed, rows, given) -> dict[str, Array]:
+    def draw(self, params, seed, rows, given) -> dict[str, Array]:
+        """One batch: rows [B] of all examples, given {variable: values [B, ...]}."""
         experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
         network = functools.partial(experiment.network.apply, params)

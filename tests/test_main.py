@@ -121,7 +121,7 @@ def test_a_run_says_what_it_does_and_leaves_pictures_and_metrics(trained):
         assert word in out
     lines = metrics(workdir)
     assert logged_steps(workdir) == [3, 6, 9, 12]
-    assert {"eps", "label", "images_per_second"} <= lines[0].keys()
+    assert {"eps", "label", "images_per_second", "data_wait"} <= lines[0].keys()
     assert any("test_loss" in x for x in lines)
     assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
     pictures = sorted(p.name for p in (workdir / "samples").iterdir())

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
-from mt_diffusion.training import loop, sharding
+from mt_diffusion.training import loop, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints, collect_abandoned_reads
 from mt_diffusion.training.watch import Watch
 
@@ -96,10 +96,10 @@ def parameters(workdir):
 
 
 def scalars(workdir):
-    """All that metrics.jsonl says, but for the speed."""
+    """All that metrics.jsonl says, but for what a clock says."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
-    return [{n: x for n, x in f.items() if n != "images_per_second"} for f in found]
+    return [{n: x for n, x in f.items() if n not in watch.CLOCK} for f in found]
 
 
 def files(workdir):

@@ -14,8 +14,8 @@ from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.resume import flatten
 
 TEST, SHARE = "test_", "grad_share_"
-SPEED, NORM, SKIPPED = "images_per_second", "grad_norm", "skipped"
-BOOKKEEPING = {SPEED, NORM, SKIPPED, "skipped_in_a_row"}
+SPEED, NORM, SKIPPED = watch.SPEED, "grad_norm", "skipped"
+BOOKKEEPING = watch.CLOCK | {NORM, SKIPPED, "skipped_in_a_row"}
 
 
 class Series(NamedTuple):

@@ -21,6 +21,7 @@ from mt_diffusion.preflight.report import Report
 from mt_diffusion.preflight.topology import Target
 from mt_diffusion.training import sharding
 from mt_diffusion.training.state import init_params
+from mt_diffusion.training.step import images_per_device
 
 MOST = 8  # images per device in the programs that measure memory, unless asked for more
 
@@ -85,18 +86,6 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     if report.step is None and report.total <= (target.memory or math.inf):
         report = dataclasses.replace(report, step=step(own, parts))
     return report
-
-
-def images_per_device(config: ConfigDict, num_devices: int) -> int:
-    """Of one training step. Raises UserError for a batch that can't be shared out."""
-    batch_size, parts = config.train.batch_size, config.train.num_microbatches
-    if batch_size % (num_devices * parts):
-        raise UserError(
-            f"config.train.batch_size = {batch_size} must be a multiple of the "
-            f"{num_devices} devices that share it, times config.train.num_microbatches "
-            f"= {parts}."
-        )
-    return batch_size // num_devices
 
 
 def choose(own: int, wish: Sequence[float]) -> tuple[int, int]:

@@ -100,7 +100,7 @@ def lower_sampling(config: ConfigDict, mesh: Mesh) -> Program:
     images = generator.batch_size(config.sampling.batch_size)
     rows = jax.ShapeDtypeStruct((images,), np.int32, sharding=sharding.over_batch(mesh))
     seed = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
-    lowered = Generator._draw.lower(generator, params, seed, rows, {})
+    lowered = Generator.draw.lower(generator, params, seed, rows, {})
     return Program("sampler", lowered, images, {"parameters": held(params)})
 
 

@@ -30,7 +30,7 @@ from mt_diffusion.training.state import (
     build_optimizer,
     new_state,
 )
-from mt_diffusion.training.step import lower_step
+from mt_diffusion.training.step import images_per_device, lower_step
 
 TEST_EXAMPLES = 256  # that are looked at, at most
 LAG = 2  # steps in flight before a step's counters are looked at
@@ -106,7 +106,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         train_step = compiling.result()
-        for step, batch in enumerate(device_batches, start + 1):
+        for step, batch in enumerate(view.waited_for(device_batches), start + 1):
             state, terms = train_step(state, batch, step_key)
             view.advance(step)
             in_flight.append(terms)
@@ -209,14 +209,7 @@ def check(config: ConfigDict) -> None:
         if not low <= value <= high:
             most = f" to {high:g}" if math.isfinite(high) else " or more"
             raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
-    batch_size, devices = config.train.batch_size, jax.device_count()
-    parts = config.train.num_microbatches
-    if batch_size % (devices * parts):
-        raise UserError(
-            f"config.train.batch_size = {batch_size} must be a multiple of the "
-            f"{devices} devices that share it, times config.train.num_microbatches = "
-            f"{parts}."
-        )
+    images_per_device(config, jax.device_count())
     sampler.build_step(config.sampling.sampler, config.sampling.eta)
     sampler.build_clip(config.sampling.clip)
     interval = config.sampling.guidance_interval

@@ -12,6 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import objective
+from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import sharding
@@ -81,6 +82,18 @@ def lower_step(
     key = sharding.placed(key, sharding.replicated(mesh))
     step = build_step(config, experiment, optimizer, mesh)
     return jax.jit(step, donate_argnums=0).lower(state, batch, key)
+
+
+def images_per_device(config: ConfigDict, num_devices: int) -> int:
+    """Of one training step. Raises UserError for a batch that can't be shared out."""
+    batch_size, parts = config.train.batch_size, config.train.num_microbatches
+    if batch_size % (num_devices * parts):
+        raise UserError(
+            f"config.train.batch_size = {batch_size} must be a multiple of the "
+            f"{num_devices} devices that share it, times config.train.num_microbatches "
+            f"= {parts}."
+        )
+    return batch_size // num_devices
 
 
 def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:

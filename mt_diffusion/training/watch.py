@@ -7,8 +7,8 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +19,10 @@ from jax.sharding import Mesh
 from mt_diffusion import writing
 
 METRICS = "metrics.jsonl"
+SPEED, WAIT = "images_per_second", "data_wait"
+CLOCK = {SPEED, WAIT}  # scalars that no second run would have
 SAMPLES = "samples"
+T = TypeVar("T")
 EVENTS = "events.out.tfevents.*"
 
 
@@ -83,6 +86,18 @@ class Watch:
             dynamic_ncols=True,
         )
 
+    def waited_for(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; the time that each is waited for is counted."""
+        rest = iter(batches)
+        while True:
+            start = time.monotonic()
+            try:
+                batch = next(rest)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - start
+            yield batch
+
     def advance(self, step: int) -> None:
         """Says that so many steps are done."""
         if step == self._start + 1:  # the first one compiled; that is not its speed
@@ -91,23 +106,28 @@ class Watch:
 
     def restart_clock(self, step: int) -> None:
         """Measures the speed from here on, after something that is not training."""
-        self._last = (step, time.monotonic())
+        self._last, self._waited = (step, time.monotonic()), 0.0
 
     def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes scalars everywhere, with the speed since the last call if it is known.
+        """Writes scalars everywhere, with what the clock says since the last call.
 
-        It is not for the first step, which compiled.
+        That is the speed, and the share of the time in which the next batch was not
+        there yet; both are unknown for the first step, which compiled.
         """
         now = time.monotonic()
         last_step, last_time = self._last
-        speed = (step - last_step) / max(now - last_time, 1e-9)
+        seconds = max(now - last_time, 1e-9)
+        speed = (step - last_step) / seconds
         scalars = {name: float(value) for name, value in scalars.items()}
         if speed:
-            scalars["images_per_second"] = speed * self._batch_size
+            scalars[SPEED] = speed * self._batch_size
+            scalars[WAIT] = self._waited / seconds
         self.write(step, scalars)
         self.restart_clock(step)
         shown = "  ".join(
-            f"{n} {scalars[n]:.4g}" for n in scalars if not n.startswith("skipped")
+            f"{n} {scalars[n]:.4g}"
+            for n in scalars
+            if n != WAIT and not n.startswith("skipped")
         )
         if self._bar.disable:
             print(f"step {step}/{self._num_steps}  {shown}  {self._left(step, speed)}")
@@ -172,6 +192,10 @@ class Silent(contextlib.nullcontext):
         """Nothing, as all here."""
 
     restart_clock = scalars = write = picture = advance
+
+    def waited_for(self, batches: Iterable[T]) -> Iterable[T]:
+        """The batches."""
+        return batches
 
 
 def keep_lines(path: pathlib.Path, last_step: int) -> None:

@@ -1,0 +1,52 @@
+"""What a run says of its own speed."""
+
+import json
+import time
+
+import pytest
+
+from mt_diffusion.training.watch import Watch
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Nowhere:
+    """In TensorBoard's place, whose import takes seconds."""
+
+    def write_scalars(self, *_):
+        pass
+
+    close = write_scalars
+
+
+def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
+    tmp_path, monkeypatch
+):
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    monkeypatch.setattr(Watch, "tensorboard", Nowhere())
+
+    def batches():
+        for i in range(4):
+            clock.now += 100 if i == 0 else 3
+            yield i
+
+    with Watch(tmp_path, 0, 4, batch_size=10) as view:
+        seen = []
+        for step, batch in enumerate(view.waited_for(batches()), 1):
+            seen.append(batch)
+            view.advance(step)
+            clock.now += 1
+        view.scalars(4, {"loss": 1.0})
+    assert seen == [0, 1, 2, 3]
+    (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert line["data_wait"] == 9 / 13
+    assert line["images_per_second"] == pytest.approx(30 / 13)
