@@ -51,6 +51,7 @@ CLASS = f"{LABEL}conditions=true {LABEL}drift_scale=0 {LABEL}loss_weight=0"
 X = f"{LABEL}conditions=true {LABEL}drift_scale=1"
 E = f"{LABEL}head_kind=E"
 DROPPED = f"{LABEL}drop_rate=0.5 {LABEL}null_rate=0 --config.sampling.generated_drift=0"
+LIGHT = f"{LABEL}drift_scale=0 {LABEL}loss_weight=0.01"
 BOTH, LABELLED = "joint,given_label", ("image_label", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
 E_STAR = f"{E} {M_STAR}"
@@ -74,6 +75,7 @@ RUNS = {
     "label_m_dropped": Run("image_label", DROPPED, BOTH),
     "label_m_smooth": Run("image_label", f"{LABEL}code_side=4", BOTH),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift_scale=0", "joint"),
+    "label_m_no_drift_light": Run("image_label", LIGHT, "joint"),
     "label_m_small_lambda": Run("image_label", f"{LABEL}loss_weight=0.01", BOTH),
     "label_m_half": Run("image_label", f"--config.train.num_steps={NUM_JOINT}", ""),
     "label_e_half": Run("image_label", f"{E} --config.train.num_steps={NUM_JOINT}", ""),

@@ -74,16 +74,17 @@ def ends(found: dict[str, list[Facts]]) -> str:
     """What noise or shuffled labels have, and what test images have."""
     lines, runs = [], [run for runs in found.values() for run in runs]
     for heading, (draw, name, factor) in COLUMNS.items():
-        all_found = (metric(run, draw, name) for run in runs)
-        m = next((m for m in all_found if m and m["floor"] and m["ceiling"]), None)
-        if m:
-            floor, ceiling = (f"{m[e]['value'] * factor:.3g}" for e in ENDS)
-            of = [m[e]["of"] for e in ENDS]
-            lines.append(f"- {heading}: {floor} ({of[0]}), {ceiling} ({of[1]})")
+        all_found = [m for run in runs if (m := metric(run, draw, name))]
+        for end in ENDS:
+            marks = [m[end] for m in all_found if m[end]]
+            if marks:
+                values = sorted(mark["value"] * factor for mark in marks)
+                shown = dict.fromkeys(f"{x:.3g}" for x in (values[0], values[-1]))
+                lines.append(f"- {heading}, {marks[0]['of']}: {' to '.join(shown)}")
     real = next((r["independent"]["real"] for r in runs if "independent" in r), None)
     if real:
         percent = 100 * real["agreement"]
-        lines.append(f"- scikit-learn's judge, %: {percent:.3g} (test images)")
+        lines.append(f"- scikit-learn's judge, %, test images: {percent:.3g}")
     return "\n".join(lines)
 
 
