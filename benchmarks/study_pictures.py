@@ -55,7 +55,7 @@ def quality(results: dict[str, list[dict]]) -> Figure:
             axes.plot(values, [row] * len(values), marker, color=color, label=label)
     axes.set_yticks(range(len(results)), list(results))
     axes.invert_yaxis()
-    axes.set(xlabel="Fréchet distance to the training images (log)", xscale="log")
+    axes.set(xlabel="Fréchet distance to the training images", xlim=(0, None))
     axes.grid(axis="x", alpha=0.4)
     axes.legend()
     return figure
@@ -78,7 +78,7 @@ def restoration(results: dict[str, list[dict]]) -> Figure:
             axes.plot([int(num) for num in patches], means, f"o{style}", label=name)
         axes.set(xlabel="hidden patches", ylabel=heading, ylim=(0, None))
         axes.grid(alpha=0.4)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return figure
 
 
