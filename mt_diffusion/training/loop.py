@@ -81,7 +81,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     optimizer = build_optimizer(config)
     abstract = abstract_state(experiment, optimizer, mesh)
-    # Compiling leaves cores idle, and initialising or restoring does.
+    # Neither compiling nor initialising or restoring keeps all cores busy.
     compiling = futures.ThreadPoolExecutor(1).submit(
         compile_step, config, experiment, optimizer, mesh, abstract
     )
