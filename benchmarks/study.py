@@ -27,6 +27,7 @@ NUM_SAMPLES, NUM_STEPS, NUM_JOINT = 5000, 3000, 2000
 RESULTS = pathlib.Path("results/study")
 DRAWN = ("--steps=25",)  # half the config's: hours less, and worse for all
 FILLED = ("--num=64",)  # test images that are restored, for RePaint is slow
+MAIN, SUPERVISED = "mt_diffusion.main", "benchmarks.supervised"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Run:
 
     draws: of --mode=evaluate; '' for none. begun: a run of 2,000 steps which this one
     continues on a task of its own. again: a run whose checkpoint is drawn from with
-    other flags, without any training.
+    other flags, without any training. trainer: the module that trains it.
     """
 
     config: str
@@ -44,6 +45,7 @@ class Run:
     fills: bool = False
     begun: str = ""
     again: str = ""
+    trainer: str = MAIN
 
 
 LABEL = "--config.modalities.label."
@@ -55,7 +57,6 @@ LIGHT = f"{LABEL}drift_scale=0 {LABEL}loss_weight=0.01"
 BOTH, LABELLED = "joint,given_label", ("image_label", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
 E_STAR = f"{E} {M_STAR}"
-MAIN, SUPERVISED = "mt_diffusion.main", "supervised"
 RUNS = {
     "ddpm": Run("ddpm", "", "joint", fills=True),
     "ddpm_class": Run("image_label", CLASS, "given_label"),
@@ -82,7 +83,7 @@ RUNS = {
     "label_m_star": Run("image_label", M_STAR, "joint", begun="label_m_half"),
     "label_e_star": Run("image_label", E_STAR, "joint", begun="label_e_half"),
     "label_m_classifier": Run("image_label", CLASSES, "", begun="label_m_half"),
-    SUPERVISED: Run("image_label", "", ""),
+    "supervised": Run("image_label", "", "", trainer=SUPERVISED),
 }
 
 
@@ -133,9 +134,9 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
         return
     row, workdir = RUNS[name], out / f"{name}_{seed}"
     calls, facts = Calls({str(out): "runs/study", data_dir: "DATA_DIR"}), {}
-    if name == SUPERVISED:
+    if row.trainer == SUPERVISED:
         flags = [*data_of(name, seed, data_dir), f"--steps={NUM_STEPS}"]
-        said = calls("benchmarks.supervised", *flags)
+        said = calls(SUPERVISED, *flags)
         facts["read_right"] = re.findall(r"right ([\d.]+)% after", said)
     elif not row.again:
         calls(MAIN, *command_of(name, seed, data_dir, out))
@@ -149,7 +150,8 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
         (found,) = (workdir / "evaluation").glob("*/metrics.json")
         facts |= json.loads(found.read_text())
         facts["independent"] = independent(found.parent, data_dir)
-    if row.config in LABELLED and row.draws != "given_label" and name != SUPERVISED:
+    reads = row.config in LABELLED and row.trainer == MAIN
+    if reads and row.draws != "given_label":
         said = calls(MAIN, "--mode=read", f"--workdir={workdir}")
         facts["read_right"] = re.findall(r"label: .*right: ([\d.]+)%", said)
     if row.fills:

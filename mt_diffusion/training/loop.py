@@ -81,10 +81,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     optimizer = build_optimizer(config)
     abstract = abstract_state(experiment, optimizer, mesh)
+    begin = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
+    step_of = config, experiment, optimizer, mesh, abstract
     # Neither compiling nor initialising or restoring keeps all cores busy.
-    compiling = futures.ThreadPoolExecutor(1).submit(
-        compile_step, config, experiment, optimizer, mesh, abstract
-    )
+    compiling = None if is_finished(config, workdir) else begin(*step_of)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
     checkpoints, state = open_run(config, workdir, init, abstract)
     start, num_steps = int(state.step), config.train.num_steps
@@ -105,7 +105,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
-        train_step = compiling.result()
+        train_step = (compiling or begin(*step_of)).result()
         for step, batch in enumerate(view.waited_for(device_batches), start + 1):
             state, terms = train_step(state, batch, step_key)
             view.advance(step)
@@ -133,6 +133,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 def compile_step(*args: Any) -> jax.stages.Compiled:
     """The training step, compiled; arguments as of `lower_step`."""
     return lower_step(*args).compile()
+
+
+def is_finished(config: ConfigDict, workdir: pathlib.Path) -> bool:
+    """Whether a workdir has a checkpoint of the last step, whole or broken."""
+    return config.train.num_steps <= max(Checkpoints(workdir).steps, default=0)
 
 
 def open_run(
