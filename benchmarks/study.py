@@ -73,6 +73,7 @@ RUNS = {
     "label_x": Run("image_label", X, BOTH),
     "label_m_undrifted": Run("", "--generated_drift=0", "joint", again="label_m"),
     "masked_x_undrifted": Run("", "--generated_drift=0", "joint", again="masked_x"),
+    "joint_undrifted": Run("", "--generated_drift=0", "joint", again="joint"),
     "label_m_dropped": Run("image_label", DROPPED, BOTH),
     "label_m_smooth": Run("image_label", f"{LABEL}code_side=4", BOTH),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift_scale=0", "joint"),

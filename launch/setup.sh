@@ -22,7 +22,16 @@ export PATH="$PWD/.venv/bin:$PATH"
 accelerators=(/dev/accel* /dev/vfio/[0-9]* /dev/nvidia[0-9]*)
 if ! ls "${accelerators[@]}" >/dev/null 2>&1; then
   # Small 3x3 convolutions are twice as fast in Eigen as in YNNPACK, XLA's default.
-  export XLA_FLAGS="--xla_cpu_experimental_ynn_fusion_type=reduce,dot ${XLA_FLAGS:-}"
+  # A device for each core: whole images are shared out, and not each operation, of
+  # which many are slower in two threads. Powers of two, for they divide batches.
+  cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) devices=1
+  while ((devices < 8 && 2 * devices <= cores)); do devices=$((2 * devices)); done
+  flags="--xla_cpu_experimental_ynn_fusion_type=reduce,dot"
+  flags+=" --xla_force_host_platform_device_count=$devices"
+  # XLA ends a process one of whose devices is 40 s late: large steps, busy machines.
+  flags+=" --xla_cpu_collective_call_warn_stuck_timeout_seconds=600"
+  flags+=" --xla_cpu_collective_call_terminate_timeout_seconds=86400"
+  export XLA_FLAGS="$flags ${XLA_FLAGS:-}"
   # Page faults cost a training step 15%: keep freed memory, in huge pages.
   export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
   export MALLOC_TOP_PAD_=268435456 GLIBC_TUNABLES=glibc.malloc.hugetlb=1

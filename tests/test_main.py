@@ -66,9 +66,8 @@ def main(*args):
 
 def process(*args):
     """The command in a process of its own, with one device."""
-    flag = "--xla_force_host_platform_device_count=8"
-    remaining = os.environ["XLA_FLAGS"].replace(flag, "").strip()
-    environment = os.environ | {"XLA_FLAGS": remaining}
+    one = " --xla_force_host_platform_device_count=1"
+    environment = os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"] + one}
     return subprocess.Popen(
         [sys.executable, "-m", "mt_diffusion.main", *map(str, args)],
         env=environment,

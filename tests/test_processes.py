@@ -87,7 +87,8 @@ def test_two_processes_train_stop_together_and_go_on_as_one_would(alone, tmp_pat
     deadline = time.monotonic() + 300
     log = tmp_path / "metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 5):
-        assert time.monotonic() < deadline and both[0].poll() is None
+        assert both[0].poll() is None, end(*both)
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     both[1].send_signal(signal.SIGTERM)
     (first, out, errors), (second, silence, _) = end(*both)

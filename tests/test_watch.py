@@ -27,8 +27,9 @@ class Nowhere:
     close = write_scalars
 
 
+@pytest.mark.parametrize("idle, waited", [(True, 9), (False, 0)])
 def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
-    tmp_path, monkeypatch
+    idle, waited, tmp_path, monkeypatch
 ):
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
@@ -41,12 +42,12 @@ def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
 
     with Watch(tmp_path, 0, 4, batch_size=10) as view:
         seen = []
-        for step, batch in enumerate(view.waited_for(batches()), 1):
+        for step, batch in enumerate(view.waited_for(batches(), lambda: idle), 1):
             seen.append(batch)
             view.advance(step)
             clock.now += 1
         view.scalars(4, {"loss": 1.0})
     assert seen == [0, 1, 2, 3]
     (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert line["data_wait"] == 9 / 13
+    assert line["data_wait"] == waited / 13
     assert line["images_per_second"] == pytest.approx(30 / 13)

@@ -53,11 +53,12 @@ def train(shape: shapes.Shape, variant: str):
     """One training step: loss, gradient, clipping, AdamW and the average."""
     config, experiment = build(shape)
     mesh, optimizer = sharding.make_mesh(), state.build_optimizer(config)
-    key = jax.random.key(0)
-    here = jax.jit(lambda key: state.init_state(key, experiment, optimizer))(key)
-    train_step = jax.jit(
-        step.build_step(config, experiment, optimizer, mesh), donate_argnums=0
-    )
+    abstract = state.abstract_state(experiment, optimizer, mesh)
+    here = state.new_state(jax.random.key(0), experiment, optimizer, abstract)
+    key = sharding.spread_key(jax.random.key(1), mesh)
+    train_step = step.lower_step(
+        config, experiment, optimizer, mesh, abstract
+    ).compile()
     size = (shape.batch_size, *experiment.shape)
     images = np.random.default_rng(0).standard_normal(size, np.float32)
     batch = jax.device_put(Batch(images, {}, {}), sharding.over_batch(mesh))
@@ -73,10 +74,13 @@ def train(shape: shapes.Shape, variant: str):
 
 def sample(shape: shapes.Shape, variant: str):
     """One batch of samples."""
-    config, experiment = build(shape)
-    init = jax.jit(lambda key: state.init_params(key, experiment))
+    (config, experiment), mesh = build(shape), sharding.make_mesh()
+    init = jax.jit(
+        lambda key: state.init_params(key, experiment),
+        out_shardings=sharding.replicated(mesh),
+    )
     params = init(jax.random.key(0))
-    generator = generation.Generator(experiment, config.sampling, sharding.make_mesh())
+    generator = generation.Generator(experiment, config.sampling, mesh)
     return (
         lambda: generator.values(params, 0, range(shape.num_sampled), {}),
         facts(experiment, params),

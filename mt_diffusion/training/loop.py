@@ -106,7 +106,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         train_step = (compiling or begin(*step_of)).result()
-        for step, batch in enumerate(view.waited_for(device_batches), start + 1):
+        waited_for = view.waited_for(device_batches, lambda: is_done(in_flight))
+        for step, batch in enumerate(waited_for, start + 1):
             state, terms = train_step(state, batch, step_key)
             view.advance(step)
             in_flight.append(terms)
@@ -220,6 +221,11 @@ def check(config: ConfigDict) -> None:
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     schedule.build(**config.diffusion).respaced(config.sampling.num_steps)
+
+
+def is_done(in_flight: Sequence[dict]) -> bool:
+    """Whether the devices have done all steps that they were given."""
+    return not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1]))
 
 
 def check_finite(terms: dict, config: ConfigDict, step: int) -> None:

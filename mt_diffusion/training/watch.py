@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -86,8 +86,13 @@ class Watch:
             dynamic_ncols=True,
         )
 
-    def waited_for(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches; the time that each is waited for is counted."""
+    def waited_for(
+        self, batches: Iterable[T], is_idle: Callable[[], bool]
+    ) -> Iterator[T]:
+        """The batches; counts the time for each that came when the devices were idle.
+
+        It may be too much: they may have been busy for a part of it.
+        """
         rest = iter(batches)
         while True:
             start = time.monotonic()
@@ -95,7 +100,8 @@ class Watch:
                 batch = next(rest)
             except StopIteration:
                 return
-            self._waited += time.monotonic() - start
+            if is_idle():
+                self._waited += time.monotonic() - start
             yield batch
 
     def advance(self, step: int) -> None:
@@ -111,8 +117,8 @@ class Watch:
     def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes scalars everywhere, with what the clock says since the last call.
 
-        That is the speed, and the share of the time in which the next batch was not
-        there yet; both are unknown for the first step, which compiled.
+        That is the speed, and the share of the time in which the devices had nothing to
+        do but wait for a batch; both are unknown for the first step, which compiled.
         """
         now = time.monotonic()
         last_step, last_time = self._last
@@ -193,7 +199,7 @@ class Silent(contextlib.nullcontext):
 
     restart_clock = scalars = write = picture = advance
 
-    def waited_for(self, batches: Iterable[T]) -> Iterable[T]:
+    def waited_for(self, batches: Iterable[T], _: Any) -> Iterable[T]:
         """The batches."""
         return batches
 
