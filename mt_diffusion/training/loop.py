@@ -106,6 +106,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
         train_step = (compiling or begin(*step_of)).result()
+        sharding.meet("the first step")
         waited_for = view.waited_for(device_batches, lambda: is_done(in_flight))
         for step, batch in enumerate(waited_for, start + 1):
             state, terms = train_step(state, batch, step_key)

@@ -94,3 +94,13 @@ def fetch(tree: Any) -> Any:
     if jax.process_count() == 1:
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def meet(name: str) -> None:
+    """Returns once all processes have come to this place of that name.
+
+    Between CPUs a step fails if one process begins it 30 s after another, whatever
+    XLA's flags say (jax-ml/jax#40831); so late may be who compiles.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
