@@ -12,6 +12,7 @@ done again; results/study/RUN_SEED.json holds what was measured, and table.md al
 
 import argparse
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -128,9 +129,14 @@ def command_of(name: str, seed: int, data_dir: str, out: pathlib.Path) -> list[s
     return flags
 
 
+def result_of(name: str, seed: int) -> pathlib.Path:
+    """The file of what was measured."""
+    return RESULTS / f"{name}_{seed}.json"
+
+
 def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     """Trains, evaluates and writes one run, unless that has been done."""
-    path = RESULTS / f"{name}_{seed}.json"
+    path = result_of(name, seed)
     if path.exists():
         return
     row, workdir = RUNS[name], out / f"{name}_{seed}"
@@ -183,13 +189,24 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default="runs/study")
     parser.add_argument("--seeds", default="0", help="as 0,1,2")
     parser.add_argument("--only", default=",".join(RUNS), help="runs, as ddpm,label_m")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run")
     args = parser.parse_args()
     if unknown := set(args.only.split(",")) - set(RUNS):
         parser.error(f"no runs {sorted(unknown)}; there are {', '.join(RUNS)}")
-    for seed in map(int, args.seeds.split(",")):
-        for name in args.only.split(","):
-            measure(name, seed, args.data_dir, args.out)
-            study_table.write(RESULTS, RUNS)
+    if not (pathlib.Path(args.data_dir) / "fashion_mnist").is_dir():
+        parser.error(
+            f"--data_dir={args.data_dir} has no folder fashion_mnist of TFDS's"
+        )
+    seeds = map(int, args.seeds.split(","))
+    wanted = list(itertools.product(seeds, args.only.split(",")))
+    if args.dry_run:
+        for seed, name in wanted:
+            state = "measured" if result_of(name, seed).exists() else "to be run"
+            print(f"{name}, seed {seed}: {state}")
+        return
+    for seed, name in wanted:
+        measure(name, seed, args.data_dir, args.out)
+        study_table.write(RESULTS, RUNS)
     print(study_table.write(RESULTS, RUNS))
 
 

@@ -92,14 +92,21 @@ def main() -> None:
     args = parser.parse_args()
     results = {name: study_table.load(RESULTS, name) for name in RUNS}
     results = {name: runs for name, runs in results.items() if runs}
+    kept = drawn(args.runs)
+    if not (kept and results):
+        parser.error(
+            f"{args.runs if results else RESULTS} has nothing of the study: run "
+            "launch/study.sh, or set --runs to where its workdirs are"
+        )
+    args.out.mkdir(parents=True, exist_ok=True)
     evaluated = {n: runs for n, runs in results.items() if "metrics" in runs[0]}
     figures = {
         "study_quality": quality(evaluated),
         "study_restoration": restoration(results),
-        "study_samples": samples(drawn(args.runs)),
+        "study_samples": samples(kept),
     }
     for name, figure in figures.items():
-        figure.savefig(args.out / f"{name}.png", dpi=DPI)
+        figure.savefig(args.out / f"{name}.png", dpi=DPI, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from operator import gt, lt, ne
 
 import jax
 import numpy as np
@@ -104,9 +105,10 @@ def test_every_figure_stands_between_its_marks(whole):
             keys = ["draw", "name", "value", "better", "floor", "ceiling", "baseline"]
             assert list(m) == keys
             assert np.isfinite(m["value"]) and m["baseline"] is None
-            sign = {"higher": 1, "lower": -1}[m["better"]]
-            marks = [m[k] and sign * m[k]["value"] for k in ("floor", "ceiling")]
-            assert None in marks or marks[0] < marks[1]
+            marks = [m[k] and m[k]["value"] for k in ("floor", "ceiling")]
+            if None not in marks:
+                order = {"higher": lt, "lower": gt, "near": ne}[m["better"]]
+                assert order(*marks)
             assert all(m[k] is None or m[k]["of"] for k in ("floor", "ceiling"))
         fid = metrics.get("fid_toy")
         assert draw == "given_image" or (fid["floor"] and fid["ceiling"])

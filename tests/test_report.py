@@ -245,6 +245,27 @@ def test_a_bar_runs_from_floor_to_ceiling_whichever_is_better(
     assert found == pytest.approx(place) if place is not None else found is None
 
 
+@pytest.mark.parametrize(
+    "value, place", [(1, 0), (1.5, 0.5), (2, 1), (2.25, 0.75), (4, 0)]
+)
+def test_what_should_be_near_its_ceiling_is_as_bad_beyond_it(value, place):
+    assert tables.place(metric("m", value, "near", 1, 2)) == pytest.approx(place)
+
+
+@pytest.mark.parametrize(
+    "better, goal, best",
+    [
+        ("lower", None, [True, False, False, False]),
+        ("higher", None, [False, False, False, True]),
+        ("near", 1.0, [False, True, False, False]),
+        ("near", None, [False] * 4),
+    ],
+)
+def test_the_best_of_several(better, goal, best):
+    cells = tables.mark_best([0.5, 1.25, None, 2.5], better, goal)
+    assert [cell.is_best for cell in cells] == best
+
+
 def test_last_middle_and_first():
     assert figures.spread([5]) == {"last": 5}
     assert figures.spread([5, 6]) == {"last": 6, "first": 5}

@@ -19,8 +19,8 @@ class Mark(NamedTuple):
 class Metric(NamedTuple):
     """A figure of a draw.
 
-    better: 'higher' or 'lower'. floor: a trivial level that any model should beat.
-    ceiling: what real data, or the best that can be expected, reach.
+    better: 'higher', 'lower', or 'near' the ceiling. floor: a trivial level that any
+    model should beat. ceiling: what real data, or the best that can be expected, reach.
     """
 
     name: str

@@ -121,11 +121,16 @@ def settings(
 
 
 def place(metric: Mapping[str, Any]) -> float | None:
-    """Where a metric's value lies from its floor (0) to its ceiling (1), clipped."""
+    """Where a metric's value lies from its floor (0) to its ceiling (1), clipped.
+
+    Of one that should be near its ceiling, what is as far beyond it is as bad.
+    """
     floor, ceiling, value = metric["floor"], metric["ceiling"], metric["value"]
     if None in (floor, ceiling, value) or floor["value"] == ceiling["value"]:
         return None
     share = (value - floor["value"]) / (ceiling["value"] - floor["value"])
+    if metric["better"] == "near":
+        share = 1 - abs(1 - share)
     return float(np.clip(share, 0, 1))
 
 
@@ -230,15 +235,28 @@ def compared(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
     rows = {}
     for draw, name in dict.fromkeys(key for table in tables for key in table):
         found = [table.get((draw, name), {}) for table in tables]
-        better = next(m["better"] for m in found if m)
-        cells = mark_best([m.get("value") for m in found], better)
-        rows.setdefault(draw, []).append(Across(name, better, cells))
+        known = next(m for m in found if m)
+        goal = (known["ceiling"] or {}).get("value")
+        cells = mark_best([m.get("value") for m in found], known["better"], goal)
+        rows.setdefault(draw, []).append(Across(name, known["better"], cells))
     return rows
 
 
-def mark_best(values: Sequence[float | None], better: str) -> list[Cell]:
-    """Cells with the best marked, all that share it, where there is a choice."""
-    there = [value for value in values if value is not None]
-    choose = {"lower": min, "higher": max}[better]
-    best = choose(there) if len(there) > 1 else None
-    return [Cell(number(v), v is not None and v == best) for v in values]
+def mark_best(
+    values: Sequence[float | None], better: str, goal: float | None = None
+) -> list[Cell]:
+    """Cells with the best marked, all that share it, where there is a choice.
+
+    goal: what to be near, where that is better; without it none is best.
+    """
+    signs = {"lower": 1, "higher": -1}
+    if better in signs:
+        costs = [None if x is None else signs[better] * x for x in values]
+    else:
+        costs = [None if None in (x, goal) else abs(x - goal) for x in values]
+    there = [x for x in costs if x is not None]
+    best = min(there) if len(there) > 1 else None
+    return [
+        Cell(number(v), x is not None and x == best)
+        for v, x in zip(values, costs, strict=True)
+    ]

@@ -91,7 +91,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     facts = {
         "data": f"{len(source):,} training, {len(test):,} test examples",
         "training": f"steps {start:,} to {num_steps:,}, "
-        f"{config.train.batch_size} images each",
+        f"{config.train.batch_size} images each; the first waits for its program",
     }
     watch.banner(workdir, mesh, state.params, facts)
     if start >= num_steps:

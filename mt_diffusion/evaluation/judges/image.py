@@ -89,14 +89,14 @@ def judge_memory(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
         Metric(
             f"nearest_train_distance_{name}",
             float(np.median(of_made) / np.median(of_test)),
-            "higher",
+            "near",
             Mark(0.0, "copies of training images"),
             Mark(1.0, "test images"),
         ),
         Metric(
             f"closer_than_1_percent_of_test_{name}",
             float(np.mean(of_made < close)),
-            "lower",
+            "near",
             Mark(1.0, "copies of training images"),
             Mark(0.01, "test images"),
         ),
