@@ -31,7 +31,7 @@ SLICES = ("v5e-256", "v5e-16", "v4-32", "v6e-16")
 MOST = {"imagenet64": 8, "imagenet128": 2}  # images per chip at a time
 
 
-def look(preset: str, name: str) -> None:
+def look(preset: str, name: str, quick: bool) -> None:
     """Writes one row, unless it is there; with more microbatches where these help."""
     path = RESULTS / f"{preset}_{name}.json"
     if path.exists():
@@ -42,10 +42,10 @@ def look(preset: str, name: str) -> None:
     own = min(per_device, MOST[preset])
     config.train.num_microbatches = per_device // own
     sizes = (own // 2, own) if own > 1 else (1, 2)
-    report = preflight.look(config, target, sizes)
+    report = preflight.look(config, target, sizes, quick)
     if not report.fits and report.needed:
         config.train.num_microbatches = report.needed
-        report = preflight.look(config, target, sizes)
+        report = preflight.look(config, target, sizes, quick)
     facts = {"config": f"image_label:{preset}", "slice": name}
     facts["seconds"] = time.monotonic() - start
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -66,12 +66,13 @@ def main() -> None:
     )
     parser.add_argument("--presets", default=",".join(PRESETS))
     parser.add_argument("--slices", default=",".join(SLICES))
+    parser.add_argument("--quick", action="store_true", help="as of --mode=preflight")
     args = parser.parse_args()
     for preset in args.presets.split(","):
         for name in args.slices.split(","):
             print(f"{preset} on {name}")
             try:
-                look(preset, name)
+                look(preset, name, args.quick)
             except UserError as error:
                 parser.error(str(error))
             writing.text(RESULTS / "table.md", table() + "\n")

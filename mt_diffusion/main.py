@@ -219,8 +219,9 @@ def preflight() -> None:
     """--mode=preflight."""
     from mt_diffusion.preflight import preflight
 
-    sizes = options.numbers(options.MICROBATCHES)
-    preflight.preflight(options.CONFIG.value, options.TOPOLOGY.value, sizes, out())
+    sizes, quick = options.numbers(options.MICROBATCHES), options.QUICK.value
+    name = options.TOPOLOGY.value
+    preflight.preflight(options.CONFIG.value, name, sizes, out(), quick)
 
 
 def report() -> None:

@@ -27,7 +27,7 @@ FLAGS_OF = {
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
     "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
     "precompute": {"out", "encoder"},
-    "preflight": {"topology", "microbatches", "out"},
+    "preflight": {"topology", "microbatches", "quick", "out"},
     "report": {"workdir"},
     "compare": {"runs", "out"},
 }
@@ -181,6 +181,12 @@ MICROBATCHES = flags.DEFINE_list(
     [],
     "preflight: two numbers of images per device at which memory is measured, as 4,8 "
     "(the config's own and half of it, at most 8).",
+)
+QUICK = flags.DEFINE_bool(
+    "quick",
+    False,
+    "preflight: compile with little effort, in a third of the time or less: nearly the "
+    "same memory and operations; what is read and written, and so the speed, is not.",
 )
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 

@@ -58,7 +58,7 @@ def step():
     config = program.resolve(get_config())
     mesh = sharding.make_mesh(1)
     lowered = program.lower_training(config, mesh, config.train.batch_size, 1)
-    return measure.compile_and_look(lowered, NUM_DEVICES)
+    return measure.compile_and_look(lowered, NUM_DEVICES, {})
 
 
 def conv(n, channels, features):
@@ -267,6 +267,7 @@ def report(**fields):
     """16 images on each of 8 devices; 2 GiB of each image on top of 5 GiB."""
     defaults = dict(
         target=target(memory=16 * GIB),
+        quick=False,
         fsdp=1,
         per_device=16,
         num_microbatches=1,
@@ -339,8 +340,9 @@ def test_a_compiled_program_is_looked_at_once(cache, monkeypatch):
     one = program.Program("one", jax.jit(jnp.sin).lower(x), 1, {"parameters": 0})
     other = dataclasses.replace(one, lowered=jax.jit(jnp.cos).lower(x))
     first = measure.measure(one, target())
+    assert measure.measure(other, target(), quick=True).flops == first.flops
     seen = []
-    look = lambda p, n: seen.append(p) or first  # noqa: E731
+    look = lambda p, *_: seen.append(p) or first  # noqa: E731
     monkeypatch.setattr(measure, "compile_and_look", look)
     assert measure.measure(one, target()) == first and not seen
     measure.measure(other, target())
@@ -349,6 +351,9 @@ def test_a_compiled_program_is_looked_at_once(cache, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--another")
     measure.measure(one, target())
     assert len(seen) == 3
+    for _ in range(2):
+        measure.measure(one, target(), quick=True)
+    assert len(seen) == 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,7 +378,7 @@ def stand_ins(cache, monkeypatch):
     def lower_sampling(config, mesh):
         return program.Program("sampler", StandIn("8 1"), 8, {})
 
-    def look(lowered, num_devices):
+    def look(lowered, num_devices, options):
         images, parts = map(int, lowered.lowered.text.split())
         total = (4 + images / num_devices / parts) * 2**20
         fields = dict(held={}, flops=images / num_devices, traffic=1.0)

@@ -1,11 +1,13 @@
 """Training and sampling against Hugging Face diffusers' `UNet2DModel` in PyTorch.
 
-bash launch/speed.sh [--out=results/speed] [--rounds=20] [--torch=PYTHON]
+bash launch/speed.sh [--out=results/speed] [--rounds=20] [--starts=5] [--torch=PYTHON]
 
 Both sides have the same U-Net, batch, threads and malloc, each a process of its own. In
-every round each does one training step, or draws one batch in 50 DDIM steps, in turn;
+every round each does one training step, or draws one batch in 20 DDIM steps, in turn;
 the others wait. So a ratio compares neighbours in time, and whatever else the machine
-does falls on both. It is of PyTorch's time to ours: above 1 ours is faster.
+does falls on both. It is of PyTorch's time to ours: above 1 ours is faster. The rounds
+are shared out among several starts of all sides, for where a process's memory comes to
+lie makes it up to 40% slower as long as it lives.
 
 Seconds to the first step are from the command to the end of the first step or batch:
 with empty caches of compiled programs, and again with those just filled. OUT gets
@@ -105,31 +107,40 @@ def command(name: str, shape: str, job: str, torch: str) -> list[str]:
 
 
 def measure(shape: str, job: str, options: argparse.Namespace) -> dict[str, dict]:
-    """{side: seconds [rounds], first seconds cold and warm, memory, facts}."""
-    found, sides = {}, {}
+    """{side: seconds [rounds], first seconds cold and [starts] warm, memory, facts}."""
     with tempfile.TemporaryDirectory() as caches:
+
+        def start(name: str) -> Side:
+            order = command(name, shape, job, options.torch)
+            return Side(order, environment(caches))
+
+        found = {}
         for name in (OURS, *VARIANTS):
-            start = command(name, shape, job, options.torch), environment(caches)
-            cold = Side(*start)
-            cold.close()
-            sides[name] = Side(*start)
-            sides[name].time(1)  # what comes once, as lazy set-up, is over
-            found[name] = sides[name].facts | {
-                "cold": cold.first_seconds,
-                "warm": sides[name].first_seconds,
-                "seconds": [],
-            }
-        check(shape, found)
-        for i in range(options.rounds):
-            # There and back, so that nobody is always the one after the slowest.
-            for name in list(sides)[:: 1 if i % 2 == 0 else -1]:
-                answer = sides[name].time(options.repeat)
-                found[name]["seconds"].append(answer["seconds"] / options.repeat)
-                found[name]["peak_bytes"] = answer["peak_bytes"]
-            print(f"{shape} {job}: round {i + 1} of {options.rounds}", flush=True)
-        for side in sides.values():
+            side = start(name)
             side.close()
+            found[name] = side.facts | {"cold": side.first_seconds}
+            found[name] |= {"warm": [], "seconds": [], "peak_bytes": 0}
+        check(shape, found)
+        for i in range(options.starts):
+            print(f"{shape} {job}: start {i + 1} of {options.starts}", flush=True)
+            sides = {name: start(name) for name in found}
+            take_turns(sides, found, options.rounds // options.starts)
+            for name, side in sides.items():
+                side.close()
+                found[name]["warm"].append(side.first_seconds)
     return found
+
+
+def take_turns(sides: dict[str, Side], found: dict[str, dict], rounds: int) -> None:
+    """Adds to what was found the seconds and the memory of some rounds."""
+    for side in sides.values():
+        side.time(1)  # what comes once, as lazy set-up, is over
+    for i in range(rounds):
+        # There and back, so that nobody is always the one after the slowest.
+        for name in list(sides)[:: 1 if i % 2 == 0 else -1]:
+            answer, known = sides[name].time(1), found[name]
+            known["seconds"].append(answer["seconds"])
+            known["peak_bytes"] = max(known["peak_bytes"], answer["peak_bytes"])
 
 
 def check(shape: str, found: dict[str, dict]) -> None:
@@ -160,7 +171,7 @@ def rows(shape: str, job: str, found: dict[str, dict]) -> list[str]:
         cells = [shape, job, label, f"{rate:.1f}" if rate < 100 else f"{rate:.0f}"]
         cells += [f"**{ratio}**" if name == best else ratio]
         cells += [f"{side['peak_bytes'] / 2**30:.2f}"]
-        cells += [f"{side['cold']:.0f}", f"{side['warm']:.0f}"]
+        cells += [f"{side['cold']:.0f}", f"{np.median(side['warm']):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -169,7 +180,8 @@ def table(found: dict[str, dict[str, dict]], options: argparse.Namespace) -> str
     """All of it in Markdown."""
     threads = len(os.sched_getaffinity(0))
     lines = [
-        f"{options.rounds} rounds on {threads} CPU cores ({platform.machine()}). "
+        f"{options.rounds} rounds in {options.starts} starts on {threads} CPU cores "
+        f"({platform.machine()}). "
         "Ratio: ours / PyTorch in images per second, median and quartiles over the "
         "rounds; in bold PyTorch's fastest.",
         "",
@@ -196,7 +208,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default="results/speed")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--repeat", type=int, default=1, help="jobs in each round")
+    parser.add_argument("--starts", type=int, default=5, help="processes of each side")
     parser.add_argument("--torch", default=sys.executable, help="Python with diffusers")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
@@ -206,6 +218,8 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measures, and writes after every job what there is."""
     options, found = parse(), {}
+    if options.rounds % options.starts:
+        sys.exit(f"--starts={options.starts} must divide --rounds={options.rounds}.")
     writing.make_folder(options.out, f"--out={options.out}")
     for shape in options.shapes:
         for job in options.jobs:

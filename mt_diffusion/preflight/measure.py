@@ -25,6 +25,8 @@ from mt_diffusion.preflight.topology import Target
 PACKAGES = ("jax", "jaxlib", "libtpu")
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# Of the least work in search of fast code; memory and operations are nearly the same.
+QUICK = {"exec_time_optimization_effort": -1.0}
 # XLA's two ways to say how much a program that does not fit would need.
 TOO_LARGE = re.compile(r"Used ([\d.]+)([KMGT]) of|required for .*?\(([\d.]+)([KMGT])\)")
 
@@ -52,29 +54,33 @@ class Measurement:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def measure(program: Program, target: Target) -> Measurement:
+def measure(program: Program, target: Target, quick: bool = False) -> Measurement:
     """Compiles a program, unless this very one has been; takes minutes for a large one.
 
     Programs are known by all that decides them: their own text, the devices, the
-    versions of compilers and their flags.
+    versions of compilers, their flags and options.
     """
-    path = writing.user_cache("preflight") / f"{fingerprint(program, target)}.json"
+    options = QUICK if quick else {}
+    name = fingerprint(program, target, options)
+    path = writing.user_cache("preflight") / f"{name}.json"
     if path.exists():
         return load(json.loads(path.read_text()))
     with clock(f"{target.name}: compiling the {program.name}, {program.images} images"):
-        found = compile_and_look(program, len(target.devices))
+        found = compile_and_look(program, len(target.devices), options)
     path.parent.mkdir(parents=True, exist_ok=True)
     writing.as_json(path, dataclasses.asdict(found))
     return found
 
 
-def compile_and_look(program: Program, num_devices: int) -> Measurement:
+def compile_and_look(
+    program: Program, num_devices: int, options: dict[str, float]
+) -> Measurement:
     """Compiles a program; one that is too large is measured by the refusal."""
     start = time.monotonic()
     common = {"name": program.name, "images": program.images, "held": program.held}
     common["versions"] = versions()
     try:
-        compiled = program.lowered.compile()
+        compiled = program.lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
         needed = parse_refusal(str(error))
         if needed is None:
@@ -107,11 +113,11 @@ def parse_refusal(message: str) -> float | None:
     return None
 
 
-def fingerprint(program: Program, target: Target) -> str:
+def fingerprint(program: Program, target: Target, options: dict[str, float]) -> str:
     """A hash of all that decides what the compiler makes of a program."""
     parts = [program.lowered.as_text(), target.name, str(len(target.devices))]
     parts += [f"{name}={os.environ.get(name, '')}" for name in VARIABLES]
-    parts += [f"{name}={version}" for name, version in versions().items()]
+    parts += [f"{name}={value}" for name, value in (versions() | options).items()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

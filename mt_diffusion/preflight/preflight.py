@@ -31,16 +31,17 @@ def preflight(
     slice_name: str,
     microbatches: Sequence[float],
     out: pathlib.Path | None,
+    quick: bool = False,
 ) -> None:
     """Prints what the config's step and sampler need; `out`: the same as JSON.
 
     slice_name: a TPU slice, as v5e-256; '' for the devices here. microbatches: two
     numbers of images per device at which memory is measured; empty for the config's own
-    and half of it, or for 4 and 8 where that has more. Raises UserError where the
-    programs do not fit, naming what helps.
+    and half of it, or for 4 and 8 where that has more. quick: compile with little
+    effort. Raises UserError where the programs do not fit, naming what helps.
     """
     target = topology.find(slice_name)
-    report = look(config, target, microbatches)
+    report = look(config, target, microbatches, quick)
     print(tables.text(report))
     if out:
         writing.make_folder(out.parent, f"--out={out}")
@@ -49,7 +50,12 @@ def preflight(
         raise UserError(tables.advice(report, config))
 
 
-def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> Report:
+def look(
+    config: ConfigDict,
+    target: Target,
+    microbatches: Sequence[float],
+    quick: bool = False,
+) -> Report:
     """Compiles two microbatches, the config's own step if it may fit, and the sampler.
 
     Raises UserError for a config that can't be trained on these devices.
@@ -64,7 +70,7 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     def step(images: int, parts: int) -> Measurement:
         num = images * parts * mesh.size
         lowered = program.lower_training(config, mesh, num, parts)
-        return measure(lowered, target)
+        return measure(lowered, target, quick)
 
     experiment = experiments.build(config)
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
@@ -72,6 +78,7 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     found = dict(zip(pair, (small, large), strict=True)).get(own)
     report = Report(
         target=target,
+        quick=quick,
         fsdp=config.mesh.fsdp,
         per_device=per_device,
         num_microbatches=parts,
@@ -81,7 +88,7 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
         small=small,
         large=large,
         step=found if parts == 1 else None,
-        sampler=measure(program.lower_sampling(config, mesh), target),
+        sampler=measure(program.lower_sampling(config, mesh), target, quick),
     )
     if report.step is None and report.total <= (target.memory or math.inf):
         report = dataclasses.replace(report, step=step(own, parts))

@@ -72,7 +72,8 @@ def training(report: Report) -> list[str]:
     found, work = report.step or report.counted, report.work
     times = [report.small, report.large, report.step]
     took = ", ".join(clock(m.seconds) for m in times if m is not None)
-    lines = [f"training step (programs compiled in {took})"]
+    how = ", with --quick" if report.quick else ""
+    lines = [f"training step (programs compiled in {took}{how})"]
     if not report.counted.compiled:
         return [*lines, "  all are too large"]
     lines.append(f"  {'operations':<25} {work.flops / work.images:.3g} FLOP per image")
