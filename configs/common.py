@@ -91,7 +91,7 @@ def digits() -> ConfigDict:
         log_every=100,
         checkpoint_every=1000,
         keep_checkpoints=2,
-        sample_every=3500,
+        sample_every=3500,  # 0: never
         num_pictures=32,
         gradient_shares=True,  # of the terms in the shared network, with each picture
     )

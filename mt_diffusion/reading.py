@@ -105,6 +105,9 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, list(values))
+    for name in means:
+        if examples[name].ndim == 1:  # numbers and not pictures, as labels
+            print(f"{name}: {', '.join(map(str, examples[name]))}")
     print(f"wrote {out}/samples.npz and {out}/grid.png")
 
 

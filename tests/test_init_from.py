@@ -54,7 +54,8 @@ def open_run(config, workdir):
     abstract = abstract_state(experiment, optimizer, sharding.make_mesh())
     key = jax.random.key(KEY)
     init = functools.partial(new_state, key, experiment, optimizer, abstract)
-    return loop.open_run(config, workdir, init, abstract)
+    is_new = not Checkpoints(workdir).steps
+    return loop.open_run(config, workdir, is_new, init, abstract)
 
 
 def write_run(workdir, config):

@@ -225,6 +225,7 @@ def test_the_command_chooses_then_reads(tmp_path, capsys):
     means = reader(experiment.variables["image"].read(str(folder)), levels["label"], 0)
     expected = np.mean([x["label"] for x in means.values()], axis=0).argmax(axis=-1)
     np.testing.assert_array_equal(found["label"], expected)
+    assert f"label: {', '.join(map(str, expected))}\n" in capsys.readouterr().out
     assert (tmp_path / "out" / "grid.png").is_file()
     with pytest.raises(UserError, match="holds samples already"):
         here(tmp_path / "out", given)

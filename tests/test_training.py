@@ -247,3 +247,13 @@ def test_the_rate_warms_up_and_decays():
     np.testing.assert_allclose(sizes[:11], np.arange(11) * 1e-4, rtol=1e-4, atol=1e-9)
     assert sizes[100] == pytest.approx(1e-4, rel=1e-3)
     assert np.all(np.diff(sizes[11:]) < 0)
+
+
+def test_what_is_due_is_due_at_the_last_step_too_unless_it_never_is():
+    config = image_label.get_config("smoke")
+    config.train.num_steps = 7
+    due = {}
+    for every in (3, 0):
+        config.watch.sample_every = every
+        due[every] = [s for s in range(1, 8) if loop.is_due(config, "sample_every", s)]
+    assert due == {3: [3, 6, 7], 0: []}

@@ -52,7 +52,7 @@ RANGES = {
     "watch.log_every": (1, math.inf),
     "watch.checkpoint_every": (1, math.inf),
     "watch.keep_checkpoints": (1, math.inf),
-    "watch.sample_every": (1, math.inf),
+    "watch.sample_every": (0, math.inf),
     "watch.num_pictures": (1, math.inf),
     "sampling.num_steps": (1, math.inf),
     "sampling.batch_size": (1, math.inf),
@@ -83,16 +83,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     abstract = abstract_state(experiment, optimizer, mesh)
     begin = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
     step_of = config, experiment, optimizer, mesh, abstract
+    steps = Checkpoints(workdir).steps
     # Neither compiling nor initialising or restoring keeps all cores busy.
-    compiling = None if is_finished(config, workdir) else begin(*step_of)
+    compiling = None if is_finished(config, steps) else begin(*step_of)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
-    checkpoints, state = open_run(config, workdir, init, abstract)
+    checkpoints, state = open_run(config, workdir, not steps, init, abstract)
     start, num_steps = int(state.step), config.train.num_steps
-    facts = {
-        "data": f"{len(source):,} training, {len(test):,} test examples",
-        "training": f"steps {start:,} to {num_steps:,}, "
-        f"{config.train.batch_size} images each; the first waits for its program",
-    }
+    facts = describe(config, start, len(source), len(test))
     watch.banner(workdir, mesh, state.params, facts)
     if start >= num_steps:
         print(f"nothing to do: this run has had {start:,} steps.")
@@ -137,22 +134,32 @@ def compile_step(*args: Any) -> jax.stages.Compiled:
     return lower_step(*args).compile()
 
 
-def is_finished(config: ConfigDict, workdir: pathlib.Path) -> bool:
-    """Whether a workdir has a checkpoint of the last step, whole or broken."""
-    return config.train.num_steps <= max(Checkpoints(workdir).steps, default=0)
+def is_finished(config: ConfigDict, steps: Sequence[int]) -> bool:
+    """Whether there is a checkpoint of the last step, whole or broken."""
+    return config.train.num_steps <= max(steps, default=0)
+
+
+def describe(config: ConfigDict, start: int, num: int, num_test: int) -> dict[str, str]:
+    """What the banner says of a run that begins at step `start`."""
+    return {
+        "data": f"{num:,} training, {num_test:,} test examples",
+        "training": f"steps {start:,} to {config.train.num_steps:,}, "
+        f"{config.train.batch_size} images each; the first waits for its program",
+    }
 
 
 def open_run(
     config: ConfigDict,
     workdir: pathlib.Path,
+    is_new: bool,
     init: Callable[[], TrainState],
     abstract: TrainState,
 ) -> tuple[Checkpoints, TrainState]:
     """The workdir's newest state; else a new one, which config.init_from may begin.
 
-    An init_from that can't be used is a UserError before anything is written.
+    is_new: whether the workdir has no checkpoint, not even a broken one. An init_from
+    that can't be used is a UserError before anything is written.
     """
-    is_new = not Checkpoints(workdir).steps
     loaded = init_from.load(config, abstract.params) if is_new else {}
     writing.make_folder(workdir, f"--workdir={workdir}")
     with writing.explained(workdir):
@@ -176,8 +183,12 @@ def save(
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
-    """Whether what happens every config.watch[interval] steps, and last, is due."""
-    return step % config.watch[interval] == 0 or step == config.train.num_steps
+    """Whether what happens every config.watch[interval] steps, and last, is due.
+
+    What happens every 0 steps never does.
+    """
+    every = config.watch[interval]
+    return every > 0 and (step % every == 0 or step == config.train.num_steps)
 
 
 def build_batches(
