@@ -6,8 +6,8 @@ Both sides have the same U-Net, batch, threads and malloc, each a process of its
 every round each does one training step, or draws one batch in 20 DDIM steps, in turn;
 the others wait. So a ratio compares neighbours in time, and whatever else the machine
 does falls on both. It is of PyTorch's time to ours: above 1 ours is faster. The rounds
-are shared out among several starts of all sides, for where a process's memory comes to
-lie makes it up to 40% slower as long as it lives.
+are shared out among several starts of all sides, for a process can be slower than
+another of the same program as long as it lives.
 
 Seconds to the first step are from the command to the end of the first step or batch:
 with empty caches of compiled programs, and again with those just filled. OUT gets
