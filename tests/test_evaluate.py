@@ -2,7 +2,6 @@
 
 import functools
 import json
-from operator import gt, lt, ne
 
 import jax
 import numpy as np
@@ -107,8 +106,7 @@ def test_every_figure_stands_between_its_marks(whole):
             assert np.isfinite(m["value"]) and m["baseline"] is None
             marks = [m[k] and m[k]["value"] for k in ("floor", "ceiling")]
             if None not in marks:
-                order = {"higher": lt, "lower": gt, "near": ne}[m["better"]]
-                assert order(*marks)
+                assert toy_evaluation.ORDER[m["better"]](*marks)
             assert all(m[k] is None or m[k]["of"] for k in ("floor", "ceiling"))
         fid = metrics.get("fid_toy")
         assert draw == "given_image" or (fid["floor"] and fid["ceiling"])

@@ -1,5 +1,6 @@
 """What tests of evaluations share: a classifier without training, and tiny runs."""
 
+from operator import gt, lt, ne
 from typing import ClassVar
 
 import flax.struct
@@ -13,6 +14,9 @@ from mt_diffusion.data import sources
 from mt_diffusion.evaluation.features import Features
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import init_params
+
+# How a floor lies to the ceiling, by what is better.
+ORDER = {"higher": lt, "lower": gt, "near": ne}
 
 
 @flax.struct.dataclass
