@@ -212,14 +212,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--torch", default=sys.executable, help="Python with diffusers")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.starts < 1 or options.rounds % options.starts:
+        parser.error(f"--starts={options.starts} must divide --rounds={options.rounds}")
+    return options
 
 
 def main() -> None:
     """Measures, and writes after every job what there is."""
     options, found = parse(), {}
-    if options.rounds % options.starts:
-        sys.exit(f"--starts={options.starts} must divide --rounds={options.rounds}.")
     writing.make_folder(options.out, f"--out={options.out}")
     for shape in options.shapes:
         for job in options.jobs:

@@ -171,7 +171,8 @@ def cells(row: dict) -> list[str]:
         f"{row['flops_per_byte']:.0f}",
         ", ".join(kinds),
         f"{speed['images_per_second']:.0f} ({speed['limit']})",
-        ", ".join(clock(p["seconds"]) for p in programs.values() if p),
+        ", ".join(clock(p["seconds"]) for p in programs.values() if p)
+        + (", with --quick" if row["quick"] else ""),
     ]
 
 
