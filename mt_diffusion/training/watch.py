@@ -128,8 +128,6 @@ class Watch:
         if speed:
             scalars[SPEED] = speed * self._batch_size
             scalars[WAIT] = self._waited / seconds
-        self.write(step, scalars)
-        self.restart_clock(step)
         shown = "  ".join(
             f"{n} {scalars[n]:.4g}"
             for n in scalars
@@ -140,6 +138,8 @@ class Watch:
             sys.stdout.flush()
         else:
             self._bar.set_postfix_str(shown, refresh=False)
+        self.write(step, scalars)  # imports TensorFlow, so the terminal comes first
+        self.restart_clock(step)
 
     def _left(self, step: int, speed: float) -> str:
         """The time left, where the speed is known."""
