@@ -21,7 +21,7 @@ from mt_diffusion.training.state import (
     init_params,
     new_state,
 )
-from mt_diffusion.training.step import build_step, ema, gradients
+from mt_diffusion.training.step import build_step, ema, shared_gradients
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,10 @@ def in_parts(plain, parts, batch=None, unroll=True, **settings):
     config = config.copy_and_resolve_references()
     config.objective.update(settings)
     loss = objective.build(config, experiment)
-    run = jax.jit(lambda p, batch, key: gradients(loss, p, batch, key, parts, unroll))
-    return run(params, whole if batch is None else batch, jax.random.key(1))
+    batch = whole if batch is None else batch
+    mesh = one_axis(1) if isinstance(batch.z0, np.ndarray) else batch.z0.sharding.mesh
+    run = jax.jit(shared_gradients(loss, mesh, parts, unroll))
+    return run(params, batch, jax.random.key(1))
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,15 @@ def by_shape(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree.map(of, shapes)
 
 
+def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:
+    """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`."""
+    if "fsdp" not in place:
+        return jax.lax.psum(x, AXES)
+    axis = place.index("fsdp")
+    part = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True)
+    return jax.lax.psum(part, "data")
+
+
 def placed(shapes: Any, shardings: Any) -> Any:
     """A tree of shapes, each with its sharding: what a checkpoint is restored into.
 

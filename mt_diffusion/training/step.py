@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
@@ -45,12 +45,11 @@ def build_step(
     parts, decay = config.train.num_microbatches, config.train.ema_decay
     # On CPUs the gradient of a convolution inside a loop is up to 100 times slower.
     unroll = mesh.devices.flat[0].platform == "cpu"
+    gradients_of = shared_gradients(loss, mesh, parts, unroll)
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        params = lay(state.params, sharding.replicated(mesh))
-        terms, grads = gradients(loss, params, batch, key, parts, unroll)
-        grads = lay(grads, sharding.by_shape(mesh, grads))
+        terms, grads = gradients_of(state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -107,26 +106,61 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
     return sharding.placed(shapes, sharding.over_batch(mesh))
 
 
+def shared_gradients(
+    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool
+) -> Callable[[Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
+    """(params, batch, key) -> terms and gradients; each device does its own examples.
+
+    Everything random is drawn for the whole batch and every mean is over the whole
+    batch, so that neither devices nor parts change more than rounding (and dropout).
+    Gradients are summed over the devices once for all parts, and in float32, so that
+    no number of devices or parts makes the sum coarser. parts, unroll: as of
+    `gradients`.
+    """
+    whole, split = PartitionSpec(), PartitionSpec(sharding.AXES)
+
+    def shared(params, batch, key):
+        draw_key, dropout_key = jax.random.split(key)
+        draws, counts = loss.draw(draw_key, batch), loss.counts(batch)
+        places = jax.tree.map(lambda s: s.spec, sharding.by_shape(mesh, params))
+
+        def of_device(params, batch, draws, counts, key):
+            key = jax.random.fold_in(key, jax.lax.axis_index(sharding.AXES))
+            # Each device's own, or JAX would sum the gradients of every part.
+            params = jax.lax.pcast(params, sharding.AXES, to="varying")
+            examples = batch, draws
+            terms, grads = gradients(loss, params, examples, counts, key, parts, unroll)
+            grads = jax.tree.map(sharding.sum_over_devices, grads, places)
+            return jax.lax.psum(terms, sharding.AXES), grads
+
+        return jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=(whole, split, split, whole, whole),
+            out_specs=(whole, places),
+        )(params, batch, draws, counts, dropout_key)
+
+    return shared
+
+
 def gradients(
     loss: objective.Objective,
     params: Any,
-    batch: Batch,
+    examples: tuple[Batch, objective.Draws],
+    counts: dict[str, Array],
     key: PRNGKeyArray,
     parts: int,
     unroll: bool,
 ) -> tuple[dict[str, Array], Any]:
-    """Terms and gradients of a batch, as the sum over equal parts of it.
+    """Terms and gradients of examples, as the sum over equal parts of them.
 
-    Everything random is drawn for the whole batch and every mean is over the whole
-    batch, so that the number of parts changes nothing but rounding (and dropout).
-    unroll: the program repeats what it does for a part, where a loop is slow.
+    counts: of the whole batch. key: of dropout. unroll: the program repeats what it
+    does for a part, where a loop is slow.
     """
-    draw_key, dropout_key = jax.random.split(key)
-    draws, counts = loss.draw(draw_key, batch), loss.counts(batch)
     grad = jax.grad(loss.loss, has_aux=True)
 
     def of_part(i, part):
-        part_key = jax.random.fold_in(dropout_key, i)
+        part_key = jax.random.fold_in(key, i)
         grads, terms = grad(params, *part, counts, part_key)
         return terms, grads
 
@@ -136,12 +170,13 @@ def gradients(
         return jax.tree.map(jnp.add, total, of_part(*numbered)), None
 
     if parts == 1:
-        return of_part(0, (batch, draws))
+        return of_part(0, examples)
     split = jax.tree.map(
-        lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), (batch, draws)
+        lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), examples
     )
     first = jax.tree.map(lambda x: x[0], split)
     shapes = jax.eval_shape(of_part, 0, first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = jax.lax.pcast(zeros, sharding.AXES, to="varying")
     numbered = (jnp.arange(parts), split)
     return jax.lax.scan(add, zeros, numbered, unroll=unroll)[0]
