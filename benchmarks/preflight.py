@@ -13,6 +13,7 @@ most 8 images per chip; if these do not fit either, in as many as do.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import pathlib
@@ -36,16 +37,17 @@ def look(preset: str, name: str, quick: bool) -> None:
     path = RESULTS / f"{preset}_{name}.json"
     if path.exists():
         return
-    target, start = topology.find(name), time.monotonic()
+    target = dataclasses.replace(topology.find(name), quick=quick)
+    start = time.monotonic()
     config = image_label.get_config(preset)
     per_device = config.train.batch_size // len(target.devices)
     own = min(per_device, MOST[preset])
     config.train.num_microbatches = per_device // own
     sizes = (own // 2, own) if own > 1 else (1, 2)
-    report = preflight.look(config, target, sizes, quick)
+    report = preflight.look(config, target, sizes)
     if not report.fits and report.needed:
         config.train.num_microbatches = report.needed
-        report = preflight.look(config, target, sizes, quick)
+        report = preflight.look(config, target, sizes)
     facts = {"config": f"image_label:{preset}", "slice": name}
     facts["seconds"] = time.monotonic() - start
     RESULTS.mkdir(parents=True, exist_ok=True)

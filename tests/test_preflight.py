@@ -13,6 +13,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import image_label, image_transition
+from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.preflight import (
@@ -27,6 +28,7 @@ from mt_diffusion.preflight.measure import Measurement
 from mt_diffusion.preflight.report import Report, Work, roofline
 from mt_diffusion.preflight.topology import Chip, Target
 from mt_diffusion.training import sharding
+from mt_diffusion.training.state import init_params
 
 NUM_DEVICES = 8
 SPLIT, WHOLE = PartitionSpec("x"), PartitionSpec()
@@ -87,15 +89,46 @@ def test_operations_are_those_of_convolutions_attention_and_dense_layers(step):
     assert each == pytest.approx(count_by_hand(get_config()), rel=0.05)
 
 
+def twins(config):
+    """Bytes of gradients that others equal, and that need not be sent.
+
+    In the two blocks that have a skip with parameters: of its bias, and of the bias of
+    the convolution to which the skip is added.
+    """
+    return 2 * 4 * config.unet.model_channels
+
+
 def test_data_parallel_training_reduces_each_gradient_once_in_float32(step):
     reduced = {(c.kind, c.dtype): c for c in step.collectives}
     assert {kind for kind, _ in reduced} == {"all-reduce"}
     assert {dtype for _, dtype in reduced} <= {"f32", "s32"}  # s32: available labels
-    gradients = step.held["parameters"]
+    gradients = step.held["parameters"] - twins(get_config())
     assert gradients <= reduced["all-reduce", "f32"].bytes <= gradients + 4 * 8  # terms
     assert reduced["all-reduce", "f32"].sent == pytest.approx(
         2 * 7 / 8 * gradients, rel=1e-3
     )
+
+
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_gradients_are_summed_once_for_all_parts_of_a_batch(fsdp):
+    """Though it computes in bfloat16; of what is split, each device gets its part."""
+    config = get_config()
+    config.unet.update(dtype="bfloat16", model_channels=32)
+    config, mesh = program.resolve(config), sharding.make_mesh(fsdp)
+    lowered = program.lower_training(config, mesh, 4 * NUM_DEVICES, 2)
+    found = measure.compile_and_look(lowered, NUM_DEVICES, {})
+    moved = {(c.kind, c.dtype): c.bytes for c in found.collectives}
+    assert not any(dtype == "bf16" for kind, dtype in moved if "reduce" in kind)
+    experiment = experiments.build(config)
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    places = sharding.by_shape(mesh, shapes)
+    split, whole = [], []
+    for x, place in zip(*map(jax.tree.leaves, (shapes, places)), strict=True):
+        (split if "fsdp" in place.spec else whole).append(4 * x.size)
+    assert bool(split) == (fsdp > 1)
+    assert moved.get(("reduce-scatter", "f32"), 0) == sum(split)
+    reduced = moved["all-reduce", "f32"] - (sum(whole) + sum(split) / fsdp)
+    assert 0 <= reduced <= 4 * 8 + 4 * 2 * len(split)  # terms; norms of what is split
 
 
 def test_state_and_temporaries_add_up(step):
@@ -267,7 +300,6 @@ def report(**fields):
     """16 images on each of 8 devices; 2 GiB of each image on top of 5 GiB."""
     defaults = dict(
         target=target(memory=16 * GIB),
-        quick=False,
         fsdp=1,
         per_device=16,
         num_microbatches=1,
@@ -339,8 +371,9 @@ def test_a_compiled_program_is_looked_at_once(cache, monkeypatch):
     x = jax.ShapeDtypeStruct((8,), jnp.float32)
     one = program.Program("one", jax.jit(jnp.sin).lower(x), 1, {"parameters": 0})
     other = dataclasses.replace(one, lowered=jax.jit(jnp.cos).lower(x))
+    quick = dataclasses.replace(target(), quick=True)
     first = measure.measure(one, target())
-    assert measure.measure(other, target(), quick=True).flops == first.flops
+    assert measure.measure(other, quick).flops == first.flops
     seen = []
     look = lambda p, *_: seen.append(p) or first  # noqa: E731
     monkeypatch.setattr(measure, "compile_and_look", look)
@@ -352,7 +385,7 @@ def test_a_compiled_program_is_looked_at_once(cache, monkeypatch):
     measure.measure(one, target())
     assert len(seen) == 3
     for _ in range(2):
-        measure.measure(one, target(), quick=True)
+        measure.measure(one, quick)
     assert len(seen) == 4
 
 

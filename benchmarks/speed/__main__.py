@@ -116,6 +116,7 @@ def measure(shape: str, job: str, options: argparse.Namespace) -> dict[str, dict
 
         found = {}
         for name in (OURS, *VARIANTS):
+            print(f"{shape} {job}: first start of {name}", flush=True)
             side = start(name)
             side.close()
             found[name] = side.facts | {"cold": side.first_seconds}

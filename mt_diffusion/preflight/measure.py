@@ -54,13 +54,13 @@ class Measurement:
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def measure(program: Program, target: Target, quick: bool = False) -> Measurement:
+def measure(program: Program, target: Target) -> Measurement:
     """Compiles a program, unless this very one has been; takes minutes for a large one.
 
     Programs are known by all that decides them: their own text, the devices, the
     versions of compilers, their flags and options.
     """
-    options = QUICK if quick else {}
+    options = QUICK if target.quick else {}
     name = fingerprint(program, target, options)
     path = writing.user_cache("preflight") / f"{name}.json"
     if path.exists():

@@ -40,8 +40,8 @@ def preflight(
     and half of it, or for 4 and 8 where that has more. quick: compile with little
     effort. Raises UserError where the programs do not fit, naming what helps.
     """
-    target = topology.find(slice_name)
-    report = look(config, target, microbatches, quick)
+    target = dataclasses.replace(topology.find(slice_name), quick=quick)
+    report = look(config, target, microbatches)
     print(tables.text(report))
     if out:
         writing.make_folder(out.parent, f"--out={out}")
@@ -50,12 +50,7 @@ def preflight(
         raise UserError(tables.advice(report, config))
 
 
-def look(
-    config: ConfigDict,
-    target: Target,
-    microbatches: Sequence[float],
-    quick: bool = False,
-) -> Report:
+def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> Report:
     """Compiles two microbatches, the config's own step if it may fit, and the sampler.
 
     Raises UserError for a config that can't be trained on these devices.
@@ -70,7 +65,7 @@ def look(
     def step(images: int, parts: int) -> Measurement:
         num = images * parts * mesh.size
         lowered = program.lower_training(config, mesh, num, parts)
-        return measure(lowered, target, quick)
+        return measure(lowered, target)
 
     experiment = experiments.build(config)
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
@@ -78,7 +73,6 @@ def look(
     found = dict(zip(pair, (small, large), strict=True)).get(own)
     report = Report(
         target=target,
-        quick=quick,
         fsdp=config.mesh.fsdp,
         per_device=per_device,
         num_microbatches=parts,
@@ -88,7 +82,7 @@ def look(
         small=small,
         large=large,
         step=found if parts == 1 else None,
-        sampler=measure(program.lower_sampling(config, mesh), target, quick),
+        sampler=measure(program.lower_sampling(config, mesh), target),
     )
     if report.step is None and report.total <= (target.memory or math.inf):
         report = dataclasses.replace(report, step=step(own, parts))

@@ -55,14 +55,12 @@ def roofline(work: Work, chip: Chip) -> dict[str, Any]:
 class Report:
     """All that a preflight has found.
 
-    quick: whether programs were compiled with little effort. per_device: images of a
-    step on each device. num_microbatches: its parts; steps: of the sampler. pair:
-    images per device of `small` and `large`, both in one part. step: the config's own
-    step; None where it was not compiled, as it would not fit.
+    per_device: images of a step on each device. num_microbatches: its parts; steps: of
+    the sampler. pair: images per device of `small` and `large`, both in one part. step:
+    the config's own step; None where it was not compiled, as it would not fit.
     """
 
     target: Target
-    quick: bool
     fsdp: int
     per_device: int
     num_microbatches: int
@@ -158,7 +156,7 @@ class Report:
         facts = {
             "topology": self.target.name,
             "devices": len(self.target.devices),
-            "quick": self.quick,
+            "quick": self.target.quick,
             "fsdp": self.fsdp,
             "batch_size": self.per_device * len(self.target.devices),
             "num_microbatches": self.num_microbatches,

@@ -72,7 +72,7 @@ def training(report: Report) -> list[str]:
     found, work = report.step or report.counted, report.work
     times = [report.small, report.large, report.step]
     took = ", ".join(clock(m.seconds) for m in times if m is not None)
-    how = ", with --quick" if report.quick else ""
+    how = ", with --quick" if report.target.quick else ""
     lines = [f"training step (programs compiled in {took}{how})"]
     if not report.counted.compiled:
         return [*lines, "  all are too large"]

@@ -55,12 +55,14 @@ class Target:
     """Devices to compile for.
 
     chip: None where its speed is not known. memory: bytes of each; None if not known.
+    quick: programs are compiled with little effort.
     """
 
     name: str
     devices: Sequence[jax.Device]
     chip: Chip | None
     memory: float | None
+    quick: bool = False
 
 
 def find(name: str) -> Target:
