@@ -9,7 +9,9 @@ again, so a stopped run goes on where it was. results/preflight/PRESET_SLICE.jso
 what was found, and table.md all of it.
 
 The global batch is the config's own. On small slices it is taken in microbatches of at
-most 8 images per chip; if these do not fit either, in as many as do.
+most 8 images of 64 pixels or 4 of 128 per chip; if these do not fit either, in as many
+as do. Memory is measured at that number and at twice it: of fewer images it is the
+gradients that decide, and a line through these would promise too much.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from mt_diffusion.preflight import preflight, tables, topology
 RESULTS = pathlib.Path("results/preflight")
 PRESETS = ("imagenet64", "imagenet128")
 SLICES = ("v5e-256", "v5e-16", "v4-32", "v6e-16")
-MOST = {"imagenet64": 8, "imagenet128": 2}  # images per chip at a time
+MOST = {"imagenet64": 8, "imagenet128": 4}  # images per chip at a time
 
 
 def look(preset: str, name: str, quick: bool) -> None:
@@ -43,7 +45,7 @@ def look(preset: str, name: str, quick: bool) -> None:
     per_device = config.train.batch_size // len(target.devices)
     own = min(per_device, MOST[preset])
     config.train.num_microbatches = per_device // own
-    sizes = (own // 2, own) if own > 1 else (1, 2)
+    sizes = (MOST[preset], 2 * MOST[preset])
     report = preflight.look(config, target, sizes)
     if not report.fits and report.needed:
         config.train.num_microbatches = report.needed

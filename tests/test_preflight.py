@@ -327,6 +327,22 @@ def test_what_fits_follows_from_two_sizes():
     assert report(target=target()).fits is None
 
 
+def test_what_a_measured_step_needs_for_its_parts_decides_what_fits():
+    """5 GiB, 2 of each of four images, and 3 that only the whole step shows."""
+    found = report(num_microbatches=4, step=measured(16 * GIB))
+    assert found.accumulation == 3 * GIB
+    assert found.largest == 4
+    assert report(num_microbatches=1, step=measured(9 * GIB)).accumulation == GIB
+
+
+def test_a_step_that_is_one_of_the_two_sizes_is_shown_once():
+    small, large = measured(1, seconds=61), measured(2, seconds=62)
+    found = report(small=small, large=large, step=large)
+    assert "compiled in 1:01, 1:02)" in tables.text(found)
+    found = report(small=small, large=large, step=measured(3, seconds=63))
+    assert "compiled in 1:01, 1:02, 1:03)" in tables.text(found)
+
+
 def test_the_advice_names_the_knobs_that_are_left():
     config = get_config()
     text = tables.advice(report(), config)

@@ -115,18 +115,21 @@ class Report:
         return not refused and max(self.total, self.sampler.total) <= memory
 
     def predict(self, num_microbatches: int) -> float:
-        """Bytes of a step in so many microbatches.
-
-        Two or more need gradients twice: of this one, and the sum so far.
-        """
+        """Bytes of a step in so many microbatches, by the line."""
         by_image = line(self.small, self.large, self.pair)
-        twice = self.gradients if num_microbatches > 1 else 0
-        return by_image(self.per_device / num_microbatches) + twice
+        more = self.accumulation if num_microbatches > 1 else 0
+        return by_image(self.per_device / num_microbatches) + more
 
     @property
-    def gradients(self) -> int:
-        """Bytes of all gradients, which are float32 and whole on each device."""
-        return 4 * self.num_parameters
+    def accumulation(self) -> float:
+        """Bytes that two or more microbatches need on top of one of them.
+
+        As measured; else the gradients again, float32 and whole, which are summed.
+        """
+        if self.step is None or self.num_microbatches == 1:
+            return 4 * self.num_parameters
+        own = self.per_device / self.num_microbatches
+        return self.step.total - line(self.small, self.large, self.pair)(own)
 
     @property
     def largest(self) -> int | None:
@@ -134,7 +137,7 @@ class Report:
         by_image, memory = line(self.small, self.large, self.pair), self.target.memory
         if memory is None or by_image.slope <= 0:
             return None
-        left = memory - by_image.base - self.gradients
+        left = memory - by_image.base - self.accumulation
         return max(int(left // by_image.slope), 0)
 
     @property

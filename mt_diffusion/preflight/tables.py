@@ -1,12 +1,15 @@
 """What a preflight has found, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from mt_diffusion.preflight.collectives import Collective
 from mt_diffusion.preflight.report import Report, line, roofline
 from mt_diffusion.preflight.topology import GIB
+
+T = TypeVar("T")
 
 NAMES = {
     "parameters": "parameters",
@@ -70,8 +73,8 @@ def memory(report: Report) -> list[str]:
 def training(report: Report) -> list[str]:
     """Work of the config's own training step on each device."""
     found, work = report.step or report.counted, report.work
-    times = [report.small, report.large, report.step]
-    took = ", ".join(clock(m.seconds) for m in times if m is not None)
+    programs = each_once([report.small, report.large, report.step])
+    took = ", ".join(clock(m.seconds) for m in programs)
     how = ", with --quick" if report.target.quick else ""
     lines = [f"training step (programs compiled in {took}{how})"]
     if not report.counted.compiled:
@@ -171,9 +174,18 @@ def cells(row: dict) -> list[str]:
         f"{row['flops_per_byte']:.0f}",
         ", ".join(kinds),
         f"{speed['images_per_second']:.0f} ({speed['limit']})",
-        ", ".join(clock(p["seconds"]) for p in programs.values() if p)
+        ", ".join(clock(p["seconds"]) for p in each_once(programs.values()))
         + (", with --quick" if row["quick"] else ""),
     ]
+
+
+def each_once(programs: Iterable[T | None]) -> list[T]:
+    """Programs that there are; a step in one part may also be one of the two sizes."""
+    found = []
+    for program in programs:
+        if program is not None and program not in found:
+            found.append(program)
+    return found
 
 
 def gib(size: float) -> str:
