@@ -42,8 +42,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--config", default=CONFIG)
+    parser.add_argument("--runs", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--config", default=CONFIG, help="another one (%(default)s)")
     args = parser.parse_args()
     for _ in range(args.runs):
         with tempfile.TemporaryDirectory() as folder:

@@ -219,9 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=pathlib.Path, default="runs/injections")
-    parser.add_argument("--num", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    out = pathlib.Path("runs/injections")
+    parser.add_argument("--out", type=pathlib.Path, default=out, help="(%(default)s)")
+    parser.add_argument("--num", type=int, default=200, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     args = parser.parse_args()
     out = args.out
     out.mkdir(parents=True, exist_ok=True)

@@ -68,8 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--presets", default=",".join(PRESETS))
-    parser.add_argument("--slices", default=",".join(SLICES))
+    parser.add_argument("--presets", default=",".join(PRESETS), help="%(default)s")
+    parser.add_argument("--slices", default=",".join(SLICES), help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="as of --mode=preflight")
     args = parser.parse_args()
     for preset in args.presets.split(","):

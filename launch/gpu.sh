@@ -15,13 +15,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/resumable.sh
 PAUSE=${PAUSE:-5} # seconds before the same again
 
-dry_run=
 case ${1:---help} in
   --help | -h) usage launch/gpu.sh && exit ;;
-  --dry-run) dry_run=1 && shift ;;
 esac
-[[ $# -gt 0 ]] || mistake "no flags for the run; see bash launch/gpu.sh --help."
-arguments_on gpu "$@"
+take_dry_run "$@"
+[[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run; see bash launch/gpu.sh --help."
+arguments_on gpu "${flags[@]}"
 command=(python -m mt_diffusion.main "${arguments[@]}")
 if [[ -n $dry_run ]]; then
   echo "REQUIREMENTS=requirements-gpu.txt . launch/setup.sh"

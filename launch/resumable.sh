@@ -23,6 +23,15 @@ show() {
   echo
 }
 
+# Sets `dry_run` if that is asked for, and `flags`: all others.
+take_dry_run() {
+  local argument
+  dry_run='' flags=()
+  for argument in "$@"; do
+    if [[ $argument == --dry-run ]]; then dry_run=1; else flags+=("$argument"); fi
+  done
+}
+
 # Sets `arguments`: those given and, where they name a config, the platform that JAX
 # must find, for a fall back to the CPU would go unnoticed.
 arguments_on() {

@@ -32,13 +32,17 @@ cd "$root"
 . launch/resumable.sh
 REQUIREMENTS=${REQUIREMENTS:-requirements-gpu.txt}
 
-dry_run=
 case ${1:---help} in
   --help | -h) usage launch/slurm.sh && exit ;;
-  --setup) . launch/setup.sh && exit ;;
-  --dry-run) dry_run=1 && shift ;;
 esac
-[[ $# -gt 0 ]] || mistake "no flags for the run; see bash launch/slurm.sh --help."
+take_dry_run "$@"
+[[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run; see bash launch/slurm.sh --help."
+set_up="REQUIREMENTS=$REQUIREMENTS . launch/setup.sh"
+if [[ ${flags[0]} == --setup ]]; then
+  [[ -z $dry_run ]] || { echo "$set_up" && exit; }
+  . launch/setup.sh
+  exit
+fi
 [[ -n $dry_run || -n ${SLURM_JOB_ID:-} ]] ||
   mistake "this is no SLURM job; see bash launch/slurm.sh --help."
 
@@ -46,14 +50,14 @@ job=${SLURM_JOB_ID:-JOB}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 tasks=${SLURM_TASKS_PER_NODE:-1} # as 4(x2)
 tasks=${tasks%%[(,]*}
-arguments=("$@")
+arguments=("${flags[@]}")
 # A task that crashes must not take down others that are saving; nor may they hang.
 step=(srun --kill-on-bad-exit=0 --wait=600)
 if [[ $gpus -gt 0 ]]; then
   [[ $gpus -eq $tasks ]] ||
     mistake "$tasks processes for $gpus GPUs of a node: each process drives one GPU." \
       "Submit with --gpus-per-node=$gpus --ntasks-per-node=$gpus."
-  arguments_on gpu "$@"
+  arguments_on gpu "${flags[@]}"
   step+=(--gpu-bind=none) # JAX chooses by the local task id, among all of the node
 fi
 [[ ${SLURM_NTASKS:-1} -eq 1 ]] || arguments+=(--distributed)
@@ -61,7 +65,9 @@ fi
 [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || step+=("--cpus-per-task=$SLURM_CPUS_PER_TASK")
 step+=(python -m mt_diffusion.main "${arguments[@]}")
 if [[ -n $dry_run ]]; then
-  echo "REQUIREMENTS=$REQUIREMENTS . launch/setup.sh"
+  echo "$set_up"
+  [[ -n ${SLURM_JOB_ID:-} ]] ||
+    echo "# a job adds --config.platform=gpu on GPUs, --distributed to several tasks"
   show "${step[@]}"
   echo "# after exit status $RESUME:"
   show scontrol requeue "$job"

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Training and sampling against diffusers in PyTorch on this CPU, as results/speed.
-#   bash launch/speed.sh [--rounds=20] [--torch=PYTHON]
+#   bash launch/speed.sh [--rounds=20] [--starts=5] [--out=results/speed] [--torch=PYTHON]
 # PYTHON has torch and diffusers; without it they are installed into .venv-torch. About
 # an hour on 2 cores, which should have nothing else to do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [[ ${1:-} == --help ]]; then
+  sed -n '2,5s/^# //p' launch/speed.sh
+  exit
+fi
 . launch/setup.sh
 if [[ $* != *--torch=* ]]; then
   if [[ ! -x .venv-torch/bin/python ]]; then

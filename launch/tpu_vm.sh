@@ -50,6 +50,7 @@ parse() {
   [[ $verb != --help && $name != --help ]] || { usage launch/tpu_vm.sh && exit; }
   [[ $verb =~ ^(run|logs|status|stop|delete)$ ]] ||
     mistake "no command $verb; see bash launch/tpu_vm.sh --help."
+  [[ -n $name && $name != -* ]] || mistake "the TPU VM's name is missing: $verb NAME."
   [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
     mistake "the name of a TPU VM has a-z, 0-9 and -, not '$name'."
   shift 2
@@ -66,6 +67,8 @@ parse() {
       --spot) spot=--spot ;;
       --dry-run) dry_run=1 ;;
       --help) usage launch/tpu_vm.sh && exit ;;
+      --zone | --project | --type | --bucket | --runtime | --create | --connect | \
+        --worker) mistake "$1 wants its value after =, as $1=VALUE." ;;
       --) shift && flags=("$@") && break ;;
       *) mistake "no option $1; flags of the run follow --. See --help." ;;
     esac
@@ -79,12 +82,21 @@ parse() {
 check() {
   [[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run: they follow --."
   [[ $bucket =~ ^[a-z0-9._-]*$ ]] || mistake "--bucket=$bucket is no bucket's name."
-  local argument workdir='' previous=
+  [[ $type != v5e-* ]] || mistake "--type=$type is v5litepod-${type#v5e-} at Cloud TPU."
+  local argument config='' workdir='' previous=
   for argument in "${flags[@]}"; do
-    case $argument in --workdir=*) workdir=${argument#*=} ;; esac
-    [[ $previous != --workdir ]] || workdir=$argument
+    case $argument in
+      --workdir=*) workdir=${argument#*=} ;;
+      --config=*) config=${argument#*=} ;;
+    esac
+    case $previous in
+      --workdir) workdir=$argument ;;
+      --config) config=$argument ;;
+    esac
     previous=$argument
   done
+  [[ -z $config || -f ${config%%:*} ]] || mistake "--config=$config: there is no such" \
+    "file in $PWD, from which the code is copied."
   case $workdir in
     gs://*) mistake "--workdir=$workdir is no path: give --bucket=NAME and" \
       "--workdir=runs/..., which is a folder of that bucket." ;;

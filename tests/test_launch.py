@@ -54,7 +54,9 @@ def test_help_is_the_comment_at_the_top_and_runs_nothing(cluster, script):
     "script, arguments",
     [
         ("gpu.sh", ["--dry-run", *RUN]),
+        ("gpu.sh", [*RUN, "--dry-run"]),
         ("slurm.sh", ["--dry-run", *RUN]),
+        ("slurm.sh", [*RUN, "--dry-run"]),
         ("tpu_vm.sh", ["run", *TPU, "--dry-run", "--", *RUN]),
         *(
             ("tpu_vm.sh", [verb, "tpu-a", "--zone=z1", "--dry-run"])
@@ -169,6 +171,10 @@ def test_a_tpu_whose_request_fails_is_not_asked_for_again(tpu):
     [
         (["fly", *TPU], "fly"),
         (["run", "Tpu/a", "--zone=z1"], "Tpu/a"),
+        (["run", "--zone=z1"], "NAME"),
+        (["run", "tpu-a", "--zone", "z1"], "--zone=VALUE"),
+        (["run", "tpu-a", "--zone=z1", "--type=v5e-16", "--", *RUN], "v5litepod-16"),
+        (["run", *TPU, "--", "--config=configs/none.py:y"], "configs/none.py:y"),
         (["run", "tpu-a", "--", *RUN], "--zone"),
         (["run", *TPU, "--sopt"], "--sopt"),
         (["run", *TPU], "no flags"),
@@ -267,6 +273,17 @@ def test_a_slurm_job_that_cannot_work_ends_with_2(cluster, change, word):
     script, job = spooled(cluster)
     status, output = cluster.run(script, *RUN, **(job | change))
     assert status == 2 and word in output and not cluster.calls()
+
+
+@pytest.mark.parametrize("arguments", [["--setup", "--dry-run"], ["--setup"]])
+def test_a_set_up_for_slurm_that_fails_is_told(cluster, tmp_path, arguments):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n[ $1 = -c ]\n")  # new enough, and makes no .venv
+    python.chmod(0o755)
+    status, output = cluster.run("slurm.sh", *arguments, PYTHON=str(python))
+    assert (status == 0) == ("--dry-run" in arguments)
+    assert (". launch/setup.sh" in output) == ("--dry-run" in arguments)
+    assert not (cluster.project / ".venv").exists() and "pip" not in output
 
 
 def test_slurm_directives_stand_before_the_first_command():

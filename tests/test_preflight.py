@@ -530,6 +530,9 @@ def test_topologies_by_name(monkeypatch):
     with pytest.raises(UserError, match="limits"):
         topology.find("v4-32")  # made of CPUs here
     assert asked == [("v4:2x2x4", {"chip_config_name": "megacore"})]
+    with pytest.raises(UserError, match="v99-3 names no slice.*v5e-16"):
+        topology.find("v99-3")
+    assert len(asked) == 1
     with pytest.raises(UserError, match="v5e:3x5.*v5e-16"):
         topology.find("v5e:3x5")
     with pytest.raises(UserError, match="pip install"):

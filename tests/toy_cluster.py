@@ -18,6 +18,8 @@ class Cluster:
         self.project, self.fake = folder / "project", folder / "fake"
         self.fake.mkdir()
         shutil.copytree(ROOT / "launch", self.project / "launch")
+        (self.project / "configs").mkdir()
+        (self.project / "configs/x.py").touch()
         for file in ROOT.glob("requirements*.txt"):
             shutil.copy(file, self.project)
         ours = {n: v for n, v in os.environ.items() if not n.startswith("SLURM")}

@@ -206,10 +206,15 @@ def table(found: dict[str, dict[str, dict]], options: argparse.Namespace) -> str
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default="results/speed")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--starts", type=int, default=5, help="processes of each side")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out = pathlib.Path("results/speed")
+    parser.add_argument("--out", type=pathlib.Path, default=out, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="(%(default)s)")
+    parser.add_argument("--starts", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--torch", default=sys.executable, help="Python with diffusers")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 
 import jax
@@ -42,6 +43,7 @@ SQUARES |= {256: "16x16"}
 CUBES = {8: "2x2x1", 16: "2x2x2", 32: "2x2x4", 64: "2x4x4", 128: "4x4x4"}
 SLICES = {f"{c}-{n}": f"{c}:{s}" for c in ("v5e", "v6e") for n, s in SQUARES.items()}
 SLICES |= {f"v4-{n}": f"v4:{s}" for n, s in CUBES.items()}
+SHAPE = r"v\w+:\d+x\d+(x\d+)?"  # what else a topology may be called
 
 # The two cores of a v4 are one device, as in a run.
 OPTIONS = {"v4": {"chip_config_name": "megacore"}}
@@ -75,6 +77,11 @@ def find(name: str) -> Target:
     for variable, value in ALONE.items():
         os.environ.setdefault(variable, value)
     topology = SLICES.get(name, name)
+    if not re.fullmatch(SHAPE, topology):
+        raise UserError(
+            f"--topology={name} names no slice: choose among {', '.join(SLICES)}, or "
+            "give a shape, as v5e:4x4."
+        )
     options = OPTIONS.get(topology.partition(":")[0], {})
     try:
         found = topologies.get_topology_desc(topology, "tpu", **options)
