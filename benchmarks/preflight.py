@@ -9,7 +9,7 @@ again, so a stopped run goes on where it was. results/preflight/PRESET_SLICE.jso
 what was found, and table.md all of it.
 
 The global batch is the config's own. On small slices it is taken in microbatches of at
-most 8 images of 64 pixels or 4 of 128 per chip; if these do not fit either, in as many
+most 8 images of 64 pixels or 2 of 128 per chip; if these do not fit either, in as many
 as do. Memory is measured at that number and at twice it: of fewer images it is the
 gradients that decide, and a line through these would promise too much.
 """
@@ -31,7 +31,7 @@ from mt_diffusion.preflight import preflight, tables, topology
 RESULTS = pathlib.Path("results/preflight")
 PRESETS = ("imagenet64", "imagenet128")
 SLICES = ("v5e-256", "v5e-16", "v4-32", "v6e-16")
-MOST = {"imagenet64": 8, "imagenet128": 4}  # images per chip at a time
+MOST = {"imagenet64": 8, "imagenet128": 2}  # images per chip at a time
 
 
 def look(preset: str, name: str, quick: bool) -> None:

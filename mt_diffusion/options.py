@@ -179,8 +179,8 @@ TOPOLOGY = flags.DEFINE_string(
 MICROBATCHES = flags.DEFINE_list(
     "microbatches",
     [],
-    "preflight: two numbers of images per device at which memory is measured, as 4,8 "
-    "(the config's own and half of it, at most 8).",
+    "preflight: two numbers of images per device at which memory is measured, as "
+    "8,16 (the config's own, at most 8, and twice that).",
 )
 QUICK = flags.DEFINE_bool(
     "quick",

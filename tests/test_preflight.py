@@ -450,7 +450,7 @@ def test_a_step_that_fits_is_compiled_and_written_down(stand_ins, tmp_path, caps
     assert found["flops_per_image"] == 1
     assert found["bytes_per_image"] == 2**20
     assert ": fits" in capsys.readouterr().out
-    assert stand_ins == [1, 1, 1]  # 4 and 8 images, and 16
+    assert stand_ins == [1, 1]  # of 8 images and of 16, which are the step's own
 
 
 def test_a_step_that_does_not_fit_ends_with_the_knob_that_helps(stand_ins, tmp_path):

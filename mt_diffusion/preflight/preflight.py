@@ -23,7 +23,7 @@ from mt_diffusion.training import sharding
 from mt_diffusion.training.state import init_params
 from mt_diffusion.training.step import images_per_device
 
-MOST = 8  # images per device in the programs that measure memory, unless asked for more
+MOST = 8  # images per device in the smaller program that measures memory
 
 
 def preflight(
@@ -36,9 +36,9 @@ def preflight(
     """Prints what the config's step and sampler need; `out`: the same as JSON.
 
     slice_name: a TPU slice, as v5e-256; '' for the devices here. microbatches: two
-    numbers of images per device at which memory is measured; empty for the config's own
-    and half of it, or for 4 and 8 where that has more. quick: compile with little
-    effort. Raises UserError where the programs do not fit, naming what helps.
+    numbers of images per device at which memory is measured; empty for the config's
+    own, or 8 where that has more, and twice that. quick: compile with little effort.
+    Raises UserError where the programs do not fit, naming what helps.
     """
     target = dataclasses.replace(topology.find(slice_name), quick=quick)
     report = look(config, target, microbatches)
@@ -98,8 +98,8 @@ def choose(own: int, wish: Sequence[float]) -> tuple[int, int]:
         if len(set(wish)) != 2 or min(wish) < 1 or any(n % 1 for n in wish):
             raise UserError(
                 f"--microbatches={','.join(f'{n:g}' for n in wish)} must be two "
-                "different whole numbers of images per device, as 4,8."
+                "different whole numbers of images per device, as 8,16."
             )
         return int(min(wish)), int(max(wish))
-    large = min(max(own, 2), MOST)
-    return large // 2, large
+    small = min(own, MOST)
+    return small, 2 * small
