@@ -374,6 +374,7 @@ def test_work_is_that_of_all_microbatches_and_of_all_sampling_steps():
     found = report(large=large, num_microbatches=8, step=step, sampler=sampler)
     assert found.work == Work(16, 8 * 2.0, 8 * 4.0, 5.0)
     assert dataclasses.replace(found, step=None).work.sent == 3.0
+    assert dataclasses.replace(found, num_microbatches=16).counted is found.small
     assert found.sampler_work == Work(5, 10 * 6.0, 10 * 7.0, 0)
 
 

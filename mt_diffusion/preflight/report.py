@@ -74,8 +74,13 @@ class Report:
 
     @property
     def counted(self) -> Measurement:
-        """The program whose work stands for all: without loops, and compiled."""
-        return self.large if self.large.compiled else self.small
+        """The program whose work stands for all: without loops, and compiled.
+
+        Of the two sizes the one nearer to the config's own microbatch.
+        """
+        own = self.per_device / self.num_microbatches
+        is_nearer = abs(self.pair[1] - own) < abs(self.pair[0] - own)
+        return self.large if is_nearer and self.large.compiled else self.small
 
     @property
     def work(self) -> Work:
