@@ -320,6 +320,8 @@ def test_what_fits_follows_from_two_sizes():
     assert found.total == (5 + 2 * 16) * GIB
     assert found.fits is False
     assert found.largest == 5
+    assert report(target=target(memory=17 * GIB)).largest == 6
+    assert report(target=target(memory=17 * GIB), num_microbatches=2).largest == 5
     assert found.needed == 4  # of 4 images: 5 + 1 + 8
     assert report(per_device=5).fits is True
     assert report(target=target(memory=4 * GIB)).needed is None
@@ -330,9 +332,9 @@ def test_what_fits_follows_from_two_sizes():
 def test_what_a_measured_step_needs_for_its_parts_decides_what_fits():
     """5 GiB, 2 of each of four images, and 3 that only the whole step shows."""
     found = report(num_microbatches=4, step=measured(16 * GIB))
-    assert found.accumulation == 3 * GIB
+    assert found.accumulation(4) == 3 * GIB and found.accumulation(1) == 0
     assert found.largest == 4
-    assert report(num_microbatches=1, step=measured(9 * GIB)).accumulation == GIB
+    assert report(num_microbatches=1, step=measured(9 * GIB)).accumulation(2) == GIB
 
 
 def test_a_step_that_is_one_of_the_two_sizes_is_shown_once():

@@ -122,15 +122,16 @@ class Report:
     def predict(self, num_microbatches: int) -> float:
         """Bytes of a step in so many microbatches, by the line."""
         by_image = line(self.small, self.large, self.pair)
-        more = self.accumulation if num_microbatches > 1 else 0
+        more = self.accumulation(num_microbatches)
         return by_image(self.per_device / num_microbatches) + more
 
-    @property
-    def accumulation(self) -> float:
-        """Bytes that two or more microbatches need on top of one of them.
+    def accumulation(self, num_microbatches: int) -> float:
+        """Bytes that so many microbatches need on top of one of them.
 
         As measured; else the gradients again, float32 and whole, which are summed.
         """
+        if num_microbatches == 1:
+            return 0
         if self.step is None or self.num_microbatches == 1:
             return 4 * self.num_parameters
         own = self.per_device / self.num_microbatches
@@ -138,11 +139,11 @@ class Report:
 
     @property
     def largest(self) -> int | None:
-        """The largest microbatch that fits, in images per device, with accumulation."""
+        """The largest microbatch that fits, in images per device, in so many parts."""
         by_image, memory = line(self.small, self.large, self.pair), self.target.memory
         if memory is None or by_image.slope <= 0:
             return None
-        left = memory - by_image.base - self.accumulation
+        left = memory - by_image.base - self.accumulation(self.num_microbatches)
         return max(int(left // by_image.slope), 0)
 
     @property
