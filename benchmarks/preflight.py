@@ -7,7 +7,7 @@ No TPU is needed. Programs are compiled one at a time, each of a few minutes alo
 cores (README, "Before a TPU is rented"); one that has been compiled is not compiled
 again, so a stopped run goes on where it was. results/preflight/PRESET_SLICE.json holds
 what was found, and table.md all of it. A process keeps memory that it has used, up to
-12 GiB in a row and more in several: where there is little, give each row its own, by
+16 GiB in a row and more in several: where there is little, give each row its own, by
 --presets and --slices.
 
 The global batch is the config's own. On small slices it is taken in microbatches of at
