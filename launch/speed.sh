@@ -5,10 +5,8 @@
 # an hour on 2 cores, which should have nothing else to do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if [[ ${1:-} == --help ]]; then
-  sed -n '2,5s/^# //p' launch/speed.sh
-  exit
-fi
+. launch/resumable.sh
+[[ ${1:-} != --help ]] || { usage launch/speed.sh && exit; }
 . launch/setup.sh
 if [[ $* != *--torch=* ]]; then
   if [[ ! -x .venv-torch/bin/python ]]; then

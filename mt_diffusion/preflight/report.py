@@ -1,7 +1,6 @@
 """What follows from measured programs: what fits, and how fast it can be at best."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mt_diffusion.preflight.measure import Measurement
@@ -27,12 +26,6 @@ class Work(NamedTuple):
     flops: float
     traffic: float
     sent: float
-
-
-def line(small: Measurement, large: Measurement, images: Sequence[int]) -> Line:
-    """Through two measurements, at so many images of a microbatch per device."""
-    slope = (large.total - small.total) / (images[1] - images[0])
-    return Line(small.total - slope * images[0], slope)
 
 
 def roofline(work: Work, chip: Chip) -> dict[str, Any]:
@@ -73,13 +66,23 @@ class Report:
     sampler: Measurement
 
     @property
+    def own(self) -> int:
+        """Images of the config's own microbatch, per device."""
+        return self.per_device // self.num_microbatches
+
+    @property
+    def by_image(self) -> Line:
+        """Memory by the images of a microbatch, through `small` and `large`."""
+        slope = (self.large.total - self.small.total) / (self.pair[1] - self.pair[0])
+        return Line(self.small.total - slope * self.pair[0], slope)
+
+    @property
     def counted(self) -> Measurement:
         """The program whose work stands for all: without loops, and compiled.
 
         Of the two sizes the one nearer to the config's own microbatch.
         """
-        own = self.per_device / self.num_microbatches
-        is_nearer = abs(self.pair[1] - own) < abs(self.pair[0] - own)
+        is_nearer = abs(self.pair[1] - self.own) < abs(self.pair[0] - self.own)
         return self.large if is_nearer and self.large.compiled else self.small
 
     @property
@@ -121,9 +124,8 @@ class Report:
 
     def predict(self, num_microbatches: int) -> float:
         """Bytes of a step in so many microbatches, by the line."""
-        by_image = line(self.small, self.large, self.pair)
         more = self.accumulation(num_microbatches)
-        return by_image(self.per_device / num_microbatches) + more
+        return self.by_image(self.per_device / num_microbatches) + more
 
     def accumulation(self, num_microbatches: int) -> float:
         """Bytes that so many microbatches need on top of one of them.
@@ -134,13 +136,12 @@ class Report:
             return 0
         if self.step is None or self.num_microbatches == 1:
             return 4 * self.num_parameters
-        own = self.per_device / self.num_microbatches
-        return self.step.total - line(self.small, self.large, self.pair)(own)
+        return self.step.total - self.by_image(self.own)
 
     @property
     def largest(self) -> int | None:
         """The largest microbatch that fits, in images per device, in so many parts."""
-        by_image, memory = line(self.small, self.large, self.pair), self.target.memory
+        by_image, memory = self.by_image, self.target.memory
         if memory is None or by_image.slope <= 0:
             return None
         left = memory - by_image.base - self.accumulation(self.num_microbatches)
@@ -159,7 +160,7 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """All of it as JSON."""
-        by_image, work = line(self.small, self.large, self.pair), self.work
+        by_image, work = self.by_image, self.work
         parts = ("small", "large", "step", "sampler")
         programs = {name: getattr(self, name) for name in parts}
         facts = {

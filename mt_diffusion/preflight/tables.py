@@ -6,7 +6,7 @@ from typing import TypeVar
 from ml_collections import ConfigDict
 
 from mt_diffusion.preflight.collectives import Collective
-from mt_diffusion.preflight.report import Report, line, roofline
+from mt_diffusion.preflight.report import Report, roofline
 from mt_diffusion.preflight.topology import GIB
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def text(report: Report) -> str:
         f"{target.name}: {devices} devices, mesh data {devices // report.fsdp} x fsdp "
         f"{report.fsdp}; {report.num_parameters:,} parameters",
         f"global batch {report.per_device * devices:,}: on each device "
-        f"{report.num_microbatches} x {report.per_device // report.num_microbatches} "
+        f"{report.num_microbatches} x {report.own} "
         "images",
         "",
         *memory(report),
@@ -51,7 +51,7 @@ def text(report: Report) -> str:
 
 def memory(report: Report) -> list[str]:
     """Bytes per device of the config's own step, by what they are."""
-    step, by_image = report.step, line(report.small, report.large, report.pair)
+    step, by_image = report.step, report.by_image
     held = report.large.held | (step.held if step else {})
     lines = ["memory per device"]
     lines += [f"  {NAMES[name]:<25} {gib(size)}" for name, size in held.items()]
