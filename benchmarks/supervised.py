@@ -19,7 +19,8 @@ from ml_collections import config_flags
 from mt_diffusion import experiment as experiments
 from mt_diffusion import reading
 from mt_diffusion.data import sources
-from mt_diffusion.training.state import build_optimizer, init_params
+from mt_diffusion.training.optimizer import build_optimizer
+from mt_diffusion.training.state import init_params
 from mt_diffusion.training.step import ema
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/image_label_10.py")

@@ -11,7 +11,8 @@ from configs import common
 from mt_diffusion import experiment
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import loop
-from mt_diffusion.training.state import build_optimizer, init_state
+from mt_diffusion.training.optimizer import build_optimizer
+from mt_diffusion.training.state import init_state
 
 SETTINGS = [
     "masked_image",

@@ -16,9 +16,9 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import init_from, loop, sharding
 from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import (
     abstract_state,
-    build_optimizer,
     init_params,
     new_state,
 )

@@ -26,7 +26,8 @@ LAYERS = [
     | {"evaluation.supervised"},
     {"diffusion.objective"},
     {"experiment"},
-    {"generation", "training.state", "training.checkpoint", "training.watch"},
+    {"generation", "training.state", "training.checkpoint", "training.watch"}
+    | {"training.optimizer"},
     {"training.step", "training.gradient_share", "training.resume"},
     {"training.look", "training.init_from"}
     | {"evaluation.record"}

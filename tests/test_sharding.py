@@ -13,10 +13,10 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import (
     TrainState,
     abstract_state,
-    build_optimizer,
     new_state,
 )
 from mt_diffusion.training.step import build_step

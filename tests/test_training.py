@@ -15,9 +15,9 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import objective
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import loop, sharding
+from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import (
     abstract_state,
-    build_optimizer,
     init_params,
     new_state,
 )

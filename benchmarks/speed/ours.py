@@ -52,7 +52,7 @@ def facts(experiment, params) -> dict:
 def train(shape: shapes.Shape, variant: str):
     """One training step: loss, gradient, clipping, AdamW and the average."""
     config, experiment = build(shape)
-    mesh, optimizer = sharding.make_mesh(), state.build_optimizer(config)
+    mesh, optimizer = sharding.make_mesh(), build_optimizer(config)
     abstract = state.abstract_state(experiment, optimizer, mesh)
     here = state.new_state(jax.random.key(0), experiment, optimizer, abstract)
     key = sharding.spread_key(jax.random.key(1), mesh)

@@ -14,7 +14,8 @@ from mt_diffusion.data import pairs, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.generation import Generator
 from mt_diffusion.training import sharding
-from mt_diffusion.training.state import abstract_state, build_optimizer, init_params
+from mt_diffusion.training.optimizer import build_optimizer
+from mt_diffusion.training.state import abstract_state, init_params
 from mt_diffusion.training.step import abstract_batch, lower_step
 
 NUM_NOISE = 64  # examples in place of a data set that is not here

@@ -22,12 +22,12 @@ from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.look import Look
+from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.preemption import Preemption
 from mt_diffusion.training.resume import resume
 from mt_diffusion.training.state import (
     TrainState,
     abstract_state,
-    build_optimizer,
     new_state,
 )
 from mt_diffusion.training.step import images_per_device, lower_step

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jaxtyping import Array, PRNGKeyArray
-from ml_collections import ConfigDict
 
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.training import sharding
 
-UNLIMITED = 2**31 - 1
 # What runs once need not run fast: on a CPU, parameters compile in a third of the time.
 QUICK = {"cpu": {"xla_backend_optimization_level": 0}}
 
@@ -25,27 +23,6 @@ class TrainState:
     params: Any
     ema_params: Any
     opt_state: optax.OptState
-
-
-def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW with clipped gradients and a warm-up; skips steps with non-finite ones.
-
-    The rate rises linearly to learning_rate, then follows a cosine down to its fraction
-    `final_fraction` at the last step (1.0: constant).
-    """
-    optimizer, num_steps = config.optimizer, config.train.num_steps
-    rate = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=optimizer.learning_rate,
-        warmup_steps=optimizer.warmup_steps,
-        decay_steps=max(num_steps, optimizer.warmup_steps + 1),
-        end_value=optimizer.learning_rate * optimizer.final_fraction,
-    )
-    adamw = optax.adamw(
-        rate, optimizer.b1, optimizer.b2, weight_decay=optimizer.weight_decay
-    )
-    clipped = optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), adamw)
-    return optax.apply_if_finite(clipped, max_consecutive_errors=UNLIMITED)
 
 
 def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
