@@ -26,6 +26,13 @@ def test_facts_are_those_of_the_network():
     assert facts["parameters"] == sum(x.size for x in jax.tree.leaves(params))
 
 
+def test_our_jobs_train_and_sample():
+    for build in (ours.train, ours.sample):
+        job, facts = build(dataclasses.replace(TINY, batch_size=8, num_sampled=8), "")
+        assert facts["parameters"] > 0
+        job()
+
+
 JOB = """
 import time
 from benchmarks.speed import serve

@@ -13,6 +13,7 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion import generation
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import sharding, state, step
+from mt_diffusion.training.optimizer import build_optimizer
 
 
 def build(shape: shapes.Shape):
