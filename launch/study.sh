@@ -5,10 +5,11 @@
 # on 2 CPU cores. --dry-run says which runs there would be.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/resumable.sh
 if [[ $# -eq 0 || $1 == -* ]]; then
-  sed -n '2,5s/^# //p' launch/study.sh
+  usage launch/study.sh
   [[ ${1:-} == --help ]] && exit
-  exit 2
+  exit "$MISTAKE"
 fi
 . launch/setup.sh
 study=(python -m benchmarks.study --data_dir="$1" "${@:2}")
