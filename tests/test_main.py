@@ -1,6 +1,7 @@
 """The command itself: a run from beginning to end, and every mistake a user makes."""
 
 import contextlib
+import functools
 import importlib
 import inspect
 import io
@@ -23,21 +24,31 @@ from absl import flags
 from absl.testing import flagsaver
 
 from mt_diffusion import main as command
-from mt_diffusion.training import loop  # noqa: F401  Grain defines flags on import
+from mt_diffusion.training import loop, sharding  # noqa: F401  Grain defines flags
 
 SMOKE = [
     "--config.train.num_steps=12",
     "--config.train.batch_size=16",
     "--config.unet.channel_mult=(1,)",
-    "--config.unet.attention_resolutions=(1,)",
+    "--config.unet.attention_resolutions=()",
     "--config.watch.checkpoint_every=3",
     "--config.watch.log_every=3",
-    "--config.watch.sample_every=12",
     "--config.watch.num_pictures=4",
     "--config.sampling.num_steps=3",
 ]
 LABEL = ["--config=configs/image_label.py:smoke", *SMOKE]
+LABEL += ["--config.watch.sample_every=12"]
 MASKED = ["--config=configs/masked_image.py:smoke", *SMOKE]
+MASKED += ["--config.watch.sample_every=0"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices():
+    """Orbax cuts every array in a piece for each device: seconds, for eight."""
+    two = functools.partial(sharding.make_mesh, devices=jax.devices()[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", two)
+        yield
 
 
 class Result(NamedTuple):

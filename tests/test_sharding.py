@@ -54,7 +54,7 @@ def test_fsdp_divides_the_devices():
 def setting():
     """A small network whose widest arrays are split."""
     config = image_label.get_config("smoke")
-    config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
+    config.unet.update(channel_mult=(1,), attention_resolutions=())
     config.optimizer.warmup_steps = 0
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config.lock(), source)

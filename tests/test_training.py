@@ -36,7 +36,7 @@ def parts():
     config.unet.learn_variance = True
     config.modalities.update(masked_image.get_config("smoke").modalities)
     config.modalities.masked_image.conditions = True
-    config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
+    config.unet.update(channel_mult=(1,), attention_resolutions=())
     config.optimizer.warmup_steps = 0
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config.lock(), source)
