@@ -1,6 +1,7 @@
 """Does a run survive what a cluster does to it? Random injections into real training.
 
-python -m benchmarks.injections --out=runs/injections [--num=200] [--seed=0]
+python -m benchmarks.injections --out=runs/injections [--num=200] [--seed=0] \
+    [--summary=OUT/summary.json]
 
 Trains a small network on digits by the command itself. Each call of it is disturbed
 once: by kill -9, by SIGTERM, by files that may not grow (RLIMIT_FSIZE) and, where OUT
@@ -16,7 +17,7 @@ next run begins.
 
 What is drawn depends on the seed alone, what is hit also on the machine. A benchmark
 that was stopped goes on where it was: OUT/attempts.jsonl has every call so far.
-results/injections.json and the table that is printed sum them up.
+SUMMARY and the table that is printed sum them up; results/injections.json is one.
 """
 
 import argparse
@@ -47,7 +48,6 @@ from benchmarks.disturbances import (
 from mt_diffusion import writing
 from mt_diffusion.training import watch
 
-RESULTS = pathlib.Path("results/injections.json")
 ALLOWED = {  # exit statuses; an injection may also come too late to matter
     "SIGKILL": (-signal.SIGKILL, 0),
     "SIGTERM": (75, 0),
@@ -223,7 +223,10 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=out, help="(%(default)s)")
     parser.add_argument("--num", type=int, default=200, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--summary", type=pathlib.Path, help="(OUT/summary.json)")
     args = parser.parse_args()
+    if args.num < 1:
+        parser.error(f"--num={args.num}: at least one.")
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
     kinds = KINDS if shutil.disk_usage(out).total < SMALL else KINDS[:-1]
@@ -242,8 +245,7 @@ def main() -> None:
             differs = same(workdir, out / "whole")
             append(out / "runs.jsonl", {"calls": len(attempts) + 1, "differs": differs})
             shutil.rmtree(workdir)
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    writing.as_json(RESULTS, found)
+    writing.as_json(args.summary or out / "summary.json", found)
     print(table(found))
 
 

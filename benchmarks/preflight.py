@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--slices", default=",".join(SLICES), help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="as of --mode=preflight")
     args = parser.parse_args()
+    if unknown := set(args.presets.split(",")) - set(PRESETS):
+        parser.error(f"--presets: {', '.join(sorted(unknown))} is none of them.")
     for preset in args.presets.split(","):
         for name in args.slices.split(","):
             print(f"{preset} on {name}")

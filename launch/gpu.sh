@@ -3,7 +3,8 @@
 #   bash launch/gpu.sh [--dry-run] --config=configs/image_label.py:cifar10 \
 #       --workdir=runs/cifar10 [any flag of python -m mt_diffusion.main]
 #
-# Adds --config.platform=gpu, so that it fails where JAX finds no GPU. A run that exits
+# Training gets --config.platform=gpu, so that it fails where JAX finds no GPU; modes
+# that take their config from the workdir use what JAX finds. A run that exits
 # with 75 (it saved a checkpoint because something told it to stop) is run again; any
 # other status ends this script with it. SIGTERM or SIGHUP to this script itself, and
 # Ctrl-C, are passed on and are final: the same command then continues.
@@ -15,10 +16,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/resumable.sh
 PAUSE=${PAUSE:-5} # seconds before the same again
 
-case ${1:---help} in
+[[ $# -gt 0 ]] || set -- --help
+take_dry_run "$@"
+case ${flags[0]:-} in
   --help | -h) usage launch/gpu.sh && exit ;;
 esac
-take_dry_run "$@"
 [[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run; see bash launch/gpu.sh --help."
 arguments_on gpu "${flags[@]}"
 command=(python -m mt_diffusion.main "${arguments[@]}")

@@ -6,7 +6,7 @@ MISTAKE=2 # of the user: running it again would not help
 
 # Prints the comment that a script begins with.
 usage() {
-  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$1"
+  sed -n '2,$ { /^#\( \|$\)/!q; s/^# \{0,1\}//p; }' "$1"
 }
 
 # Ends with a paragraph on stderr, as the project does for a user's mistakes.

@@ -32,10 +32,11 @@ cd "$root"
 . launch/resumable.sh
 REQUIREMENTS=${REQUIREMENTS:-requirements-gpu.txt}
 
-case ${1:---help} in
+[[ $# -gt 0 ]] || set -- --help
+take_dry_run "$@"
+case ${flags[0]:-} in
   --help | -h) usage launch/slurm.sh && exit ;;
 esac
-take_dry_run "$@"
 [[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run; see bash launch/slurm.sh --help."
 set_up="REQUIREMENTS=$REQUIREMENTS . launch/setup.sh"
 if [[ ${flags[0]} == --setup ]]; then

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/resumable.sh
-[[ ${1:-} != --help ]] || { usage launch/speed.sh && exit; }
+[[ " $* " != *" --help "* ]] || { usage launch/speed.sh && exit; }
 . launch/setup.sh
 if [[ $* != *--torch=* ]]; then
   if [[ ! -x .venv-torch/bin/python ]]; then

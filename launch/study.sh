@@ -6,11 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/resumable.sh
-if [[ $# -eq 0 || $1 == -* ]]; then
-  usage launch/study.sh
-  [[ ${1:-} == --help ]] && exit
-  exit "$MISTAKE"
-fi
+[[ " $* " != *" --help "* ]] || { usage launch/study.sh && exit; }
+[[ $# -gt 0 && $1 != -* ]] || mistake "DATA_DIR is missing; see --help."
 . launch/setup.sh
 study=(python -m benchmarks.study --data_dir="$1" "${@:2}")
 "${study[@]}" --dry-run # a mistake is told here and now

@@ -63,7 +63,10 @@ parse() {
       --runtime=?*) runtime=${1#*=} ;;
       --create=?*) create+=("${1#*=}") ;;
       --connect=?*) connect+=("${1#*=}") ;;
-      --worker=?*) worker=${1#*=} ;;
+      --worker=?*)
+        worker=${1#*=}
+        [[ $worker =~ ^[0-9]+$ ]] || mistake "--worker=$worker is no number."
+        ;;
       --spot) spot=--spot ;;
       --dry-run) dry_run=1 ;;
       --help) usage launch/tpu_vm.sh && exit ;;
@@ -83,9 +86,11 @@ check() {
   [[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run: they follow --."
   [[ $bucket =~ ^[a-z0-9._-]*$ ]] || mistake "--bucket=$bucket is no bucket's name."
   [[ $type != v5e-* ]] || mistake "--type=$type is v5litepod-${type#v5e-} at Cloud TPU."
-  local argument config='' workdir='' previous=
+  local argument config='' workdir='' mode='' previous=
   for argument in "${flags[@]}"; do
     case $argument in
+      --dry-run) mistake "--dry-run is no flag of the run: it goes before --." ;;
+      --mode | --mode=*) mode=$argument ;;
       --workdir=*) workdir=${argument#*=} ;;
       --config=*) config=${argument#*=} ;;
     esac
@@ -106,6 +111,8 @@ check() {
     *) mistake "--workdir=$workdir lies on no shared disk: give --bucket=NAME and" \
       "--workdir=runs/..., or an absolute path." ;;
   esac
+  [[ -n $mode || -n $config ]] || mistake "--config is missing among the flags of the run."
+  [[ -n $mode || -n $workdir ]] || mistake "--workdir is missing among the flags of the run."
 }
 
 # Runs a command, or prints it.
@@ -119,6 +126,7 @@ ask() {
   for try in 1 2 3 4 5; do
     ! answer=$("$@") || break
     [[ $try -lt 5 ]] || return 1
+    echo "that failed; again in $POLL s (try $try of 5; Ctrl-C ends it)" >&2
     sleep "$POLL"
   done
   [[ -z $answer ]] || echo "$answer"

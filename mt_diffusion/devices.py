@@ -2,10 +2,14 @@
 
 import os
 import sys
+import threading
+import time
 
 import jax
 
 from mt_diffusion.errors import Stopped, UserError
+
+PATIENCE, SOON = 300, 10  # seconds for all processes to come; until waiting is told
 
 
 def join(
@@ -24,11 +28,16 @@ def join(
             f"{process_id} go together: give all three, or --distributed where the "
             "cluster tells them (Cloud TPU, SLURM)."
         )
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(
+            f"--coordinator={coordinator} has no port: give HOST:PORT, of the machine "
+            "of process 0."
+        )
     # On CPUs, two programs under way at once may meet the other process's in another
     # order, and wait for each other for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
-        jax.distributed.initialize(*named)
+        meet(named)
     except ValueError as error:
         raise UserError(
             f"no job of several processes is found here: {first_line(error)}. Leave "
@@ -40,6 +49,39 @@ def join(
             f"the processes of this job did not find each other: {first_line(error)}. "
             "All of them must be started, with one --coordinator, whose port is free."
         ) from error
+
+
+def meet(named: tuple[str | None, int | None, int | None]) -> None:
+    """jax.distributed.initialize in a thread, while this one answers signals.
+
+    JAX would wait deaf to them, and abort the process in the end. Raises Stopped after
+    PATIENCE, and what JAX raises.
+    """
+    raised = []
+
+    def initialize():
+        try:
+            jax.distributed.initialize(*named, initialization_timeout=10 * PATIENCE)
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    start, is_told = time.monotonic(), False
+    while thread.is_alive():
+        thread.join(timeout=0.1)
+        waited = time.monotonic() - start
+        if waited > SOON and not is_told:
+            told = f"waiting for all processes of this job, at most {PATIENCE} s"
+            print(told, file=sys.stderr)
+            is_told = True
+        if waited > PATIENCE:
+            raise Stopped(
+                f"not all processes of this job came within {PATIENCE} s. All must be "
+                "started, with one --coordinator that all machines can reach."
+            )
+    if raised:
+        raise raised[0]
 
 
 def require(platform: str, num_devices: int) -> None:

@@ -204,7 +204,8 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
     try:
         return tuple(float(item) for item in flag.value)
     except ValueError as error:
-        raise UserError(f"--{flag.name}={','.join(flag.value)}: {error}.") from error
+        given = f"--{flag.name}={','.join(flag.value)}"
+        raise UserError(f"{given}: numbers are wanted, and {error}.") from error
 
 
 def parse(argv: Sequence[str], introduction: str) -> list[str]:

@@ -47,7 +47,15 @@ def test_shellcheck_has_nothing_to_say():
 def test_help_is_the_comment_at_the_top_and_runs_nothing(cluster, script):
     status, output = cluster.run(script, "--help")
     assert status == 0 and f"launch/{script}" in output and "--dry-run" in output
-    assert "set -euo" not in output and not cluster.calls()
+    assert not any(word in output for word in ("set -euo", "SBATCH"))
+    assert not cluster.calls()
+
+
+@pytest.mark.parametrize("script", ["gpu.sh", "slurm.sh", "study.sh", "speed.sh"])
+def test_help_is_help_wherever_it_stands(cluster, script):
+    first = "data" if script == "study.sh" else "--dry-run"
+    found = [cluster.run(script, *args) for args in ([first, "--help"], ["--help"])]
+    assert found[0] == found[1] and found[0][0] == 0
 
 
 @pytest.mark.parametrize(
@@ -182,7 +190,11 @@ def test_a_tpu_whose_request_fails_is_not_asked_for_again(tpu):
         (["run", *TPU, "--", "--workdir", "gs://b/x"], "gs://b/x"),
         (["run", *TPU, "--", "--workdir=elsewhere"], "elsewhere"),
         (["run", "tpu-a", "--zone=z1", "--", *RUN], "runs/z"),
-        (["run", "tpu-a", "--zone=z1", "--", "--workdir=/nfs/z"], "--type"),
+        (["run", "tpu-a", "--zone=z1", "--", RUN[0], "--workdir=/nfs/z"], "--type"),
+        (["run", *TPU, "--", RUN[0]], "--workdir is missing"),
+        (["run", *TPU, "--", "--workdir=runs/z"], "--config is missing"),
+        (["run", *TPU, "--", *RUN, "--dry-run"], "before --"),
+        (["logs", "tpu-a", "--zone=z1", "--worker=x"], "--worker=x"),
     ],
 )
 def test_a_mistake_ends_with_2_before_anything_is_asked_for(tpu, arguments, word):

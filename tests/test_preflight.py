@@ -540,6 +540,9 @@ def test_topologies_by_name(monkeypatch):
         topology.find("v5e:3x5")
     with pytest.raises(UserError, match="pip install"):
         topology.find("v6e-16")
+    with pytest.raises(UserError, match="limits"):
+        topology.find("v5litepod-16")  # as Cloud calls a v5e
+    assert asked[-1] == ("v5e:4x4", {})
     assert topology.find("").devices == jax.devices()
     sizes = {name: shape for name, shape in topology.SLICES.items()}
     for name, shape in sizes.items():

@@ -45,12 +45,15 @@ def start(*flags, num_devices=1):
     )
 
 
-def start_both(*flags):
-    """Two processes with two devices each."""
+def free_address():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    job = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def start_both(*flags):
+    """Two processes with two devices each."""
+    job = (f"--coordinator={free_address()}", "--num_processes=2")
     return [start(*flags, *job, f"--process_id={i}", num_devices=2) for i in range(2)]
 
 
@@ -106,6 +109,46 @@ def test_two_processes_train_stop_together_and_go_on_as_one_would(alone, tmp_pat
     compared = [losses[step] for step in expected]
     np.testing.assert_allclose(compared, list(expected.values()), rtol=1e-4)
     np.testing.assert_allclose(compared[:20], list(expected.values())[:20], rtol=1e-5)
+
+
+ALONE = """
+import sys
+from mt_diffusion import devices, exits
+
+devices.SOON, devices.PATIENCE = 0, int(sys.argv[3])
+exits.answer_sigterm()
+with exits.decided(), exits.explained():
+    devices.join(sys.argv[1], 2, int(sys.argv[2]))
+"""
+
+
+def alone_of_two(process_id, patience, coordinator=None):
+    return subprocess.Popen(
+        [sys.executable, "-c", ALONE, coordinator or free_address(), process_id]
+        + [str(patience)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("process_id", "01")
+def test_a_process_whose_others_do_not_come_says_so(process_id):
+    ((status, _, errors),) = end(alone_of_two(process_id, 1))
+    assert status == 75
+    assert "waiting for all" in errors and "not all processes of this job" in errors
+
+
+def test_a_process_that_waits_for_others_can_be_told_to_stop():
+    waiting = alone_of_two("1", 300)
+    assert "waiting for all" in waiting.stderr.readline()
+    waiting.send_signal(signal.SIGTERM)
+    ((status, _, errors),) = end(waiting)
+    assert status == 75 and "told to stop" in errors
+
+
+def test_a_coordinator_needs_a_port():
+    ((status, _, errors),) = end(alone_of_two("0", 1, "localhost"))
+    assert status == 2 and "HOST:PORT" in errors
 
 
 def test_two_processes_sample_what_one_does(alone, tmp_path):

@@ -221,7 +221,19 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.starts < 1 or options.rounds % options.starts:
         parser.error(f"--starts={options.starts} must divide --rounds={options.rounds}")
+    if problem := lacks(options.torch):
+        parser.error(f"--torch={options.torch}: {problem}; see launch/speed.sh --help")
     return options
+
+
+def lacks(torch: str) -> str:
+    """Why that Python can't be PyTorch's side; nothing where it can."""
+    look = [torch, "-c", "import diffusers, torch"]
+    try:
+        done = subprocess.run(look, capture_output=True, text=True)
+    except OSError as error:
+        return error.strerror
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
 def main() -> None:

@@ -139,7 +139,7 @@ def markdown(rows: Sequence[dict]) -> str:
     heads += ["an image", "all", "fits", "largest microbatch", "GFLOP per image"]
     heads += [
         "FLOP per byte",
-        "sent per step",
+        "collectives per step",
         "images/s per chip at best",
         "compiled in",
     ]

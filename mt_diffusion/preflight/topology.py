@@ -76,6 +76,7 @@ def find(name: str) -> Target:
         return here()
     for variable, value in ALONE.items():
         os.environ.setdefault(variable, value)
+    name = name.replace("v5litepod-", "v5e-")  # as Cloud TPU calls it
     topology = SLICES.get(name, name)
     if not re.fullmatch(SHAPE, topology):
         raise UserError(
