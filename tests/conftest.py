@@ -20,7 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jaxtyping.install_import_hook(
     ["mt_diffusion.diffusion", "mt_diffusion.modalities"], "beartype.beartype"

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-NUM_STEPS = 120
+NUM_STEPS = 60
 FLAGS = [
     "--config=configs/ddpm.py:smoke",
     "--config.unet.channel_mult=(1,)",
