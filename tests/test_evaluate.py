@@ -48,14 +48,6 @@ def built(network):
         yield asked
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_to_compile():
-    """Most of the time here is XLA's."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def config():
     return toy_evaluation.shrink(image_label.get_config("smoke"))
