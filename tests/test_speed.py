@@ -61,6 +61,15 @@ def test_a_side_that_fails_ends_the_run_with_what_it_said():
         speed.Side([sys.executable, "-c", "raise OSError('no such side')"], {})
 
 
+def test_what_a_python_lacks_is_said(tmp_path):
+    assert "No such file" in speed.lacks(str(tmp_path / "python"))
+    without = tmp_path / "without"
+    without.write_text("#!/bin/sh\necho No module named torch >&2; exit 1\n")
+    without.chmod(0o700)
+    assert speed.lacks(str(without)) == "No module named torch"
+    assert speed.lacks("true") == ""
+
+
 def side(seconds):
     return {
         "parameters": 10,
