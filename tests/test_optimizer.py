@@ -86,5 +86,6 @@ def test_the_rate_warms_up_and_falls_to_its_fraction():
         update, state = optimizer.update(jnp.ones(()), state, here)
         moves.append(-float(update))
     np.testing.assert_allclose(moves[:5], np.arange(5) / 8, rtol=1e-5, atol=1e-6)
+    assert np.all(np.diff(moves[4:]) < 0)
     halfway = 0.5 * (0.1 + 0.9 * (1 + np.cos(np.pi / 2)) / 2)
     np.testing.assert_allclose((moves[12], moves[20]), (halfway, 0.05), rtol=1e-5)
