@@ -67,6 +67,7 @@ def test_what_a_python_lacks_is_said(tmp_path):
     without.write_text("#!/bin/sh\necho No module named torch >&2; exit 1\n")
     without.chmod(0o700)
     assert speed.lacks(str(without)) == "No module named torch"
+    assert speed.lacks("false") == "status 1"
     assert speed.lacks("true") == ""
 
 

@@ -233,7 +233,8 @@ def lacks(torch: str) -> str:
         done = subprocess.run(look, capture_output=True, text=True)
     except OSError as error:
         return error.strerror
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+    said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 def main() -> None:
