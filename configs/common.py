@@ -44,7 +44,11 @@ def digits() -> ConfigDict:
         channels=1,
         random_flip=False,
     )
-    config.diffusion = dict(schedule="cosine", num_steps=1000)
+    config.diffusion = dict(
+        schedule="cosine",
+        num_steps=1000,
+        prediction="aggregate",  # of the network: aggregate (noise), eps (paper's), v
+    )
     config.unet = dict(
         model_channels=16,
         channel_mult=(1, 2),
@@ -62,6 +66,10 @@ def digits() -> ConfigDict:
         dtype="float32",
     )
     config.modalities = ConfigDict()
+    # {state: {share, modality: "read" | "unread" | "absent"}}: what the modalities of a
+    # training example are, all at once; the shares add up to 1. "unread": it drifts, but
+    # the network is not told it, as always in variant U.
+    config.presence = ConfigDict()
     config.optimizer = dict(
         learning_rate=1e-3,
         warmup_steps=100,
@@ -73,7 +81,7 @@ def digits() -> ConfigDict:
     )
     config.objective = dict(
         times="uniform",  # of t in a batch: uniform, stratified
-        weighting="none",  # of the noise error by t: none, min_snr, p2
+        weighting="none",  # of the network's error by t: none, min_snr, p2
         min_snr_gamma=5.0,
         p2_gamma=1.0,
         learn_balance=False,  # of modalities: learned log variances times loss_weight
@@ -100,14 +108,24 @@ def digits() -> ConfigDict:
         num_steps=250,
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
         fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
-        generated_drift=1.0,  # of modalities not given: as trained; 0: they don't drift
+        guess="",  # of modalities not given, as "label=held"; "": each one's own
         clip="static",  # of a predicted z_0: static, dynamic, none
-        guidance=1.0,  # classifier-free, where the network reads what is given; 1: none
+        guidance=1.0,  # classifier-free, towards what is given; 1: none
         head_guidance=0.0,  # by the heads of what is given; 0: none
         guidance_interval=(0.0, 1.0),  # of t / T in which there is guidance
         batch_size=256,
     )
     return config
+
+
+def codes() -> dict:
+    """The recipe of a modality's codes, see mt_diffusion/modalities/codes.py."""
+    return dict(
+        family="highpass",  # highpass, white, tiled, smooth
+        side=0,  # of the grids of tiled and smooth ones
+        seed=0,
+        version=1,
+    )
 
 
 def smoke() -> ConfigDict:

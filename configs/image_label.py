@@ -22,27 +22,32 @@ def get_config(preset: str = "digits"):
     config = common.get_config(preset)
     if preset == "digits":
         config.train.num_steps = 8000
-    config.modalities.label = label(config, preset)
+    config.modalities.label = label(config)
+    config.presence = dict(
+        read=dict(share=0.5, label="read"),  # in variant U: unread
+        unread=dict(share=0.35, label="unread"),
+        absent=dict(share=0.15, label="absent"),
+    )
     return config
 
 
-def label(config: ConfigDict, preset: str) -> dict:
+def label(config: ConfigDict) -> dict:
     """The modality `label` beside the U-Net of this config."""
     width = 4 * config.unet.get_ref("model_channels")
-    imagenet = preset.startswith("imagenet")
     return dict(
-        kind="label.SharedUNet" if imagenet else "label.Codebook",
-        drift="ramp",
-        drift_scale=2.5,
+        kind="label.Codebook",  # or .SharedUNet, the paper's, with frame="read"
+        drift="ramp",  # ramp, constant, first, none, or a table of w_1..w_T
+        energy=3136.0,  # of a code, c^2 D, against the noise's 1
         loss_weight=0.1,
         conditions=False,
-        drop_rate=0.05,
-        null_rate=0.6,
+        frame="evidence",  # taken out of z_t: evidence, read, none
+        guess="held",  # while it is generated: held, coherent, fresh, mean, absent
+        codes=common.codes(),
+        measured=dict(),  # taken from the training data
         class_names=(),
         head_kind="M",  # M: an MLP on the middle block; E: a classifier on the output
         heads=heads(config),
         token_size=width,
-        code_side=0,
     )
 
 

@@ -18,7 +18,8 @@ def get_config(preset: str = "digits"):
     """The setting `image_label`, variant U, with 10% of the labels."""
     config = image_label.get_config(preset)
     config.data.keep.label = 0.1
-    config.modalities.label.drop_rate = 0.5
-    config.modalities.label.null_rate = 0.3  # together at most 1
-    config.sampling.generated_drift = 0.0  # the state that nine in ten were trained in
+    config.presence.read.share = 0.2
+    config.presence.unread.share = 0.3
+    config.presence.absent.share = 0.5
+    config.modalities.label.guess = "absent"  # as nine in ten were trained
     return config

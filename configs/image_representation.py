@@ -32,6 +32,11 @@ def get_config(preset: str = "digits"):
     """The setting `image_representation`, variant X; conditions=false is variant U."""
     config = common.get_config(preset)
     config.modalities.representation = representation(config)
+    config.presence = dict(
+        read=dict(share=0.4, representation="read"),
+        unread=dict(share=0.4, representation="unread"),
+        absent=dict(share=0.2, representation="absent"),
+    )
     return config
 
 
@@ -41,11 +46,13 @@ def representation(config: ConfigDict) -> dict:
     return dict(
         kind="representation.Projection",  # or .SharedUNet, .Pretrained
         drift="ramp",
-        drift_scale=1.0,
+        energy=400.0,  # of each number's code, c^2 D / size, against the noise's 1
         loss_weight=0.1,
         conditions=True,
-        drop_rate=0.05,
-        null_rate=0.5,
+        frame="evidence",  # taken out of z_t: evidence, read, none
+        guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent
+        codes=common.codes(),
+        measured=dict(),  # taken from the training data
         vectors="pca",  # or feature:NAME of the data, or package.module:function
         num_components=16,  # of pca
         components=(),  # these four: taken from the training data

@@ -33,6 +33,10 @@ def get_config(preset: str = "digits"):
     config = common.get_config(preset)
     config.data.pair = "edges"
     config.modalities.image_b = image_b(config)
+    config.presence = dict(
+        read=dict(share=0.5, image_b="read"),  # in variant U: unread
+        absent=dict(share=0.5, image_b="absent"),
+    )
     return config
 
 
@@ -44,8 +48,8 @@ def image_b(config: ConfigDict) -> dict:
         drift_scale=1.0,
         loss_weight=0.1,
         conditions=True,
-        drop_rate=0.05,
-        null_rate=0.3,
+        frame="read",  # its drift is taken out of z_t where it is read; or none
+        guess="absent",  # while it is generated: held, coherent, fresh, mean, absent
         num_groups=config.unet.get_ref("num_groups"),
         levels=config.data.get_ref("pair_levels"),
         std=0.25,  # bounds depend on it: best is the head's error

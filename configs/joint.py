@@ -19,8 +19,12 @@ def get_config(preset: str = "digits"):
     if preset == "digits":
         config.train.num_steps = 9000
     config.modalities.masked_image = masked_image.masked_image(config)
-    config.modalities.label = image_label.label(config, preset) | {
-        "conditions": True,
-        "drift_scale": 1.0,
-    }
+    config.modalities.label = image_label.label(config) | {"conditions": True}
+    config.presence = dict(
+        all=dict(share=0.3, masked_image="read", label="read"),
+        label=dict(share=0.25, masked_image="absent", label="read"),
+        masked_image=dict(share=0.1, masked_image="read", label="absent"),
+        unread=dict(share=0.1, masked_image="absent", label="unread"),
+        absent=dict(share=0.25, masked_image="absent", label="absent"),
+    )
     return config

@@ -19,6 +19,10 @@ def get_config(preset: str = "digits"):
     """The setting `masked_image`, variant X; conditions=false is variant U."""
     config = common.get_config(preset)
     config.modalities.masked_image = masked_image(config)
+    config.presence = dict(
+        read=dict(share=0.5, masked_image="read"),  # in variant U: unread
+        absent=dict(share=0.5, masked_image="absent"),
+    )
     return config
 
 
@@ -30,8 +34,8 @@ def masked_image(config: ConfigDict) -> dict:
         drift_scale=1.0,
         loss_weight=0.1,
         conditions=True,
-        drop_rate=0.05,
-        null_rate=0.15,
+        frame="read",  # its drift is taken out of z_t where it is read; or none
+        guess="absent",  # while it is generated: held, coherent, fresh, mean, absent
         max_patches=10,
         patches_per_side=4,
         num_groups=config.unet.get_ref("num_groups"),

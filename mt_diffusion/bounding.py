@@ -1,6 +1,5 @@
 """`--mode=bound`: bounds on the likelihood of test examples, as a table and JSON."""
 
-import functools
 import math
 import pathlib
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.sampling import restore
 from mt_diffusion.training import sharding
@@ -107,54 +107,82 @@ def build_measure(
 ) -> Callable[[Any, Array, Int[Array, " b"], Batch], Terms]:
     """(params, seed, rows [B], batch) -> terms of each example, jitted.
 
-    settings: config.sampling, for the variance of a network that learns none, and the
-    clipping of z_0, as sampling has them. The joint
-    model reads nothing but z_t; a modality that an example lacks has no code and no
-    nats, so that its bound is on what is there.
+    settings: config.sampling, for the variance of a network that learns none, the
+    clipping of z_0 and the guesses, as sampling has them. The joint model reads nothing
+    but z_t; a modality that an example lacks has no code and no nats, so that its bound
+    is on what is there. A guess that is drawn is drawn once for each t.
     """
-    modalities = experiment.modalities
+    denoiser, process = experiment.denoiser, experiment.process
+    modalities = {m.name: m for m in experiment.modalities}
+    words = guess.parse(settings.guess, modalities)
+    held = [n for n, word in words.items() if word == "held"]
+    drifting = [n for n, word in words.items() if word != "absent"]
     fixed_v = 2 * settings.fixed_variance - 1
-    clip = sampler.build_clip(settings.clip)
 
-    def reading(prediction, codes):
-        eps, v = prediction.eps, prediction.v
-        v = jnp.full_like(eps, fixed_v) if v is None else v
-        return bounds.Reading(eps, v, {n: c.latent for n, c in codes.items()})
+    def reading(view, z_t, t, latents):
+        step = process.adjacent(t)
+        z0 = denoiser.z0(view, step, step.to_comoving(z_t, latents))
+        v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
+        return bounds.Reading(z0, v, latents)
 
     @jax.jit
     def measure(params, seed, rows, batch):
-        network = functools.partial(experiment.network.apply, params)
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
-        codes = network(batch.values, method="encode")
+        codes = denoiser.encode(params, batch.values)
         there = {n: a[:, None, None, None] for n, a in batch.available.items()}
-        codes = {n: c._replace(latent=c.latent * there[n]) for n, c in codes.items()}
-        known = {m.name: batch.available[m.name] for m in modalities if m.conditions}
+        latents = {n: code.latent * there[n] for n, code in codes.items()}
+        known = {n: batch.available[n] for n, m in modalities.items() if m.conditions}
 
-        def read(z_t, t):
-            alone = network(z_t, t, {}, {})
-            # Where nothing can be read both are one pass, which XLA does not find.
-            informed = network(z_t, t, codes, known) if known else alone
-            means = {m.name: m.mean(alone.heads[m.name]) for m in modalities}
-            believed = network(means, method="encode")
-            nll = {
-                m.name: -m.log_likelihood(alone.heads[m.name], batch.values[m.name])
-                for m in modalities
+        def believed(view, t):
+            """Codes of the model's guesses, and of what it draws first and keeps."""
+            fold = jax.vmap(jax.random.fold_in)
+            own = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
+            drawn = {
+                n: modalities[n].draw(fold(own[n], t), view.heads[n])
+                if word in guess.DRAWN
+                else modalities[n].mean(view.heads[n])
+                for n, word in words.items()
+                if word not in ("held", "absent")
             }
-            nll = {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()}
+            found = {n: c.latent for n, c in denoiser.encode(params, drawn).items()}
+            return {n: latents[n] if n in held else found[n] for n in drifting}
+
+        def of_all(z_t, t):
+            alone = denoiser(params, z_t, t, {}, {}, {})
+            # Where nothing can be read both are one pass, which XLA does not find.
+            if known:
+                informed = denoiser(params, z_t, t, codes, known, batch.values)
+            else:
+                informed = alone
+            nll = {
+                n: -m.log_likelihood(alone.heads[n], batch.values[n])
+                for n, m in modalities.items()
+            }
             return bounds.Belief(
-                reading(alone, believed), reading(informed, codes), nll
+                reading(alone, z_t, t, believed(alone, t)),
+                reading(informed, z_t, t, latents),
+                {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()},
             )
 
-        found = bounds.estimate(
-            keys=keys,
-            z0=batch.z0,
-            codes={n: c.latent for n, c in codes.items()},
-            read=read,
-            process=experiment.process,
-            num_times=num_times,
-            log_prob=experiment.primary.log_prob,
-            restrict=clip,
-        )
+        def estimate(latents):
+            return bounds.estimate(
+                keys=keys,
+                z0=batch.z0,
+                codes=latents,
+                read=of_all,
+                process=process,
+                num_times=num_times,
+                log_prob=experiment.primary.log_prob,
+                restrict=sampler.build_clip(settings.clip),
+                held=held,
+            )
+
+        found = estimate(latents)
+        if len(drifting) < len(modalities):
+            # What is absent while it is generated has no drift in the joint's bound.
+            joint = estimate({n: latents[n] for n in drifting})
+            conditional = ("L0_conditional", "L1_conditional", "L3_conditional")
+            found = joint._replace(**{n: getattr(found, n) for n in conditional})
         return name_terms(found, experiment.shape)
 
     return measure

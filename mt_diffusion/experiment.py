@@ -7,12 +7,16 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mt_diffusion.data.sources import Source
-from mt_diffusion.diffusion import aggregation, schedule
+from mt_diffusion.diffusion import aggregation, prediction, presence, schedule
+from mt_diffusion.diffusion.prediction import Prediction
+from mt_diffusion.diffusion.presence import Presence
 from mt_diffusion.diffusion.process import Process
+from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base
-from mt_diffusion.modalities.base import Modality, Variable
-from mt_diffusion.models.mt_diffusion import MTDiffusion
+from mt_diffusion.modalities import base, leak
+from mt_diffusion.modalities.base import NO_DRIFT, Modality, Variable
+from mt_diffusion.models.denoiser import Denoiser, is_evident
+from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 from mt_diffusion.models.unet import REMAT, UNet
 
 PRIMARY = "image"
@@ -25,14 +29,38 @@ class Experiment:
 
     shape: tuple[int, int, int]
     primary: Variable
-    modalities: tuple[Modality, ...]
-    process: Process
-    network: MTDiffusion
+    denoiser: Denoiser
+    presence: Presence
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """All of them, in the config's order."""
+        return self.denoiser.modalities
+
+    @property
+    def process(self) -> Process:
+        """The aggregated diffusion process."""
+        return self.denoiser.process
+
+    @property
+    def network(self) -> MTDiffusion:
+        """The shared U-Net with the heads."""
+        return self.denoiser.network
 
     @property
     def variables(self) -> dict[str, Variable]:
         """The primary image and all modalities by name."""
         return {v.name: v for v in (self.primary, *self.modalities)}
+
+    @property
+    def tables(self) -> dict[str, dict]:
+        """What stands beside the parameters in the network's variables: fixed codes."""
+        found = {
+            m.name: {name: getattr(m, name) for name in m.tables}
+            for m in self.modalities
+            if m.tables
+        }
+        return {TABLES: found} if found else {}
 
 
 def resolve(config: ConfigDict, source: Source) -> ConfigDict:
@@ -42,6 +70,8 @@ def resolve(config: ConfigDict, source: Source) -> ConfigDict:
         for name, fields in config.modalities.items():
             cls = base.locate(fields.kind)
             resolved.modalities[name] = cls.fit(fields.to_dict(), source)
+        for name, fields in leak.measure(resolved, build, source).items():
+            resolved.modalities[name].update(fields)
     return resolved
 
 
@@ -53,22 +83,36 @@ def build(config: ConfigDict) -> Experiment:
         base.build(name, fields.to_dict(), shape)
         for name, fields in config.modalities.items()
     )
+    predicted = prediction.build(config.diffusion.prediction)
+    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
     return Experiment(
         shape=shape,
         primary=primary,
-        modalities=modalities,
-        process=build_process(config),
-        network=build_network(config, modalities),
+        denoiser=Denoiser(
+            modalities=modalities,
+            process=build_process(modalities, table, predicted),
+            network=build_network(config, modalities),
+            prediction=predicted,
+        ),
+        presence=presence.build(
+            config.presence.to_dict(), {m.name: m.conditions for m in modalities}
+        ),
     )
 
 
-def build_process(config: ConfigDict) -> Process:
-    """The aggregated diffusion process of a config."""
-    table = schedule.build(**config.diffusion)
-    weights = {
-        name: aggregation.weights(name, fields.drift, fields.drift_scale, table)
-        for name, fields in config.modalities.items()
-    }
+def build_process(
+    modalities: Sequence[Modality], table: Schedule, predicted: Prediction
+) -> Process:
+    """The aggregated diffusion process; UserError for drifts that can't work."""
+    weights = {}
+    for m in modalities:
+        weights[m.name] = aggregation.weights(m.name, m.drift, m.scale, table)
+        if m.drift == NO_DRIFT:
+            continue
+        if is_evident(m):
+            m.check_design(weights[m.name], table)
+        if predicted.uses_frame:
+            aggregation.check_bounded(m.name, weights[m.name], table)
     return Process(table, aggregation.Aggregation(weights))
 
 
@@ -93,6 +137,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         config.diffusion.num_steps,
         learn_variance,
         learn_balance=config.objective.learn_balance,
+        evident={m.name: m.evidence_size for m in modalities if is_evident(m)},
     )
 
 

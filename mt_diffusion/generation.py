@@ -1,7 +1,7 @@
 """Samples from a network: the jitted sampler and values as people have them."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -11,17 +11,20 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import guidance, sampler
+from mt_diffusion.diffusion.presence import ABSENT, READ, UNREAD
+from mt_diffusion.diffusion.process import Transition
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities import guess
 from mt_diffusion.training import sharding
 
-Guide = Callable[[Array, Array, Array], Array]  # z_t, t, eps -> eps
+Guide = Callable[[Array, Array, Transition, Array], Array]  # z_t, u_t, step, z_0
 
 
 class Generator:
     """Draws examples jointly, any of their variables given.
 
     settings: config.sampling. mesh: the batch is split over all its devices. Raises
-    UserError for a sampler, clipping or number of steps that there is not.
+    UserError for a sampler, clipping, guess or number of steps that there is not.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class Generator:
         self._times = experiment.process.schedule.respaced(settings.num_steps)
         self._step = sampler.build_step(settings.sampler, settings.eta)
         self._clip = sampler.build_clip(settings.clip)
+        modalities = {m.name: m for m in experiment.modalities}
+        self._guesses = guess.parse(settings.guess, modalities)
 
     def __call__(
         self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
@@ -70,34 +75,48 @@ class Generator:
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given) -> dict[str, Array]:
         """One batch: rows [B] of all examples, given {variable: values [B, ...]}."""
-        experiment = self._experiment
+        experiment, denoiser = self._experiment, self._experiment.denoiser
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
-        network = functools.partial(experiment.network.apply, params)
         modalities = {m.name: m for m in experiment.modalities}
         given_values = {n: v for n, v in given.items() if n in modalities}
-        given_codes = network(given_values, method="encode")
-        known = {
-            n: jnp.ones(rows.shape, bool)
-            for n in given_codes
-            if modalities[n].conditions
-        }
-        guide = self._build_guide(network, given_values, given_codes, known)
+        given_codes = denoiser.encode(params, given_values)
+        generated = {n: word for n, word in self._guesses.items() if n not in given}
+        drifting = [n for n, word in generated.items() if word != "absent"]
+        read_held = [n for n in drifting if self._reads_held(n)]
+        here = jnp.ones(rows.shape, bool)
+        known = {n: here for n in given_codes if modalities[n].conditions}
+        own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
+        guide = self._build_guide(params, given_values, given_codes)
         fixed_v = 2 * self._settings.fixed_variance - 1
 
-        def denoise(z_t, t):
-            prediction = network(z_t, t, given_codes, known)
-            eps, v = guide(z_t, t, prediction.eps), prediction.v
-            generated = {
-                n: modalities[n].mean(parameters)
-                for n, parameters in prediction.heads.items()
-                if n not in given
+        def denoise(z_t, step, is_first, guesses):
+            t = jnp.full(rows.shape, step.t)
+            held = {n: guesses[n] for n in read_held}
+            codes = given_codes | denoiser.encode(params, held)
+            read = known | dict.fromkeys(read_held, here & ~is_first)
+            values = given_values | held
+            view = denoiser(params, z_t, t, codes, read, values)
+            guesses = {
+                n: guess.GUESSES[word](
+                    modalities[n],
+                    view.heads[n],
+                    own_keys[n],
+                    t,
+                    is_first,
+                    guesses[n],
+                )
+                for n, word in generated.items()
             }
-            latents = {n: code.latent for n, code in given_codes.items()}
-            if drift := self._settings.generated_drift:
-                for name, code in network(generated, method="encode").items():
-                    latents[name] = drift * code.latent
-            v = jnp.full_like(eps, fixed_v) if v is None else v
-            return sampler.Denoised(eps, v, given_values | generated, latents)
+            fed = denoiser.encode(params, {n: guesses[n] for n in drifting})
+            latents = {n: code.latent for n, code in (given_codes | fed).items()}
+            u_t = step.to_comoving(z_t, latents)
+            z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
+            v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
+            told = {
+                n: guesses[n] if word == "held" else modalities[n].mean(view.heads[n])
+                for n, word in generated.items()
+            }
+            return sampler.Denoised(z0, v, given_values | told, guesses, latents)
 
         def restrict(z0):
             z0 = self._clip(z0)
@@ -114,47 +133,71 @@ class Generator:
             times=self._times,
             step=self._step,
             restrict=restrict,
+            guesses={
+                n: jnp.zeros((len(rows), *modalities[n].placeholder().shape))
+                for n in generated
+            },
         )
         return {experiment.primary.name: result.z0} | result.values
 
-    def _build_guide(self, network, values, codes, known) -> Guide:
+    def _reads_held(self, name: str) -> bool:
+        """Whether the network reads a value that is drawn first and kept."""
+        modality = next(m for m in self._experiment.modalities if m.name == name)
+        return self._guesses[name] == "held" and modality.conditions
+
+    def states(self, given: Collection[str]) -> dict[str, str]:
+        """What each modality is to the network in most steps: read, unread, absent."""
+        found = {}
+        for m in self._experiment.modalities:
+            if m.name in given:
+                found[m.name] = READ if m.conditions else UNREAD
+            elif self._guesses[m.name] == "absent":
+                found[m.name] = ABSENT
+            else:
+                found[m.name] = READ if self._reads_held(m.name) else UNREAD
+        return found
+
+    def _build_guide(self, params, values, codes) -> Guide:
         """Both kinds of guidance towards the modalities given, in their interval.
 
-        Both ask the network about u_t, where what is given does not drift and is not
+        Both ask the network about z_t without the drift of what is given, nor is that
         read, the absent state of training: from z_t the null would know the given value
-        by its drift, and so would the heads.
+        by its drift, and so would the heads, whose features alone are asked.
         """
-        settings, process = self._settings, self._experiment.process
+        settings, denoiser = self._settings, self._experiment.denoiser
         modalities = {m.name: m for m in self._experiment.modalities}
         latents = {n: code.latent for n, code in codes.items()}
-        free = bool(known) and settings.guidance != 1
+        free = bool(values) and settings.guidance != 1
         by_heads = bool(values) and settings.head_guidance != 0
 
-        def log_prob(u_t, t):
-            heads = network(u_t, t, {}, {}).heads
-            return sum(
-                modalities[n].log_likelihood(heads[n], value)
-                for n, value in values.items()
-            )
+        def absent(undrifted, step):
+            t = jnp.full(len(undrifted), step.t)
+            return denoiser(params, undrifted, t, {}, {}, {})
 
-        def guided(z_t, t, eps):
-            u_t = z_t - process.aggregation.drift(latents, t)
+        def guided(z_t, u_t, step, z0):
+            undrifted = step.to_comoving(z_t, latents)
+
+            def log_prob(undrifted):
+                features = absent(undrifted, step).features
+                return sum(
+                    modalities[n].log_likelihood(features[n], value)
+                    for n, value in values.items()
+                )
+
             if free:
-                eps_null = network(u_t, t, {}, {}).eps
-                eps = guidance.classifier_free(eps, eps_null, settings.guidance)
+                z0_null = denoiser.z0(absent(undrifted, step), step, u_t)
+                z0 = guidance.classifier_free(z0, z0_null, settings.guidance)
             if by_heads:
-                noise_t = jnp.asarray(np.sqrt(1 - process.schedule.alpha_bar))[t]
-                ask = functools.partial(log_prob, t=t)
                 scale = settings.head_guidance
-                eps = guidance.by_classifier(eps, u_t, noise_t, ask, scale)
-            return eps
+                z0 = guidance.by_classifier(z0, undrifted, step, log_prob, scale)
+            return z0
 
-        def guide(z_t, t, eps):
+        def guide(z_t, u_t, step, z0):
             if not (free or by_heads):
-                return eps
-            num_steps = process.schedule.num_steps
-            inside = guidance.within(t[0], settings.guidance_interval, num_steps)
-            unguided = lambda z_t, t, eps: eps  # noqa: E731
-            return jax.lax.cond(inside, guided, unguided, z_t, t, eps)
+                return z0
+            num_steps = denoiser.process.schedule.num_steps
+            inside = guidance.within(step.t, settings.guidance_interval, num_steps)
+            unguided = lambda z_t, u_t, step, z0: z0  # noqa: E731
+            return jax.lax.cond(inside, guided, unguided, z_t, u_t, step, z0)
 
         return guide

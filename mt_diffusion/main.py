@@ -126,7 +126,7 @@ def settings() -> dict[str, Any]:
         "num_steps": options.STEPS.value,
         "sampler": options.SAMPLER.value,
         "batch_size": options.BATCH_SIZE.value,
-        "generated_drift": options.GENERATED_DRIFT.value,
+        "guess": options.GUESS.value,
         "clip": options.CLIP.value,
         "guidance": options.GUIDANCE.value,
         "head_guidance": options.HEAD_GUIDANCE.value,

@@ -12,7 +12,7 @@ from mt_diffusion.errors import UserError
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
 SAMPLING = {"steps", "sampler", "clip", "num_samples"} | {
-    "generated_drift",
+    "guess",
     "guidance",
     "head_guidance",
     "guidance_interval",
@@ -21,7 +21,7 @@ FLAGS_OF = {
     "train": {"workdir"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given"},
     "read": CHECKPOINT | {"given"},
-    "bound": CHECKPOINT | {"clip", "num_examples", "num_times"},
+    "bound": CHECKPOINT | {"clip", "guess", "num_examples", "num_times"},
     "evaluate": CHECKPOINT
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
@@ -81,18 +81,17 @@ SAMPLER = flags.DEFINE_string(
 CLIP = flags.DEFINE_string(
     "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."
 )
-GENERATED_DRIFT = flags.DEFINE_float(
-    "generated_drift",
+GUESS = flags.DEFINE_string(
+    "guess",
     None,
-    "sample, evaluate: scale of the drift of modalities that are generated, not given; "
-    "1: as in training, 0: none (the config's).",
-    lower_bound=0,
+    "sample, evaluate, bound: what a modality is taken to be while it is generated, as "
+    "label=held,image_b=mean: held, coherent, fresh, mean or absent (the config's).",
 )
 GUIDANCE = flags.DEFINE_float(
     "guidance",
     None,
-    "sample, evaluate: classifier-free guidance towards what is given and read; 1: "
-    "none (the config's).",
+    "sample, evaluate: classifier-free guidance towards what is given; 1: none (the "
+    "config's).",
     lower_bound=0,
 )
 HEAD_GUIDANCE = flags.DEFINE_float(

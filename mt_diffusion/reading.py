@@ -5,7 +5,6 @@ means are averaged. Which levels serve a modality best is found on one half of t
 examples, `choose`, and measured on the other.
 """
 
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -121,17 +120,17 @@ def build_reader(
 
     What is read of image i depends on (seed, i, t) and the image alone.
     """
-    network = functools.partial(experiment.network.apply, params)
 
     @jax.jit
-    def means(seed: Array, rows: Array, z0: Float[Array, "b h w c"], t: Array):
+    def means(params, seed: Array, rows: Array, z0: Float[Array, "b h w c"], t: Array):
         def noise(i: Array) -> Array:
             key = jax.random.fold_in(jax.random.key(seed), i)
             return jax.random.normal(jax.random.fold_in(key, t), experiment.shape)
 
         times = jnp.full(len(z0), t)
         z_t = experiment.process.diffuse(z0, {}, times, jax.vmap(noise)(rows))
-        heads = network(z_t, times, {}, {}).heads
+        # Nothing drifts here, so codes have nothing to say.
+        heads = experiment.denoiser(params, z_t, times, {}, {}, {}).features
         return {m.name: m.mean(heads[m.name]) for m in experiment.modalities}
 
     def reader(images, levels, seed):
@@ -142,7 +141,7 @@ def build_reader(
             batch = (rows, images[rows % len(images)])
             rows, z0 = jax.device_put(batch, sharding.over_batch(mesh))
             for t in levels:
-                found[t].append(jax.device_get(means(seed, rows, z0, t)))
+                found[t].append(jax.device_get(means(params, seed, rows, z0, t)))
         join = lambda *parts: np.concatenate(parts)[: len(images)]  # noqa: E731
         return {t: jax.tree.map(join, *parts) for t, parts in found.items()}
 

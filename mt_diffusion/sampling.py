@@ -20,6 +20,7 @@ from mt_diffusion.training.state import init_params
 
 NUM_SAMPLES = 16  # where nothing given says how many
 MAX_IN_GRID = 64
+RARE = 0.05  # share of the training examples below which a state is warned of
 
 
 def sample(
@@ -52,10 +53,24 @@ def sample(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
         f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
     )
+    warn_of_rare_state(experiment, generator.states(values))
     examples = generator(params, seed, num, values)
     if is_first:
         write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
+
+
+def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
+    """Prints a warning where a model was hardly trained in what it is to draw in."""
+    share = experiment.presence.share(states)
+    if states and share < RARE:
+        said = ", ".join(f"{name} {state}" for name, state in states.items())
+        print(
+            f"warning: this model was trained in {share:.1%} of its examples with "
+            f"{said}, as they are now; what it draws so may be poor. Give or leave out "
+            "other values, choose another --guess, or train with a larger share of "
+            "this state in config.presence."
+        )
 
 
 def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
@@ -95,7 +110,9 @@ def restore(
         )
     step, config, state = found
     config.sampling.update(overrides)
-    return step, config, experiments.build(config), state[part]
+    experiment = experiments.build(config)
+    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
+    return step, config, experiment, state[part] | tables
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
@@ -124,7 +141,7 @@ def check_guidance(
     """
     modalities = experiment.modalities
     for field, neutral, able in (
-        ("guidance", 1, [m.name for m in modalities if m.conditions]),
+        ("guidance", 1, [m.name for m in modalities]),
         ("head_guidance", 0, [m.name for m in modalities]),
     ):
         wish = wishes.get(field, neutral)

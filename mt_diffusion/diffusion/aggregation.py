@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 
+MAX_NOISE_SHARE = 20.0  # alpha_tilde_t / sigma_t above this can't be predicted
 MAX_FINAL_WEIGHT = 0.05  # |alpha_tilde_T| above this, and N(0, I) is no start for T
 
 Codes = Mapping[str, Float[Array, "b h w c"]]
@@ -75,7 +76,12 @@ def first(schedule: Schedule, scale: float) -> np.ndarray:
     return accumulate(w, schedule)
 
 
-DESIGNS = {"ramp": ramp, "constant": constant, "first": first}
+def none(schedule: Schedule, scale: float) -> np.ndarray:
+    """0: the modality does not drift."""
+    return np.zeros(schedule.num_steps + 1)
+
+
+DESIGNS = {"ramp": ramp, "constant": constant, "first": first, "none": none}
 
 
 def weights(
@@ -83,7 +89,7 @@ def weights(
 ) -> np.ndarray:
     """alpha_tilde, float64 [T + 1], of modality `name`.
 
-    design: 'ramp', 'constant', 'first', or an explicit table w_1..w_T, times `scale`.
+    design: 'ramp', 'constant', 'first', 'none', or an explicit table w_1..w_T, times `scale`.
     Raises UserError for an unknown design, a table of the wrong length, or a design
     that leaves |alpha_tilde_T| > 0.05.
     """
@@ -108,6 +114,18 @@ def weights(
             f"{field} leaves a weight of {alpha_tilde[-1]:.3g} on the code at the last "
             f"step, but sampling starts from pure noise: |alpha_tilde_T| must be at "
             f"most {MAX_FINAL_WEIGHT}. Use the 'ramp' design, the cosine schedule, or "
-            f"a smaller {field}_scale."
+            "less energy (or drift_scale)."
         )
     return alpha_tilde
+
+
+def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> None:
+    """Raises UserError where d_t / sigma_t, a part of the aggregate noise, explodes."""
+    shares = np.abs(alpha_tilde[1:]) / np.sqrt(1 - schedule.alpha_bar[1:])
+    if shares.max() > MAX_NOISE_SHARE:
+        raise UserError(
+            f"config.modalities.{name}.drift makes the code {shares.max():.0f} times "
+            f"as strong as the noise at t = {1 + shares.argmax()}, so the network can't "
+            "predict both as one (config.diffusion.prediction). Use the 'ramp' design, "
+            "less energy (or drift_scale), or prediction = 'eps', the paper's form."
+        )

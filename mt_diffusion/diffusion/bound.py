@@ -4,7 +4,7 @@ Everything is in nats per example, [B], and an expectation over q(z_t | z_0, X),
 once for each t. The terms are those of the paper's Theorem 1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,12 +22,12 @@ Restrict = Callable[[Image], Image]
 
 
 class Reading(NamedTuple):
-    """What p_theta(z_{t-1} | z_t) is made of: noise, v, and codes E_i of each x_i.
+    """What p_theta(z_{t-1} | z_t) is made of: z_0, v, and codes E_i of each x_i.
 
-    The codes are of the model's own means of x_i, or of x_i itself where it is known.
+    The codes are of the model's own guesses of x_i, or of x_i where it is known.
     """
 
-    eps: Image
+    z0: Image
     v: Image
     codes: Codes
 
@@ -52,9 +52,10 @@ class Terms(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """All terms in nats [B]; L2: summed over t >= 1, nll: its term at t = 1."""
+    """All terms in nats [B]; L2: summed over t >= 1, nll: its term that counts."""
 
     L0: Nats
+    L0_conditional: Nats
     L1: Nats
     L3: Nats
     L1_conditional: Nats
@@ -74,9 +75,9 @@ class Bounds(NamedTuple):
 
     @property
     def joint_nll_bound(self) -> Nats:
-        """At least -log p_theta(z_0, X); every modality counts once, at t = 1.
+        """At least -log p_theta(z_0, X); every modality counts once.
 
-        Even a perfect network leaves a gap, I(z_0; X | z_1) and the I(z_t; X | z_{t-1})
+        At T, where the model draws it first and keeps it; else at t = 1. There even a perfect network leaves a gap, I(z_0; X | z_1) and the I(z_t; X | z_{t-1})
         of all t > 1: q drifts every step by one X, p_theta guesses X anew at each.
         """
         return self.image + sum(self.nll.values())
@@ -84,7 +85,7 @@ class Bounds(NamedTuple):
     @property
     def conditional_bound(self) -> Nats:
         """At least -log p_theta(z_0 | X)."""
-        return self.L0 + self.L1_conditional + self.L3_conditional
+        return self.L0_conditional + self.L1_conditional + self.L3_conditional
 
 
 def estimate(
@@ -96,6 +97,7 @@ def estimate(
     num_times: int,
     log_prob: LogProb,
     restrict: Restrict,
+    held: Sequence[str] = (),
 ) -> Bounds:
     """All terms of examples z_0 with codes E_i(x_i), zero where x_i is missing.
 
@@ -104,6 +106,8 @@ def estimate(
     leave the sums unbiased. t = 1 always counts. log_prob: of p(z_0 | z_1),
     elementwise. restrict: clips the z_0 that the model predicts. The noise of t is
     drawn from fold_in(key, t).
+    held: modalities that the model draws first, from p(x | z_T), and keeps: their nats
+    are those at T. `read` has to give their true codes.
     """
     num_steps = process.schedule.num_steps
 
@@ -123,7 +127,13 @@ def estimate(
         return jax.tree.map(lambda x: size * x, found)
 
     found = jax.lax.map(sample_terms, strata(num_steps, num_times))
-    return collect(prior_kl(process, z0, codes), found)
+    bounds = collect(prior_kl(process, z0, codes), found)
+    if not held:
+        return bounds
+    last = jnp.full(len(z0), num_steps)
+    z_T = process.diffuse(z0, codes, last, jax.vmap(draw_noise)(keys, last))
+    first = read(z_T, last).nll
+    return bounds._replace(nll=bounds.nll | {name: first[name] for name in held})
 
 
 def collect(L0: Nats, found: Terms) -> Bounds:
@@ -132,6 +142,7 @@ def collect(L0: Nats, found: Terms) -> Bounds:
     rest = jax.tree.map(lambda x: jnp.sum(x[1:], axis=0), found)
     return Bounds(
         L0=L0,
+        L0_conditional=L0,
         L1=rest.joint,
         L3=end.joint,
         L1_conditional=rest.conditional,
@@ -190,8 +201,7 @@ def reverse(
     step: Transition, z_t: Image, reading: Reading, restrict: Restrict
 ) -> tuple[Image, Image]:
     """Mean and log variance of p_theta(z_{t-1} | z_t), its z_0 restricted."""
-    u_t = step.to_comoving(z_t, reading.codes)
-    z0 = restrict(step.z0_from_eps(u_t, reading.eps))
+    z0 = restrict(reading.z0)
     return _mean(step, z_t, z0, reading.codes), step.log_variance(reading.v)
 
 
@@ -215,13 +225,13 @@ def bits_per_dim(nats: Nats, shape: tuple[int, ...]) -> Nats:
 
 
 def variational_bound(
-    step: Transition, z_t: Image, z0: Image, eps: Image, v: Image, codes: Codes
+    step: Transition, z_t: Image, z0: Image, predicted: Image, v: Image, codes: Codes
 ) -> Nats:
     """ADM's vb term, in bits per dimension [B]: `step_nats` where X is known.
 
-    Unclipped, as in training.
+    predicted: the model's z_0. Unclipped, as in training.
     """
-    reading = Reading(eps, v, codes)
+    reading = Reading(predicted, v, codes)
     nats = step_nats(
         step, z_t, z0, codes, reading, likelihood.discretised, lambda z0: z0
     )

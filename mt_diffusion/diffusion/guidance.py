@@ -1,38 +1,42 @@
-"""Guidance: noise predictions pushed further towards what is given."""
+"""Guidance: estimates of z_0 pushed further towards what is given.
+
+Evaluations of the network are compared as the z_0 that each implies, for its outputs
+may be of different frames.
+"""
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from mt_diffusion.diffusion.aggregation import over
-from mt_diffusion.diffusion.process import Image
+from mt_diffusion.diffusion.process import Image, Transition
 from mt_diffusion.errors import UserError
 
 
-def classifier_free(eps: Image, eps_null: Image, scale: float) -> Image:
+def classifier_free(z0: Image, z0_null: Image, scale: float) -> Image:
     """Away from what the network says without its condition (Ho & Salimans 2022).
 
-    scale: 1 leaves eps as it is, 0 is the unconditional eps_null.
+    scale: 1 leaves z_0 as it is, 0 is the unconditional z0_null.
     """
-    return eps_null + scale * (eps - eps_null)
+    return z0_null + scale * (z0 - z0_null)
 
 
 def by_classifier(
-    eps: Image,
+    z0: Image,
     u_t: Image,
-    noise_t: ArrayLike,
+    step: Transition,
     log_prob: Callable[[Image], Float[Array, " b"]],
     scale: float,
 ) -> Image:
-    """Eps - scale sqrt(1 - alpha_bar_t) grad log p(x | u_t) (Dhariwal & Nichol 2021).
+    """The z_0 of eps - scale sigma_t grad log p(x | u_t) (Dhariwal & Nichol 2021).
 
-    log_prob: of the given value under a head that reads u_t, [B], in nats. noise_t:
-    sqrt(1 - alpha_bar_t), [] or [B].
+    log_prob: of the given value under a head that reads u_t, [B], in nats. step: of
+    the same t, [] or [B].
     """
     score = jax.grad(lambda u: jnp.sum(log_prob(u)))(u_t)
-    return eps - scale * over(noise_t, eps) * score
+    return z0 + scale * over(step.noise_t**2 / step.signal_t, z0) * score
 
 
 def check_interval(interval: Sequence[float], where: str) -> None:

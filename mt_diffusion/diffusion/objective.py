@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import weighting
@@ -46,31 +46,18 @@ def stratified(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
 TIMES = {"uniform": uniform, "stratified": stratified}
 
 
-def draw_presence(
-    key: PRNGKeyArray, modality: Any, available: Bool[Array, " b"]
-) -> tuple[Bool[Array, " b"], Bool[Array, " b"]]:
-    """Which examples the modality drifts, and in which of these it is also read, [B].
-
-    Absent with probability drop_rate; drifting but unread, as when it is generated,
-    with probability null_rate.
-    """
-    u = jax.random.uniform(key, available.shape)
-    present = available & (u >= modality.drop_rate)
-    known = present & (u >= modality.drop_rate + modality.null_rate)
-    return present, known
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
     """The loss of an experiment (paper eq. 7).
 
-    l = weights_t mean||eps_theta - eps||^2 + sum_i lambda_i nll_i [+ variance_weight *
-    L_vlb], where L_vlb, a sum over t, is T times the mean of its terms (ADM's hybrid
+    l = weights_t mean||out - target||^2 + sum_i lambda_i nll_i [+ variance_weight *
+    L_vlb], with the target of diffusion/prediction.py; the term 'eps' is its mean
+    square error. L_vlb, a sum over t, is T times the mean of its terms (ADM's hybrid
     loss). A learned balance makes it lambda_i (exp(-s_i) nll_i + s_i), with the log
     variances s_i among the parameters (Kendall et al. 2018).
 
-    experiment: its process, network and modalities. weights: float64 [T + 1]. tasks:
-    names of the variables whose terms count.
+    experiment: its denoiser and presence. weights: float64 [T + 1]. tasks: names of the
+    variables whose terms count.
     """
 
     experiment: Any
@@ -83,11 +70,9 @@ class Objective:
         """All that is random in the loss of this batch, dropout aside."""
         time_key, noise_key, presence_key = jax.random.split(key, 3)
         num_steps = self.experiment.process.schedule.num_steps
-        present, known = {}, {}
-        for i, m in enumerate(self.experiment.modalities):
-            presence = jax.random.fold_in(presence_key, i)
-            available = batch.available[m.name]
-            present[m.name], known[m.name] = draw_presence(presence, m, available)
+        names = [m.name for m in self.experiment.modalities]
+        available = {name: batch.available[name] for name in names}
+        present, known = self.experiment.presence.draw(presence_key, available)
         return Draws(
             t=self.draw_times(time_key, len(batch.z0), num_steps),
             eps=jax.random.normal(noise_key, batch.z0.shape, batch.z0.dtype),
@@ -131,54 +116,47 @@ class Objective:
 
         Arguments and terms as in `loss`.
         """
-        latents, z_t, prediction = self._predict(params, batch, draws, dropout_key)
-        primary, process = self.experiment.primary.name, self.experiment.process
-        num = counts[primary]
-        error = jnp.mean((prediction.eps - draws.eps) ** 2, axis=(1, 2, 3))
+        latents, z_t, view = self._look(params, batch, draws, dropout_key)
+        denoiser, primary = self.experiment.denoiser, self.experiment.primary.name
+        step, num = denoiser.process.adjacent(draws.t), counts[primary]
+        target = denoiser.prediction.target(step, view.y_t, batch.z0, draws.eps)
+        error = jnp.mean((view.out - target) ** 2, axis=(1, 2, 3))
         weights = over(jnp.asarray(self.weights)[draws.t], error)
         terms = {"eps": jnp.sum(error) / num}
         parts = {primary: jnp.sum(weights * error) / num}
         for m in self.experiment.modalities:
-            nll = m.nll(prediction.heads[m.name], batch.values[m.name])
+            nll = m.nll(view.heads[m.name], batch.values[m.name])
             there = batch.available[m.name]
             terms[m.name] = jnp.sum(nll * there) / counts[m.name]
             parts[m.name] = m.loss_weight * terms[m.name]
-            if m.name in prediction.log_variances:
-                s = prediction.log_variances[m.name]
+            if m.name in view.log_variances:
+                s = view.log_variances[m.name]
                 share = jnp.sum(there) / counts[m.name]
                 balanced = jnp.exp(-s) * terms[m.name] + s * share
                 parts[m.name] = m.loss_weight * balanced
                 terms[f"log_variance_{m.name}"] = s * share
-        if prediction.v is not None:
-            frozen = jax.lax.stop_gradient(prediction.eps)
-            step = process.adjacent(draws.t)
-            bits = variational_bound(step, z_t, batch.z0, frozen, prediction.v, latents)
+        if view.v is not None:
+            frozen = view._replace(out=jax.lax.stop_gradient(view.out))
+            z0 = denoiser.z0(frozen, step, step.to_comoving(z_t, latents))
+            bits = variational_bound(step, z_t, batch.z0, z0, view.v, latents)
             terms["variance"] = jnp.sum(bits) / num
-            scale = self.variance_weight * process.schedule.num_steps
+            scale = self.variance_weight * denoiser.process.schedule.num_steps
             parts[primary] += scale * terms["variance"]
         return parts, terms
 
-    def _predict(self, params, batch, draws, dropout_key):
-        """Codes' latents where present, z_t, and what the network says of it."""
-        network = self.experiment.network
-        codes = network.apply(params, batch.values, method="encode")
+    def _look(self, params, batch, draws, dropout_key):
+        """Codes' latents where present, z_t, and what the model says of it."""
+        denoiser = self.experiment.denoiser
+        codes = denoiser.encode(params, batch.values)
         latents = {
             n: code.latent * draws.present[n][:, None, None, None]
             for n, code in codes.items()
         }
         conditions = [m.name for m in self.experiment.modalities if m.conditions]
         known = {name: draws.known[name] for name in conditions}
-        z_t = self.experiment.process.diffuse(batch.z0, latents, draws.t, draws.eps)
-        prediction = network.apply(
-            params,
-            z_t,
-            draws.t,
-            codes,
-            known,
-            dropout_key is None,
-            rngs={} if dropout_key is None else {"dropout": dropout_key},
-        )
-        return latents, z_t, prediction
+        z_t = denoiser.process.diffuse(batch.z0, latents, draws.t, draws.eps)
+        view = denoiser(params, z_t, draws.t, codes, known, batch.values, dropout_key)
+        return latents, z_t, view
 
 
 def build(config: ConfigDict, experiment: Any) -> Objective:
@@ -199,7 +177,7 @@ def build(config: ConfigDict, experiment: Any) -> Objective:
     return Objective(
         experiment=experiment,
         draw_times=TIMES[settings.times],
-        weights=weighting.build(settings, schedule),
+        weights=weighting.build(settings, schedule, experiment.denoiser.prediction),
         variance_weight=settings.variance_weight,
         tasks=frozenset(tasks),
     )

@@ -5,7 +5,7 @@ step, add the drift at s. A step is a function of u_t alone; `sample` does the r
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -150,38 +150,46 @@ def build_clip(name: str) -> Callable[[Image], Image]:
 
 
 class Denoised(NamedTuple):
-    """What is known at z_t: its noise, v, all modalities, and their codes.
+    """What is known at z_t: z_0, v, all modalities, and codes of given and guessed ones.
 
-    values: x_i where it is given, else the mean of p(x_i | z_t).
+    guesses: what each modality that is generated is taken to be, kept for the next
+    step. values: x_i as it is reported, where the walk ends here.
     """
 
-    eps: Image
+    z0: Image
     v: Image
     values: dict[str, Array]
+    guesses: dict[str, Array]
     codes: Codes
 
 
 class Result(NamedTuple):
-    """z_0 [B, H, W, C] and the modalities, given or read at the last step."""
+    """z_0 [B, H, W, C] and the modalities, given or as of the last step."""
 
     z0: Image
     values: dict[str, Array]
 
 
+Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]
+
+
 def sample(
     keys: Key[Array, " b"],
     shape: tuple[int, int, int],
-    denoise: Callable[[Image, Array], Denoised],
+    denoise: Denoise,
     process: Process,
     times: np.ndarray,
     step: Step,
     restrict: Callable[[Image], Image],
+    guesses: Mapping[str, Array] | None = None,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
-    denoise: (z_t, t [B]) -> Denoised. times: decreasing, from T to 0. restrict: brings
-    a predicted z_0 back to what is possible, or known of it. An example depends on its
-    own key and values alone, not on its batch.
+    denoise: (z_t, the transition ahead, is it the first, guesses of the step before) ->
+    Denoised. times: decreasing, from T to 0. restrict: brings a predicted z_0 back to
+    what is possible, or known of it. guesses: arrays of the guesses' shapes, for the
+    first step, which does not read them. An example depends on its own key and values
+    alone, not on its batch.
     """
     transitions = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
 
@@ -189,19 +197,20 @@ def sample(
         draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
         return jax.vmap(draw)(keys)
 
-    def body(carry: tuple[Image, Point, Any], this: tuple[Array, Transition]):
-        z_t, before, _ = carry
+    def body(carry: tuple, this: tuple[Array, Transition]):
+        z_t, before, _, guesses = carry
         i, transition = this
-        eps, v, values, codes = denoise(z_t, jnp.full(z_t.shape[0], transition.t))
+        z0, v, values, guesses, codes = denoise(z_t, transition, i == 0, guesses)
         u_t = transition.to_comoving(z_t, codes)
-        here = Point(transition, u_t, restrict(transition.z0_from_eps(u_t, eps)))
+        here = Point(transition, u_t, restrict(z0))
         u_s = step(here, before, i, v, noise(transition.t))
-        return (transition.from_comoving(u_s, codes), here, values), None
+        return (transition.from_comoving(u_s, codes), here, values, guesses), None
 
-    z_T, t = noise(0), jnp.full(keys.shape[0], times[0])
-    shapes = jax.eval_shape(lambda: denoise(z_T, t).values)
+    z_T, start = noise(0), dict(guesses or {})
+    first = jax.tree.map(lambda x: x[0], transitions)
+    shapes = jax.eval_shape(lambda: denoise(z_T, first, jnp.array(True), start).values)
     no_values = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    nowhere = Point(jax.tree.map(lambda x: x[0], transitions), z_T, z_T)
+    carry = (z_T, Point(first, z_T, z_T), no_values, start)
     steps = (jnp.arange(len(times) - 1), transitions)
-    (z0, _, values), _ = jax.lax.scan(body, (z_T, nowhere, no_values), steps)
+    (z0, _, values, _), _ = jax.lax.scan(body, carry, steps)
     return Result(restrict(z0), values)

@@ -1,8 +1,9 @@
-"""Weights of the noise-prediction error by noise level: float64 tables [T + 1]."""
+"""Weights of the network's error by noise level: float64 tables [T + 1]."""
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 
@@ -30,16 +31,23 @@ def p2(schedule: Schedule, gamma: float) -> np.ndarray:
     return (1 + signal_to_noise(schedule)) ** -gamma
 
 
-def build(settings: ConfigDict, schedule: Schedule) -> np.ndarray:
-    """The weights that config.objective names. Raises UserError for unknown ones."""
-    by_name = {
-        "none": lambda: none(schedule),
+def build(
+    settings: ConfigDict, schedule: Schedule, prediction: Prediction
+) -> np.ndarray:
+    """The weights that config.objective names. Raises UserError for unknown ones.
+
+    Those but 'none' are given for a network that predicts noise, and turned into the
+    same weights of the error of z_0 for the others.
+    """
+    of_noise = {
         "min_snr": lambda: min_snr(schedule, settings.min_snr_gamma),
         "p2": lambda: p2(schedule, settings.p2_gamma),
     }
-    if settings.weighting not in by_name:
+    if settings.weighting == "none":
+        return none(schedule)
+    if settings.weighting not in of_noise:
         raise UserError(
             f"config.objective.weighting is {settings.weighting!r}; choose one of "
-            f"{list(by_name)}."
+            f"{['none', *of_noise]}."
         )
-    return by_name[settings.weighting]()
+    return prediction.weights(of_noise[settings.weighting](), schedule)

@@ -158,7 +158,7 @@ def manifest(evaluation: Mapping[str, Any]) -> Facts:
     """How an evaluation was made."""
     made, sampling = evaluation["manifest"], evaluation["manifest"].get("sampling", {})
     features, reference = made.get("features", {}), made.get("reference", {})
-    names = ("sampler", "num_steps", "generated_drift", "guidance", "head_guidance")
+    names = ("sampler", "num_steps", "guess", "guidance", "head_guidance")
     how = [f"{n} {sampling[n]}" for n in names if n in sampling]
     return [
         (

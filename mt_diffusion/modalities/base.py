@@ -6,17 +6,27 @@ people; the functions under jit (`encode`, `nll`, `mean`, `known`) know arrays w
 leading batch axis.
 """
 
+import copy
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
+import jax
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities.evidence import Evidence, Level
+
+# What is taken out of z_t before the network looks: nothing, the drift of what it
+# reads, and the expected drift of the rest as well.
+FRAMES = ("none", "read", "evidence")
+GUESSES = ("held", "coherent", "fresh", "mean", "absent")  # see guess.py
+NO_DRIFT = "none"  # the design of a modality that does not drift
 
 
 class Code(NamedTuple):
@@ -104,31 +114,76 @@ class Variable:
 class Modality(Variable):
     """A modality x_i that is encoded into the diffusion space and read by a head.
 
-    drift, drift_scale: design and scale of its aggregation weight.
-    loss_weight: lambda_i. conditions: whether the network also reads it (variant X).
-    drop_rate: share of training examples in which it is absent.
-    null_rate: share in which it drifts but does not condition, as when it is generated.
+    drift: design of its aggregation weight. loss_weight: lambda_i.
+    conditions: whether the network also reads it (variant X).
+    frame: what is taken out of z_t before the network looks, one of FRAMES.
+    guess: what it is taken to be while it is generated, one of GUESSES.
+    tables: names of cached properties, arrays that `encode` and `evidence` use; they
+    are arguments of the programs, and no constants in them.
     """
 
     drift: str | Sequence[float]
-    drift_scale: float
     loss_weight: float
     conditions: bool
-    drop_rate: float
-    null_rate: float
+    frame: str
+    guess: str
+    tables: ClassVar[tuple[str, ...]] = ()
+    has_evidence: ClassVar[bool] = False
 
     def __post_init__(self):
-        """Refuses rates that are no shares."""
-        if (
-            self.drop_rate < 0
-            or self.null_rate < 0
-            or self.drop_rate + self.null_rate > 1
-        ):
+        """Refuses words that mean nothing, and evidence where there is none."""
+        for field, words in (("frame", FRAMES), ("guess", GUESSES)):
+            if getattr(self, field) not in words:
+                raise UserError(
+                    f"config.modalities.{self.name}.{field} is "
+                    f"{getattr(self, field)!r}; choose one of {list(words)}."
+                )
+        if self.frame == "evidence" and not self.has_evidence:
             raise UserError(
-                f"config.modalities.{self.name} has drop_rate {self.drop_rate} and "
-                f"null_rate {self.null_rate}; these are shares of the examples, each 0 "
-                "or more, together at most 1."
+                f"config.modalities.{self.name}.frame is 'evidence', but its encoder, "
+                f"{type(self).__name__}, has none: what z_t says of its value has no "
+                "closed form. Use frame = 'read' (its drift is taken out where the "
+                "network reads it) or 'none'."
             )
+
+    @property
+    def scale(self) -> float:
+        """The scale c of its drift."""
+        raise NotImplementedError
+
+    def with_tables(self, tables: Mapping[str, Any]) -> "Modality":
+        """The same modality, with these arrays for its tables."""
+        twin = copy.copy(self)
+        vars(twin).update(tables)
+        return twin
+
+    def measure(self, values: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
+        """Fields that follow from training examples, kept in the checkpoint.
+
+        values: [N, ...] of the examples. sources: what else may be in z_t, z_0 first,
+        [N, H, W, C] each.
+        """
+        return {}
+
+    def check_design(self, alpha_tilde: np.ndarray, schedule: Any) -> None:
+        """Raises UserError for a drift that can't be read at any t."""
+
+    def evidence(self, y_t: Float[Array, "b h w c"], level: Level) -> Evidence:
+        """What z_t says of it by its code alone; y_t: without what is read."""
+        raise NotImplementedError
+
+    def certain(self, value: Float[Array, "b ..."], latent: Array) -> Evidence:
+        """The evidence of a value that is known, whose code is `latent`."""
+        raise NotImplementedError
+
+    def combine(self, prediction: Float[Array, "b ..."], gain: Array) -> Array:
+        """The head's parameters, and what the code says; both as of `evidence`."""
+        raise NotImplementedError
+
+    @property
+    def evidence_size(self) -> int:
+        """Numbers of the vector that `evidence` gives."""
+        raise NotImplementedError
 
     @property
     def token_shape(self) -> tuple[int, int] | None:
@@ -168,6 +223,16 @@ class Modality(Variable):
         """E[x_i | z_t], a value that `encode` takes."""
         raise NotImplementedError
 
+    def draw(
+        self, keys: Key[Array, " b"], prediction: Float[Array, "b ..."]
+    ) -> Float[Array, "b ..."]:
+        """A value of p(x_i | z_t) for each example, each from its own key."""
+        raise UserError(
+            f"config.modalities.{self.name}.guess is {self.guess!r}, but its class "
+            f"{type(self).__name__} draws no values; add a method `draw` to it, or use "
+            "guess = 'mean' or 'absent'."
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(Modality):
@@ -187,6 +252,54 @@ class Gaussian(Modality):
                 f"config.modalities.{self.name}.std is {self.std}, a standard "
                 "deviation; it must be above 0."
             )
+
+    def draw(self, keys, prediction):
+        """As of `Modality`: around the mean."""
+        mean = self.mean(prediction)
+        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+        return mean + self.std * noise.astype(mean.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Identity(Gaussian):
+    """A modality whose code is its value, an image.
+
+    drift_scale: c, the code's RMS being that of its pixels.
+    """
+
+    drift_scale: float
+
+    @property
+    def scale(self):
+        return self.drift_scale
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Coded(Modality):
+    """A modality whose code mixes fixed codes, orthogonal images of unit RMS.
+
+    energy: of a code, c^2 D, against the unit variance of the noise in each direction;
+    the same number means the same legibility at every image size.
+    codes: their recipe (see codes.py), and `measured`, empty, for `measure` to fill.
+    """
+
+    energy: float
+    codes: Mapping[str, Any]
+    measured: Mapping[str, Any]
+
+    def __post_init__(self):
+        """Refuses an energy that is none."""
+        super().__post_init__()
+        if not self.energy > 0:
+            raise UserError(
+                f"config.modalities.{self.name}.energy is {self.energy}; it must be "
+                f"above 0. A modality that does not drift has drift = {NO_DRIFT!r}."
+            )
+
+    @classmethod
+    def energy_of(cls, scale: float, fields: Mapping, numbers: int) -> float:
+        """The energy of codes of scale c; numbers: D, of an image."""
+        return scale**2 * numbers
 
 
 def locate(kind: str) -> type[Variable]:
@@ -216,9 +329,29 @@ def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     fields = dict(fields)
     cls = locate(fields.pop("kind"))
     wanted = {f.name for f in dataclasses.fields(cls)} - {"name", "shape"}
+    refuse_replaced(cls, name, fields, wanted, math.prod(shape))
     if wrong := sorted(wanted ^ set(fields)):
         raise UserError(
             f"config.modalities.{name} must have exactly the fields {sorted(wanted)}; "
             f"{wrong} are missing or unknown."
         )
     return cls(name=name, shape=tuple(shape), **fields)
+
+
+def refuse_replaced(
+    cls: type[Variable], name: str, fields: dict, wanted: set[str], numbers: int
+) -> None:
+    """Raises UserError for a field of earlier versions, with what says the same now.
+
+    numbers: D, how many an image has.
+    """
+    now = dict.fromkeys(("drop_rate", "null_rate"), "the shares of config.presence")
+    if "energy" in wanted:
+        c = fields.get("drift_scale", 0.0)
+        energy = f"energy = {cls.energy_of(c, fields, numbers):g}"
+        now["drift_scale"] = energy if c else f"drift = {NO_DRIFT!r}"
+    for field in sorted(set(fields) & now.keys() - wanted):
+        raise UserError(
+            f"config.modalities.{name}.{field} = {fields[field]} is of an earlier "
+            f"version; what says the same now is {now[field]}."
+        )

@@ -9,31 +9,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import ndimage
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Modality
+from mt_diffusion.modalities import codes, evidence
+from mt_diffusion.modalities.base import Code, Coded
+from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
 
+LEAST = 1e-20  # probability of a class
 HEADS = {"M": PooledMLP, "E": EncoderClassifier}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Label(Modality):
+class Label(Coded):
     """A class label; see its two encoders below.
 
     class_names: empty for those of the data set. head_kind: M, an MLP on the pooled
     middle block, or E, a classifier on the final features. heads: the fields of each.
-    token_size: D of the token that stands for a label. code_side: of the random grids
-    that a codebook enlarges to the size of Z, the smaller the smoother; 0: that size.
+    token_size: D of the token that stands for a label.
     """
 
     class_names: Sequence[str]
     head_kind: str
     heads: Mapping[str, Mapping[str, Any]]
     token_size: int
-    code_side: int
 
     judges = ("label.judge",)
 
@@ -110,6 +110,15 @@ class Label(Modality):
     def mean(self, prediction):
         return jax.nn.softmax(prediction)
 
+    def draw(self, keys, prediction):
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, (self.num_classes,)))(keys)
+        drawn = jnp.argmax(jax.nn.log_softmax(prediction) + noise, axis=-1)
+        return jax.nn.one_hot(drawn, self.num_classes, dtype=prediction.dtype)
+
+    @property
+    def scale(self):
+        return math.sqrt(self.energy / math.prod(self.shape))
+
     def tokens(self, value: jax.Array) -> jax.Array:
         """[B, 1, D]: a fixed random direction of unit RMS per class, mixed linearly."""
         rng = np.random.default_rng(0)
@@ -132,31 +141,66 @@ class SharedUNet(Label):
 class Codebook(Label):
     """A fixed codebook: orthogonal images of unit RMS, mixed linearly."""
 
+    tables = ("images",)
+    has_evidence = True
+
+    def __post_init__(self):
+        """Refuses a recipe that can't be made."""
+        super().__post_init__()
+        codes.check(self.codes, self.num_classes, self.shape, self.name)
+
     @property
     def token_shape(self):
         return (1, self.token_size) if self.conditions else None
 
-    def encode(self, value):
-        codes = jnp.einsum("bk,khwc->bhwc", value, jnp.asarray(self.codes, value.dtype))
-        return Code(latent=codes, tokens=self.tokens(value))
-
     @functools.cached_property
-    def codes(self) -> np.ndarray:
-        """Orthogonal images [K, H, W, C]. Raises UserError where a grid has no room."""
-        height, width, channels = self.shape
-        side, field = self.code_side, f"config.modalities.{self.name}.code_side"
-        if not 0 <= side <= min(height, width):
-            raise UserError(f"{field} is {side}; use 0 to {min(height, width)}.")
-        grid = (side or height, side or width, channels)
-        if self.num_classes > math.prod(grid):
-            raise UserError(
-                f"a codebook of grids of shape {grid} holds at most {math.prod(grid)} "
-                f"classes, but there are {self.num_classes}; use another {field}, or "
-                "kind = 'label.SharedUNet'."
-            )
-        rng = np.random.default_rng(0)
-        grids = rng.standard_normal((*grid, self.num_classes))
-        factors = np.divide((*self.shape, self.num_classes), grids.shape)
-        images = ndimage.zoom(grids, factors, order=1, mode="nearest", grid_mode=True)
-        orthogonal, _ = np.linalg.qr(images.reshape(-1, self.num_classes))
-        return np.sqrt(len(orthogonal)) * orthogonal.T.reshape(-1, *self.shape)
+    def images(self) -> np.ndarray:
+        """The codes [K, H, W, C]."""
+        made = codes.make(self.codes, self.num_classes, self.shape, self.name)
+        return made.astype(np.float32)
+
+    def _mix(self, weights: jax.Array) -> jax.Array:
+        table = jnp.asarray(self.images, weights.dtype)
+        return jnp.einsum("bk,khwc->bhwc", weights, table)
+
+    def encode(self, value):
+        return Code(latent=self._mix(value), tokens=self.tokens(value))
+
+    def measure(self, values, sources):
+        counts = values.sum(axis=0, dtype=np.float64)
+        shares = (counts + 1) / (counts.sum() + len(counts))
+        measured = evidence.measure(self.images, sources)
+        return {"measured": measured | {"shares": tuple(shares.tolist())}}
+
+    def check_design(self, alpha_tilde, schedule):
+        of_unit = alpha_tilde / self.scale
+        evidence.check_legible(self.name, self.energy, of_unit, schedule)
+
+    @property
+    def evidence_size(self):
+        return self.num_classes + 1
+
+    @property
+    def _shares(self) -> np.ndarray:
+        return np.asarray(self.measured["shares"], np.float32)
+
+    def evidence(self, y_t, level):
+        mean, variance = evidence.leaked(self.measured, level)
+        images = jnp.asarray(self.images, y_t.dtype)
+        strength = level.drifts[self.name] * math.sqrt(math.prod(self.shape))
+        seen = evidence.along(y_t, images) - mean
+        absent = self.measured["absent"]
+        q = evidence.of_class(seen, strength, variance, self._shares, absent)
+        return self._evidence(jax.lax.stop_gradient(q), self._mix(q[:, :-1]))
+
+    def certain(self, value, latent):
+        q = jnp.concatenate([value, jnp.zeros_like(value[:, :1])], axis=-1)
+        return self._evidence(q, latent)
+
+    def _evidence(self, q: jax.Array, latent: jax.Array) -> Evidence:
+        # Of the absent share the code says nothing, so it keeps the prior.
+        of_value = q[:, :-1] + q[:, -1:] * jnp.asarray(self._shares, q.dtype)[None]
+        return Evidence(latent, q, jnp.log(of_value + LEAST))
+
+    def combine(self, prediction, gain):
+        return prediction + gain

@@ -7,18 +7,19 @@ generated value has no plane of its own and claims to see nothing.
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.data import files
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Gaussian, Known
+from mt_diffusion.modalities.base import Code, Identity, Known
 from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class MaskedImage(Gaussian):
+class MaskedImage(Identity):
     """x = image * mask; encoder: identity; head: the output block, Gaussian.
 
     max_patches: m ~ Uniform{0..max_patches} patches are hidden, overlaps allowed.
@@ -106,5 +107,11 @@ class MaskedImage(Gaussian):
         return value[..., :-1]
 
     def mean(self, prediction):
-        pixels = jnp.clip(prediction, -1, 1)
+        return self._unseen(jnp.clip(prediction, -1, 1))
+
+    def draw(self, keys, prediction):
+        return self._unseen(super().draw(keys, prediction)[..., :-1])
+
+    def _unseen(self, pixels: jax.Array) -> jax.Array:
+        """A value that claims to see nothing."""
         return jnp.concatenate([pixels, jnp.zeros_like(pixels[..., :1])], axis=-1)

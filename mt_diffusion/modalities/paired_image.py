@@ -9,14 +9,14 @@ import numpy as np
 from mt_diffusion.data import files, pairs
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Gaussian
+from mt_diffusion.modalities.base import Code, Identity
 from mt_diffusion.modalities.image import OutputHead, read_images, to_uint8, to_unit
 
 LOOKED_AT = 1000  # examples, at most, to find one with a second image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class PairedImage(Gaussian):
+class PairedImage(Identity):
     """x [H, W, C] in [-1, 1]; encoder: identity; head: the output block, Gaussian.
 
     num_groups: of the head.

@@ -19,18 +19,24 @@ from mt_diffusion.data import files, representers, vectors
 from mt_diffusion.data.representers import Representer
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Gaussian
+from mt_diffusion.modalities import codes, evidence
+from mt_diffusion.modalities.base import Code, Coded, Gaussian
+from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.models.layers import PooledMLP
 
 MAX_FITTED = 2048  # training examples that statistics are taken from, at most
 LEAST_FITTED = 32  # of them with a vector, at least
 AT_ONCE = 64  # images that an encoder gets at a time
+LEAST_VARIANCE = 1e-6  # of a vector that is read off its code
 BRIGHTEST = 3.0  # standard deviations that have the strongest colour
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Representation(Gaussian):
+class Representation(Coded, Gaussian):
     """A vector x; head: one MLP on the pooled middle block, Gaussian.
+
+    A prediction is [B, D], or [B, D + 1] with kappa, how much of the prior's variance
+    the code takes away (see `combine`).
 
     vectors: where they come from; 'pca' (of the training images, num_components),
     'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
@@ -129,15 +135,41 @@ class Representation(Gaussian):
     def head(self):
         return PooledMLP(self.size, self.head_width)
 
+    @classmethod
+    def energy_of(cls, scale, fields, numbers):
+        size = len(fields["vector_mean"]) or fields["num_components"]
+        return super().energy_of(scale, fields, numbers) / size
+
+    @property
+    def scale(self):
+        return math.sqrt(self.energy * self.size / math.prod(self.shape))
+
+    def _split(self, prediction: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean [B, D], and the variance around it, [B, 1]."""
+        mean, kappa = prediction[:, : self.size], prediction[:, self.size :]
+        if not kappa.size:
+            return mean, jnp.full_like(mean[:, :1], self.std**2)
+        # kappa x^ + (1 - kappa) h, where x^, what the code says, has the variance
+        # (1 - kappa) / kappa, and h, what the features say, std^2.
+        left = (1 - kappa) * (kappa + (1 - kappa) * self.std**2)
+        return mean, jnp.maximum(left, LEAST_VARIANCE)
+
     def nll(self, prediction, value):
-        return jnp.mean((prediction - value) ** 2, axis=-1)
+        mean, _ = self._split(prediction)
+        return jnp.mean((mean - value) ** 2, axis=-1)
 
     def log_likelihood(self, prediction, value):
-        density = likelihood.gaussian(value, prediction, 2 * jnp.log(self.std))
-        return jnp.sum(density, axis=-1)
+        mean, variance = self._split(prediction)
+        log_variance = jnp.broadcast_to(jnp.log(variance), mean.shape)
+        return jnp.sum(likelihood.gaussian(value, mean, log_variance), axis=-1)
 
     def mean(self, prediction):
-        return prediction
+        return self._split(prediction)[0]
+
+    def draw(self, keys, prediction):
+        mean, variance = self._split(prediction)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (self.size,)))(keys)
+        return mean + jnp.sqrt(variance) * noise
 
     @property
     def num_tokens(self) -> int:
@@ -158,21 +190,69 @@ class Representation(Gaussian):
 class Projection(Representation):
     """A fixed isometry into the diffusion space: images of the value's RMS."""
 
+    tables = ("images",)
+    has_evidence = True
+
     def __post_init__(self):
         """Refuses vectors that the diffusion space has no room for."""
         super().__post_init__()
-        room = math.prod(self.shape)
-        if self.size > room:
-            raise UserError(
-                f"config.modalities.{self.name} has vectors of {self.size} numbers, "
-                f"but images of shape {self.shape} have room for {room}; use kind = "
-                "'representation.SharedUNet'."
-            )
+        codes.check(self.codes, self.size, self.shape, self.name)
+
+    @functools.cached_property
+    def images(self) -> np.ndarray:
+        """What a unit of each dimension adds, [D, H, W, C], orthogonal."""
+        if self.codes["version"] == 0:
+            table = isometry(self.size, math.prod(self.shape))
+            return table.reshape(self.size, *self.shape).astype(np.float32)
+        made = codes.make(self.codes, self.size, self.shape, self.name)
+        return (made / math.sqrt(self.size)).astype(np.float32)
+
+    def _project(self, vectors: jax.Array) -> jax.Array:
+        table = jnp.asarray(self.images, vectors.dtype).reshape(self.size, -1)
+        return (vectors @ table).reshape(-1, *self.shape)
 
     def encode(self, value):
-        table = isometry(self.size, math.prod(self.shape))
-        latent = (value @ jnp.asarray(table, value.dtype)).reshape(-1, *self.shape)
-        return Code(latent=latent, tokens=self.tokens(value))
+        return Code(latent=self._project(value), tokens=self.tokens(value))
+
+    def measure(self, values, sources):
+        return {"measured": evidence.measure(self.images, sources)}
+
+    def check_design(self, alpha_tilde, schedule):
+        of_unit = alpha_tilde / self.scale
+        evidence.check_legible(self.name, self.energy, of_unit, schedule)
+
+    @property
+    def evidence_size(self):
+        return self.size + 2
+
+    def evidence(self, y_t, level):
+        mean, variance = evidence.leaked(self.measured, level)
+        length = math.sqrt(math.prod(self.shape) / self.size)  # of each of `images`
+        strength = level.drifts[self.name] * length
+        unit_rms = jnp.asarray(self.images, y_t.dtype) * math.sqrt(self.size)
+        seen = evidence.along(y_t, unit_rms)
+        absent = self.measured["absent"]
+        found = evidence.of_vector(seen - mean, strength, variance, absent)
+        value, kappa, none = map(jax.lax.stop_gradient, found)
+        return self._evidence(value, kappa, none, self._project(value))
+
+    def certain(self, value, latent):
+        ones = jnp.ones_like(value[:, 0])
+        return self._evidence(value, ones, 0 * ones, latent)
+
+    def _evidence(self, value, kappa, none, latent) -> Evidence:
+        here = (1 - none)[:, None]
+        vector = [here * value, here * kappa[:, None], none[:, None]]
+        gain = jnp.concatenate([here * value, here * kappa[:, None]], axis=-1)
+        shown = latent * here[..., None, None]
+        return Evidence(shown, jnp.concatenate(vector, axis=-1), gain)
+
+    def combine(self, prediction, gain):
+        # The posterior mean of x ~ N(0, I) and the code, moved by what the features
+        # say: their prediction stands where the prior's mean stood.
+        value, kappa = gain[:, :-1], gain[:, -1:]
+        mean = value + (1 - kappa) * prediction
+        return jnp.concatenate([mean, kappa], axis=-1)
 
 
 class SharedUNet(Representation):

@@ -1,5 +1,6 @@
 """MT-Diffusion's network: encoders, the shared U-Net, and one head per modality."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,17 +12,19 @@ from jaxtyping import Array, Bool, Float, Int
 from mt_diffusion.modalities.base import Code, Modality
 from mt_diffusion.models.unet import UNet
 
+TABLES = "tables"  # the collection of the modalities' tables, beside "params"
 Image = Float[Array, "b h w c"]
 
 
-class Prediction(NamedTuple):
-    """What the network says of z_t: its noise, and the parameters of each p(x_i | z_t).
+class Output(NamedTuple):
+    """What the network says of y_t, and the parameters of each p(x_i | y_t).
 
-    v: the learned variance's place in its range; None where the variance is fixed.
-    log_variances: of each modality's term in the loss, []; empty where not learned.
+    out: what diffusion/prediction.py reads. v: the learned variance's place in its
+    range; None where the variance is fixed. log_variances: of each modality's term in
+    the loss, []; empty where not learned.
     """
 
-    eps: Image
+    out: Image
     v: Image | None
     heads: dict[str, Array]
     log_variances: dict[str, Array]
@@ -32,6 +35,7 @@ class MTDiffusion(nn.Module):
 
     num_steps: T. unet: fields of UNet. learn_variance: whether it also predicts v.
     learn_balance: whether it also learns the log variance of each modality's term.
+    evident: {modality: numbers of the evidence} that join the embedding of t.
     """
 
     modalities: tuple[Modality, ...]
@@ -39,6 +43,7 @@ class MTDiffusion(nn.Module):
     num_steps: int
     learn_variance: bool
     learn_balance: bool
+    evident: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def setup(self):
         """One head per modality, and a learned null for every condition."""
@@ -61,6 +66,12 @@ class MTDiffusion(nn.Module):
             for m in self.modalities
             if self.learn_balance
         }
+        self.evidence = {
+            name: nn.Dense(
+                4 * self.unet.model_channels, use_bias=False, kernel_init=normal
+            )
+            for name in self.evident
+        }
 
     def encode(self, values: Mapping[str, Array]) -> dict[str, Code]:
         """Codes of the values given, each with its latent, under stop_gradient.
@@ -68,10 +79,10 @@ class MTDiffusion(nn.Module):
         Where a modality leaves its latent open, the shared U-Net makes it from the
         tokens: E(x) = sg[rms_normalise(U-Net(z = 0, t = T, tokens(x)))].
         """
-        codes = {}
+        codes, tables = {}, self.variables.get(TABLES, {})
         for m in self.modalities:
             if m.name in values:
-                code = m.encode(values[m.name])
+                code = m.with_tables(tables.get(m.name, {})).encode(values[m.name])
                 if code.latent is None:
                     code = code._replace(latent=self._encode_tokens(m, code))
                 codes[m.name] = code._replace(latent=jax.lax.stop_gradient(code.latent))
@@ -82,7 +93,7 @@ class MTDiffusion(nn.Module):
         z = jnp.zeros((batch, *modality.shape))
         t = jnp.full(batch, self.num_steps)
         here = {modality.name: jnp.ones(batch, bool)}
-        out, _ = self._run(z, t, {modality.name: code}, here, True)
+        out, _ = self._run(z, t, {modality.name: code}, here, {}, True)
         latent = out[..., : z.shape[-1]]
         mean_square = jnp.mean(latent**2, axis=(1, 2, 3), keepdims=True)
         # Inside the root, for the output layer starts at zero.
@@ -90,23 +101,24 @@ class MTDiffusion(nn.Module):
 
     def __call__(
         self,
-        z_t: Image,
+        y_t: Image,
         t: Int[Array, " b"],
         codes: Mapping[str, Code],
         known: Mapping[str, Bool[Array, " b"]],
+        evidence: Mapping[str, Float[Array, "b e"]] | None = None,
         deterministic: bool = True,
-    ) -> Prediction:
-        """Reads z_t at t [B] in 1..T.
+    ) -> Output:
+        """Reads y_t, z_t without its frame, at t [B] in 1..T.
 
         codes: of the modalities that condition, `known` where it may be read [B]; all
-        else is the learned null.
+        else is the learned null. evidence: vectors of those that have it.
         """
-        out, features = self._run(z_t, t, codes, known, deterministic)
-        eps, v = jnp.split(out, 2, axis=-1) if self.learn_variance else (out, None)
+        out, features = self._run(y_t, t, codes, known, evidence or {}, deterministic)
+        out, v = jnp.split(out, 2, axis=-1) if self.learn_variance else (out, None)
         heads = {name: head(features) for name, head in self.heads.items()}
-        return Prediction(eps, v, heads, dict(self.log_variances))
+        return Output(out, v, heads, dict(self.log_variances))
 
-    def _run(self, z, t, codes, known, deterministic):
+    def _run(self, z, t, codes, known, evidence, deterministic):
         """The U-Net with the conditions; t - 1, since ADM counts its steps from 0."""
         tokens, planes = [], [z]
         for name, null in self.null_tokens.items():
@@ -124,6 +136,11 @@ class MTDiffusion(nn.Module):
                 planes[-1] = jnp.where(keep, codes[name].planes, null)
         x = jnp.concatenate(planes, axis=-1)
         context = jnp.concatenate(tokens, axis=1) if tokens else None
+        told = [self.evidence[name](vector) for name, vector in evidence.items()]
         return self.unet(
-            x, (t - 1).astype(jnp.float32), tokens=context, deterministic=deterministic
+            x,
+            (t - 1).astype(jnp.float32),
+            tokens=context,
+            condition=sum(told) if told else None,
+            deterministic=deterministic,
         )

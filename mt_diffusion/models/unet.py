@@ -57,12 +57,14 @@ class UNet(nn.Module):
         t: Float[Array, " b"],
         y: Int[Array, " b"] | None = None,
         tokens: Float[Array, "b l d"] | None = None,
+        condition: Float[Array, "b e"] | None = None,
         deterministic: bool = True,
     ) -> tuple[Features, dict[str, Features]]:
         """Reads x [B, H, W, C_in] at time t [B] (0-based, as in ADM).
 
         y [B]: classes, for a class-conditional network. tokens [B, L, D]: for
-        use_tokens. Returns the output [B, H, W, out_channels] in float32, and the
+        use_tokens. condition: what joins the embedding of t, 4 model_channels wide.
+        Returns the output [B, H, W, out_channels] in float32, and the
         features that heads read: 'mid', the middle block's, and 'out', what the last
         block sees.
         """
@@ -72,6 +74,8 @@ class UNet(nn.Module):
         if self.num_classes:
             classes = nn.Embed(self.num_classes, emb.shape[-1], name="label_emb")
             emb += classes(y)
+        if condition is not None:
+            emb += condition
         res = functools.partial(self._res, emb=emb, deterministic=deterministic)
         attend = functools.partial(self._attend, tokens=tokens)
         levels = list(enumerate(self.channel_mult))

@@ -87,6 +87,7 @@ def lower_training(config: ConfigDict, mesh: Mesh, images: int, parts: int) -> P
             "parameters": held(state.params),
             "average": held(state.ema_params),
             "optimizer": held(state.opt_state),
+            "codes": held(state.tables),
             "batch": held(batch),
         },
     )
@@ -97,6 +98,7 @@ def lower_sampling(config: ConfigDict, mesh: Mesh) -> Program:
     experiment = experiments.build(config)
     generator = Generator(experiment, config.sampling, mesh)
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    shapes = shapes | jax.eval_shape(lambda: experiment.tables)
     params = sharding.placed(shapes, sharding.replicated(mesh))
     images = generator.batch_size(config.sampling.batch_size)
     rows = jax.ShapeDtypeStruct((images,), np.int32, sharding=sharding.over_batch(mesh))

@@ -15,6 +15,7 @@ NAMES = {
     "parameters": "parameters",
     "average": "their average (EMA)",
     "optimizer": "optimiser",
+    "codes": "codes of modalities",
     "batch": "batch",
 }
 

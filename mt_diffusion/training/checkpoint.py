@@ -14,7 +14,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from mt_diffusion import writing
+from mt_diffusion import translate, writing
 from mt_diffusion.errors import UserError
 
 FOLDER = "checkpoints"
@@ -104,7 +104,8 @@ class Checkpoints:
     def config(self, step: int) -> ConfigDict:
         """The config that the checkpoint of a step carries."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
-        return ConfigDict(self._manager.restore(step, args=args).config).lock()
+        stored = self._manager.restore(step, args=args).config
+        return ConfigDict(translate.translated(stored)).lock()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a state that `abstract` names, in its shapes and shardings."""

@@ -32,6 +32,8 @@ class Look:
         self._seed = config.seed
         self._batch = batch
         self._generator = Generator(experiment, config.sampling, mesh)
+        replicated = sharding.replicated(mesh)
+        self._tables = jax.device_put(experiment.tables, replicated)
         loss = objective.build(config, experiment)
         self._loss = jax.jit(
             lambda params, batch: loss.loss(
@@ -44,6 +46,7 @@ class Look:
 
     def __call__(self, view: Watch, step: int, params: Any) -> None:
         """Writes test loss, gradient shares, and grids: joint, each modality given."""
+        params = params | self._tables
         _, terms = sharding.fetch(self._loss(params, self._batch))
         scalars = {f"test_{name}": float(x) for name, x in terms.items()}
         if self._has_shares:

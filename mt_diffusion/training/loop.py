@@ -29,6 +29,7 @@ from mt_diffusion.training.state import (
     TrainState,
     abstract_state,
     new_state,
+    with_tables,
 )
 from mt_diffusion.training.step import images_per_device, lower_step
 
@@ -58,7 +59,6 @@ RANGES = {
     "sampling.batch_size": (1, math.inf),
     "sampling.eta": (0, 1),
     "sampling.fixed_variance": (0, 1),
-    "sampling.generated_drift": (0, math.inf),
     "sampling.guidance": (0, math.inf),
     "sampling.head_guidance": (0, math.inf),
 }
@@ -88,6 +88,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     compiling = None if is_finished(config, steps) else begin(*step_of)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
     checkpoints, state = open_run(config, workdir, not steps, init, abstract)
+    state = with_tables(state, experiment, abstract)
     start, num_steps = int(state.step), config.train.num_steps
     facts = describe(config, start, len(source), len(test))
     watch.banner(workdir, mesh, state.params, facts)
@@ -179,7 +180,7 @@ def save(
     if terms["skipped_in_a_row"]:
         print(f"no checkpoint at step {step}: its gradients are not finite")
     else:
-        checkpoints.save(step, vars(state), config)
+        checkpoints.save(step, state.saved, config)
 
 
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
@@ -232,7 +233,8 @@ def check(config: ConfigDict) -> None:
     sampler.build_clip(config.sampling.clip)
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
-    schedule.build(**config.diffusion).respaced(config.sampling.num_steps)
+    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    table.respaced(config.sampling.num_steps)
 
 
 def is_done(in_flight: Sequence[dict]) -> bool:

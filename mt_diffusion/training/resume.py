@@ -44,7 +44,7 @@ def resume(
 
     def target(saved: ConfigDict) -> dict[str, Any]:
         check_same(config, saved)
-        return vars(abstract)
+        return abstract.saved
 
     found = checkpoints.newest(target)
     if found is None:

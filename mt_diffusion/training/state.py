@@ -17,12 +17,21 @@ QUICK = {"cpu": {"xla_backend_optimization_level": 0}}
 
 @struct.dataclass
 class TrainState:
-    """step: steps done. ema_params: their exponential moving average."""
+    """step: steps done. ema_params: their exponential moving average.
+
+    tables: fixed codes, which the programs read; made from their recipe, never saved.
+    """
 
     step: Array
     params: Any
     ema_params: Any
     opt_state: optax.OptState
+    tables: Any = struct.field(default_factory=dict)
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint has of it."""
+        return {name: part for name, part in vars(self).items() if name != "tables"}
 
 
 def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
@@ -35,7 +44,8 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
         known = {
             m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions
         }
-        return network(z, t, codes, known)
+        evidence = {n: jnp.zeros((1, size)) for n, size in network.evident.items()}
+        return network(z, t, codes, known, evidence)
 
     t = jnp.ones(1, jnp.int32)
     return experiment.network.init(key, z, t, values, method=encode_and_predict)
@@ -63,7 +73,16 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: init_state(jax.random.key(0), experiment, optimizer)
     )
+    shapes = shapes.replace(tables=jax.eval_shape(lambda: experiment.tables))
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
+
+
+def with_tables(
+    state: TrainState, experiment: Experiment, abstract: TrainState
+) -> TrainState:
+    """The state, with the experiment's tables where `abstract` has them."""
+    places = jax.tree.map(lambda x: x.sharding, abstract.tables)
+    return state.replace(tables=jax.device_put(experiment.tables, places))
 
 
 def new_state(
@@ -73,7 +92,7 @@ def new_state(
     abstract: TrainState,
 ) -> TrainState:
     """State before the first step, each array made where `abstract` has it."""
-    mesh = abstract.step.sharding.mesh
+    mesh, abstract = abstract.step.sharding.mesh, abstract.replace(tables={})
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer),
         out_shardings=jax.tree.map(lambda x: x.sharding, abstract),

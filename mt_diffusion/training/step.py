@@ -50,7 +50,7 @@ def build_step(
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
-        terms, grads = gradients_of(state.params, batch, key)
+        terms, grads = gradients_of(state.params, state.tables, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -60,7 +60,7 @@ def build_step(
             "skipped_in_a_row": opt_state.notfinite_count,
             "skipped": opt_state.total_notfinite,
         }
-        state = TrainState(step, params, average, opt_state)
+        state = TrainState(step, params, average, opt_state, state.tables)
         return lay(state, sharding.by_shape(mesh, state)), terms
 
     return train_step
@@ -109,8 +109,8 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
 
 def shared_gradients(
     loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool
-) -> Callable[[Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
-    """(params, batch, key) -> terms and gradients; each device does its own examples.
+) -> Callable[[Any, Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
+    """(params, tables, batch, key) -> terms and gradients; each device does its own examples.
 
     Everything random is drawn for the whole batch and every mean is over the whole
     batch, so that neither devices nor parts change more than rounding (and dropout).
@@ -120,26 +120,28 @@ def shared_gradients(
     """
     whole, split = PartitionSpec(), PartitionSpec(sharding.AXES)
 
-    def shared(params, batch, key):
+    def shared(params, tables, batch, key):
         draw_key, dropout_key = jax.random.split(key)
         draws, counts = loss.draw(draw_key, batch), loss.counts(batch)
         places = jax.tree.map(lambda s: s.spec, sharding.by_shape(mesh, params))
 
-        def of_device(params, batch, draws, counts, key):
+        def of_device(params, tables, batch, draws, counts, key):
             key = jax.random.fold_in(key, jax.lax.axis_index(sharding.AXES))
             # Each device's own, or JAX would sum the gradients of every part.
             params = jax.lax.pcast(params, sharding.AXES, to="varying")
             examples = batch, draws
-            terms, grads = gradients(loss, params, examples, counts, key, parts, unroll)
+            terms, grads = gradients(
+                loss, params, tables, examples, counts, key, parts, unroll
+            )
             grads = jax.tree.map(sharding.sum_over_devices, grads, places)
             return jax.lax.psum(terms, sharding.AXES), grads
 
         return jax.shard_map(
             of_device,
             mesh=mesh,
-            in_specs=(whole, split, split, whole, whole),
+            in_specs=(whole, whole, split, split, whole, whole),
             out_specs=(whole, places),
-        )(params, batch, draws, counts, dropout_key)
+        )(params, tables, batch, draws, counts, dropout_key)
 
     return shared
 
@@ -147,6 +149,7 @@ def shared_gradients(
 def gradients(
     loss: objective.Objective,
     params: Any,
+    tables: Any,
     examples: tuple[Batch, objective.Draws],
     counts: dict[str, Array],
     key: PRNGKeyArray,
@@ -158,7 +161,7 @@ def gradients(
     counts: of the whole batch. key: of dropout. unroll: the program repeats what it
     does for a part, where a loop is slow.
     """
-    grad = jax.grad(loss.loss, has_aux=True)
+    grad = jax.grad(lambda params, *of: loss.loss(params | tables, *of), has_aux=True)
 
     def of_part(i, part):
         part_key = jax.random.fold_in(key, i)

@@ -1,0 +1,152 @@
+"""Evidence: what z_t says of a modality by the code in it alone, in closed form.
+
+A linear encoder with orthogonal codes e_k adds alpha_tilde_t sum_k x_k e_k to
+sqrt(alpha_bar_t) z_0 + sigma_t eps (and the drift of others). Along e_k all of that is
+noise of variance V_t = sigma_t^2 + the *leak* of what else is in z_t, so the posterior
+of x given these K numbers is Bayes' rule. It is a function of z_t and t alone.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.errors import UserError
+
+LEAST_PRIOR = 1e-6  # of absence, where a model was never trained in it
+LEGIBLE = 16.0  # energy over variance at which 2% of ten classes are misread
+
+
+class Level(NamedTuple):
+    """Where t is: sqrt(alpha_bar_t), sigma_t, and alpha_tilde_t by modality, [B] each.
+
+    drifts is 0 for what can't be in z_t.
+    """
+
+    signal: Float[Array, " b"]
+    noise: Float[Array, " b"]
+    drifts: Mapping[str, Float[Array, " b"]]
+
+
+class Evidence(NamedTuple):
+    """What is known of a modality before the network looks.
+
+    latent: its expected code, 0 for the share in which it is absent; the frame is
+    alpha_tilde_t times it. vector: for the network's embedding. gain: what the head's
+    parameters gain, as the modality has it.
+    """
+
+    latent: Float[Array, "b h w c"]
+    vector: Float[Array, "b e"]
+    gain: Array
+
+
+def leaked(
+    measured: Mapping, level: Level
+) -> tuple[Float[Array, "b k"], Float[Array, " b"]]:
+    """Mean [B, K] and variance V_t [B] of all but the code along each code.
+
+    measured: of the training data, along codes of unit length: sources, means
+    [S, K], and covariance [S, S], the mean over codes.
+    """
+    parts = [
+        level.signal if name == measured["sources"][0] else level.drifts[name]
+        for name in measured["sources"]
+    ]
+    weights = jnp.stack(parts, axis=-1)
+    dtype = weights.dtype
+    mean = weights @ jnp.asarray(np.asarray(measured["means"]), dtype)
+    covariance = jnp.asarray(np.asarray(measured["covariance"]), dtype)
+    leak = jnp.einsum("bs,st,bt->b", weights, covariance, weights)
+    return mean, level.noise**2 + leak
+
+
+def along(
+    y_t: Float[Array, "b h w c"], codes: Float[Array, "k h w c"]
+) -> Float[Array, "b k"]:
+    """Components of z_t along each code, of unit length."""
+    flat = codes.reshape(len(codes), -1)
+    return y_t.reshape(len(y_t), -1) @ flat.T / np.sqrt(flat.shape[-1])
+
+
+def of_class(
+    seen: Float[Array, "b k"],
+    strength: Float[Array, " b"],
+    variance: Float[Array, " b"],
+    shares: Float[Array, " k"],
+    absent: float,
+) -> Float[Array, "b k+1"]:
+    """Posterior of each class and of none, given components along the classes' codes.
+
+    strength: of the code in z_t, alpha_tilde_t sqrt(D). shares: p(k) where present.
+    """
+    odds = (strength[:, None] * seen - strength[:, None] ** 2 / 2) / variance[:, None]
+    odds += jnp.log((1 - absent) * shares)[None]
+    none = jnp.full((len(seen), 1), jnp.log(absent), odds.dtype)
+    return jax.nn.softmax(jnp.concatenate([odds, none], axis=-1), axis=-1)
+
+
+def of_vector(
+    seen: Float[Array, "b k"],
+    strength: Float[Array, " b"],
+    variance: Float[Array, " b"],
+    absent: float,
+) -> tuple[Float[Array, "b k"], Float[Array, " b"], Float[Array, " b"]]:
+    """Posterior of x ~ N(0, I), absent with that probability: mean and certainty.
+
+    Returns E[x | seen, present], the share kappa of x's variance that is gone there,
+    and the probability that x is absent. strength: of a unit of x in z_t.
+    """
+    ratio = strength**2 / variance
+    kappa = ratio / (1 + ratio)
+    # kappa seen / strength, whose limit at strength 0 is 0.
+    gain = strength / (variance + strength**2)
+    mean = gain[:, None] * seen
+    # The log of p(seen | present) / p(seen | absent).
+    square = jnp.sum(seen**2, axis=-1) / variance
+    present = 0.5 * (square * kappa - seen.shape[-1] * jnp.log1p(ratio))
+    log_odds = jnp.log(absent) - jnp.log1p(-absent) - present
+    return mean, kappa, jax.nn.sigmoid(log_odds)
+
+
+def measure(images: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
+    """The leak: what `leaked` reads, of examples of each source, [N, H, W, C].
+
+    images: the codes, [K, H, W, C].
+    """
+    codes = images.reshape(len(images), -1).astype(np.float64)
+    codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    flat = [x.reshape(len(x), -1).astype(np.float64) for x in sources.values()]
+    found = np.stack([x @ codes.T for x in flat])  # [S, N, K]
+    means = found.mean(axis=1)
+    centred = found - means[:, None]
+    covariance = np.einsum("snk,tnk->st", centred, centred) / found[0].size
+    rounded = lambda x: tuple(float(f"{v:.6g}") for v in x)  # noqa: E731
+    return {
+        "sources": tuple(sources),
+        "means": tuple(map(rounded, means)),
+        "covariance": tuple(map(rounded, covariance)),
+    }
+
+
+def check_legible(
+    name: str, energy: float, alpha_tilde: np.ndarray, schedule: Schedule
+) -> None:
+    """Raises UserError where a code can't be read at any t.
+
+    energy: of the code, c^2 D. alpha_tilde: [T + 1], for c = 1. The leak is left out;
+    it makes codes harder to read.
+    """
+    signal = energy * alpha_tilde[1:] ** 2 / (1 - schedule.alpha_bar[1:])
+    most = max(signal.max(), 1e-12)
+    if most < LEGIBLE:
+        raise UserError(
+            f"config.modalities.{name}.energy = {energy:g} is too little: its code has "
+            f"at most {most:.3g} times the variance of the noise, so nothing can read "
+            f"it at any t; use {np.ceil(energy * LEGIBLE / most):g} or more, or "
+            f"config.modalities.{name}.drift = 'none'."
+        )

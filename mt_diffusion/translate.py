@@ -1,0 +1,62 @@
+"""Configs of earlier versions, as stored in checkpoints, in the words of this one."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from mt_diffusion.diffusion.presence import ABSENT, INDEPENDENT, UNREAD
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import base
+from mt_diffusion.modalities.base import NO_DRIFT, Coded
+
+GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
+
+
+def translated(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored config; one from before there were predictions says the same anew.
+
+    Such models predict eps, look at all of z_t, and have white or smooth codes; the
+    programs that these fields describe are those of that time, to the bit.
+    """
+    if "prediction" in config["diffusion"]:
+        return config
+    config = dict(config)
+    data, sampling = config["data"], dict(config["sampling"])
+    numbers = data["image_size"] ** 2 * data["channels"]
+    drift = sampling.pop("generated_drift", 1.0)
+    if drift not in GENERATED:
+        raise UserError(
+            f"the checkpoint's config.sampling.generated_drift is {drift}; this version "
+            "of the project has only 1 (--guess=NAME=mean) and 0 (--guess=NAME=absent)."
+        )
+    rates = {
+        name: {ABSENT: fields["drop_rate"], UNREAD: fields["null_rate"]}
+        for name, fields in config["modalities"].items()
+    }
+    return config | {
+        "diffusion": config["diffusion"] | {"prediction": "eps"},
+        "presence": {INDEPENDENT: rates} if rates else {},
+        "sampling": sampling | {"guess": ""},
+        "modalities": {
+            name: modality(fields, numbers) | {"guess": GENERATED[drift]}
+            for name, fields in config["modalities"].items()
+        },
+    }
+
+
+def modality(fields: Mapping[str, Any], numbers: int) -> dict[str, Any]:
+    """A modality's fields; numbers: D, how many an image has."""
+    cls = base.locate(fields["kind"])
+    kept = {n: x for n, x in fields.items() if n not in ("drop_rate", "null_rate")}
+    kept["frame"] = "none"
+    if not issubclass(cls, Coded):
+        return kept
+    scale, side = kept.pop("drift_scale"), kept.pop("code_side", 0)
+    if not scale:
+        kept["drift"], scale = NO_DRIFT, 1 / math.sqrt(numbers)
+    recipe = {"family": "smooth" if side else "white", "side": side}
+    return kept | {
+        "energy": cls.energy_of(scale, fields, numbers),
+        "codes": recipe | {"seed": 0, "version": 0},
+        "measured": {},
+    }
