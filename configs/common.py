@@ -67,8 +67,8 @@ def digits() -> ConfigDict:
     )
     config.modalities = ConfigDict()
     # {state: {share, modality: "read" | "unread" | "absent"}}: what the modalities of a
-    # training example are, all at once; the shares add up to 1. "unread": it drifts, but
-    # the network is not told it, as always in variant U.
+    # training example are, all at once; the shares add up to 1. "unread": it drifts,
+    # but the network is not told it, as always in variant U.
     config.presence = ConfigDict()
     config.optimizer = dict(
         learning_rate=1e-3,

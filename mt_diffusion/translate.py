@@ -26,8 +26,8 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     drift = sampling.pop("generated_drift", 1.0)
     if drift not in GENERATED:
         raise UserError(
-            f"the checkpoint's config.sampling.generated_drift is {drift}; this version "
-            "of the project has only 1 (--guess=NAME=mean) and 0 (--guess=NAME=absent)."
+            f"the checkpoint's config.sampling.generated_drift is {drift}; this "
+            "version has only 1 (--guess=NAME=mean) and 0 (--guess=NAME=absent)."
         )
     rates = {
         name: {ABSENT: fields["drop_rate"], UNREAD: fields["null_rate"]}

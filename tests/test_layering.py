@@ -8,21 +8,25 @@ LAYERS = [
     {"errors", "overrides"},
     {"writing", "options", "devices", "exits", "training.preemption"}
     | {"preflight.topology", "preflight.collectives"},
-    {"diffusion.schedule", "diffusion.likelihood", "data.files", "modalities.base"}
+    {"diffusion.schedule", "diffusion.likelihood", "data.files", "diffusion.presence"}
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
     | {"data.weights"}
     | {"evaluation.quality", "evaluation.metrics"},
-    {"diffusion.aggregation", "modalities.image", "models.unet", "pictures"}
-    | {"modalities.contract"}
+    {"diffusion.aggregation", "models.unet", "pictures"}
+    | {"modalities.evidence", "modalities.codes"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
     | {"evaluation.features"},
-    {"modalities.masked_image", "modalities.label", "diffusion.process"}
+    {"modalities.base", "diffusion.process"},
+    {"modalities.image", "modalities.contract", "modalities.guess", "translate"}
+    | {"diffusion.prediction"},
+    {"modalities.masked_image", "modalities.label"}
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"}
     | {"evaluation.inception"},
     {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
+    | {"modalities.leak", "models.denoiser"}
     | {"evaluation.supervised"},
     {"diffusion.objective"},
     {"experiment"},

@@ -89,7 +89,7 @@ def weights(
 ) -> np.ndarray:
     """alpha_tilde, float64 [T + 1], of modality `name`.
 
-    design: 'ramp', 'constant', 'first', 'none', or an explicit table w_1..w_T, times `scale`.
+    design: one of DESIGNS, or an explicit table w_1..w_T, times `scale`.
     Raises UserError for an unknown design, a table of the wrong length, or a design
     that leaves |alpha_tilde_T| > 0.05.
     """
@@ -125,7 +125,7 @@ def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> Non
     if shares.max() > MAX_NOISE_SHARE:
         raise UserError(
             f"config.modalities.{name}.drift makes the code {shares.max():.0f} times "
-            f"as strong as the noise at t = {1 + shares.argmax()}, so the network can't "
+            f"as strong as the noise at t = {1 + shares.argmax()}, so no network can "
             "predict both as one (config.diffusion.prediction). Use the 'ramp' design, "
             "less energy (or drift_scale), or prediction = 'eps', the paper's form."
         )

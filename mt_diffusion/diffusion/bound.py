@@ -77,8 +77,9 @@ class Bounds(NamedTuple):
     def joint_nll_bound(self) -> Nats:
         """At least -log p_theta(z_0, X); every modality counts once.
 
-        At T, where the model draws it first and keeps it; else at t = 1. There even a perfect network leaves a gap, I(z_0; X | z_1) and the I(z_t; X | z_{t-1})
-        of all t > 1: q drifts every step by one X, p_theta guesses X anew at each.
+        At T, where the model draws it first and keeps it; else at t = 1. There even a
+        perfect network leaves a gap, I(z_0; X | z_1) and the I(z_t; X | z_{t-1}) of all
+        t > 1: q drifts every step by one X, p_theta guesses X anew at each.
         """
         return self.image + sum(self.nll.values())
 

@@ -4,7 +4,7 @@ The network reads y_t = z_t - f_t, where the frame f_t is what can be taken out 
 before it looks. With f_t = 0 and no modality all three are those of a plain DDPM.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 
 
+@runtime_checkable
 class Prediction(Protocol):
     """How an output [B, H, W, C] of the network is read.
 

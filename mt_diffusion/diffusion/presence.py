@@ -6,7 +6,7 @@ drifts), or absent. One state says this of all modalities at once.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ INDEPENDENT = "independent"  # the states of configs before joint ones
 Bits = dict[str, Bool[Array, " b"]]
 
 
+@runtime_checkable
 class Presence(Protocol):
     """How the states of examples are drawn, and how often each is."""
 
@@ -48,7 +49,6 @@ class Joint:
     states: Mapping[str, Sequence[str]]
 
     def draw(self, key, available):
-        """As of `Presence`."""
         if not available:
             return {}, {}
         num = len(next(iter(available.values())))
@@ -63,7 +63,6 @@ class Joint:
         return present, known
 
     def share(self, states):
-        """As of `Presence`."""
         fits = [
             all(self.states[n][i] == word for n, word in states.items())
             for i in range(len(self.shares))
@@ -78,7 +77,6 @@ class Independent:
     rates: Mapping[str, Mapping[str, float]]
 
     def draw(self, key, available):
-        """As of `Presence`."""
         present, known = {}, {}
         for i, name in enumerate(self.rates):
             absent, unread = (self.rates[name][state] for state in (ABSENT, UNREAD))
@@ -89,7 +87,6 @@ class Independent:
         return present, known
 
     def share(self, states):
-        """As of `Presence`."""
         parts = [
             self.rates[n].get(word, 1 - sum(self.rates[n].values()))
             for n, word in states.items()

@@ -150,7 +150,7 @@ def build_clip(name: str) -> Callable[[Image], Image]:
 
 
 class Denoised(NamedTuple):
-    """What is known at z_t: z_0, v, all modalities, and codes of given and guessed ones.
+    """What is known at z_t: z_0, v, all modalities, and the codes that drift it.
 
     guesses: what each modality that is generated is taken to be, kept for the next
     step. values: x_i as it is reported, where the walk ends here.

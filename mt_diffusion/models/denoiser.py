@@ -112,7 +112,7 @@ class Denoiser:
         return self.process.aggregation.drift(latents, t)
 
     def _evidence(self, m, y_t, t, codes, known, values):
-        """(expected code left in y_t, vector, gain), of what is read and what is not."""
+        """What is known of m, whether it is read or not; latent: what is yet in y_t."""
         alpha_bar = self.process.schedule.alpha_bar
         signal, noise = (
             jnp.asarray(np.sqrt(x), y_t.dtype)[t] for x in (alpha_bar, 1 - alpha_bar)

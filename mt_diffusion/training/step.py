@@ -110,7 +110,7 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
 def shared_gradients(
     loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool
 ) -> Callable[[Any, Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
-    """(params, tables, batch, key) -> terms and gradients; each device does its own examples.
+    """(params, tables, batch, key) -> terms, gradients; devices do their own examples.
 
     Everything random is drawn for the whole batch and every mean is over the whole
     batch, so that neither devices nor parts change more than rounding (and dropout).
