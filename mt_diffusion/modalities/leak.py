@@ -8,7 +8,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from mt_diffusion.data.sources import Source
 from mt_diffusion.diffusion.presence import ABSENT, READ, UNREAD, Presence
 from mt_diffusion.modalities.base import Batch, Modality, Variable
 
@@ -16,11 +15,12 @@ MOST = 4096  # training examples that are looked at
 
 
 def measure(
-    config: ConfigDict, build: Callable[[ConfigDict], Any], source: Source
+    config: ConfigDict, build: Callable[[ConfigDict], Any], source: Any
 ) -> dict[str, dict]:
     """{modality: fields} of those that look for their code in z_t.
 
-    The same on every host: what process 0 found. build: `experiment.build`.
+    The same on every host: what process 0 found. build: `experiment.build`. source: the
+    training data, a `data.sources.Source`.
     """
     experiment = build(config)
     wanted = [m for m in experiment.modalities if m.frame == "evidence"]
@@ -35,7 +35,7 @@ def measure(
     return found
 
 
-def look(primary: Variable, modalities: tuple[Modality, ...], source: Source) -> Batch:
+def look(primary: Variable, modalities: tuple[Modality, ...], source: Any) -> Batch:
     """Examples evenly spread over a source; each random part from the example's own."""
     chosen = np.linspace(0, len(source) - 1, min(len(source), MOST)).astype(int)
     z0, values, there = [], {m.name: [] for m in modalities}, {}
