@@ -26,21 +26,21 @@ def process(scale=3.0):
     return Process(table, aggregation.Aggregation(tilde))
 
 
-def exact_denoiser(process, times, given):
-    """E[eps | z_t] and the true variance of each step, as the v that expresses it."""
-    table = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
+def exact_denoiser(given):
+    """E[z_0 | z_t] and the true variance of each step, as the v that expresses it."""
 
-    def denoise(z_t, t):
-        step = jax.tree.map(lambda x: x[jnp.argmax(table.t == t[0])], table)
+    def denoise(z_t, step, is_first, guesses):
         u_t = step.to_comoving(z_t, CODES)
         total = step.signal_t**2 * VARIANCE + step.noise_t**2
-        eps = step.noise_t * (u_t - step.signal_t * MEAN[None]) / total[None]
+        gain = step.signal_t * VARIANCE / total
+        z0 = MEAN[None] + gain[None] * (u_t - step.signal_t * MEAN[None])
         left = VARIANCE * step.noise_t**2 / total  # Var[z_0 | u_t]
         log_variance = jnp.log(step.variance + step.mean_z0**2 * left)
         low, high = step.log_variance_min, step.log_variance_max
         v = 2 * (log_variance - low) / (high - low) - 1
         values = {"x": jnp.zeros((z_t.shape[0], 1))} | given
-        return sampler.Denoised(eps, jnp.broadcast_to(v, z_t.shape), values, CODES)
+        v = jnp.broadcast_to(v, z_t.shape)
+        return sampler.Denoised(z0, v, values, guesses, CODES)
 
     return denoise
 
@@ -53,7 +53,7 @@ def draw(step, num_steps, given=None, restrict=lambda z0: z0, seed=0):
         lambda keys, given: sampler.sample(
             keys=keys,
             shape=SHAPE,
-            denoise=exact_denoiser(aggregated, times, given),
+            denoise=exact_denoiser(given),
             process=aggregated,
             times=times,
             step=step,
@@ -138,23 +138,18 @@ WEIGHTS, CENTRES = np.array([0.3, 0.7]), np.array([-0.8, 0.5])
 SPREAD = 0.15  # standard deviation of both parts of the mixture, in every pixel
 
 
-def mixture_denoiser(process, times):
+def mixture_denoiser(z_t, step, is_first, guesses):
     """E[z_0 | u_t] of a mixture of two Gaussians per pixel, with a known drift."""
-    table = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
-
-    def denoise(z_t, t):
-        step = jax.tree.map(lambda x: x[jnp.argmax(table.t == t[0])], table)
-        u_t = step.to_comoving(z_t, CODES)[..., None]
-        total = step.signal_t**2 * SPREAD**2 + step.noise_t**2
-        distance = u_t - step.signal_t * CENTRES.reshape(1, 1, 1, 1, 2)
-        logits = jnp.log(WEIGHTS).reshape(1, 1, 1, 1, 2) - distance**2 / (2 * total)
-        part = step.noise_t * distance / total  # E[eps | u_t, part]
-        eps = jnp.sum(jax.nn.softmax(logits) * part, axis=-1)
-        v = -jnp.ones_like(z_t)
-        values = {"x": jnp.zeros((z_t.shape[0], 1))}
-        return sampler.Denoised(eps, v, values, CODES)
-
-    return denoise
+    u_t = step.to_comoving(z_t, CODES)[..., None]
+    total = step.signal_t**2 * SPREAD**2 + step.noise_t**2
+    centres = CENTRES.reshape(1, 1, 1, 1, 2)
+    distance = u_t - step.signal_t * centres
+    logits = jnp.log(WEIGHTS).reshape(1, 1, 1, 1, 2) - distance**2 / (2 * total)
+    # E[z_0 | u_t, part]
+    part = centres + step.signal_t * SPREAD**2 / total * distance
+    z0 = jnp.sum(jax.nn.softmax(logits) * part, axis=-1)
+    values = {"x": jnp.zeros((z_t.shape[0], 1))}
+    return sampler.Denoised(z0, -jnp.ones_like(z_t), values, guesses, CODES)
 
 
 def mixture_errors(name, num_steps):
@@ -165,7 +160,7 @@ def mixture_errors(name, num_steps):
         lambda keys: sampler.sample(
             keys=keys,
             shape=SHAPE,
-            denoise=mixture_denoiser(aggregated, times),
+            denoise=mixture_denoiser,
             process=aggregated,
             times=times,
             step=sampler.build_step(name, 0.0),

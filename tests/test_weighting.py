@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion.diffusion import schedule, weighting
+from mt_diffusion.diffusion import prediction, schedule, weighting
 from mt_diffusion.errors import UserError
 
+NOISE = prediction.build("aggregate")
 TABLES = [schedule.linear(1000), schedule.cosine(1000), schedule.cosine(7)]
 
 
@@ -44,19 +45,22 @@ def settings(name):
     return config
 
 
+@pytest.mark.parametrize("of", ["aggregate", "eps"])
 @pytest.mark.parametrize("name", ["none", "min_snr", "p2"])
 @pytest.mark.parametrize("table", TABLES)
-def test_weights_are_finite_and_never_rise_with_the_signal(table, name):
-    weights = weighting.build(settings(name), table)
+def test_weights_are_finite_and_never_rise_with_the_signal(table, name, of):
+    weights = weighting.build(settings(name), table, prediction.build(of))
     assert weights.shape == (table.num_steps + 1,)
     assert np.all(np.isfinite(weights)) and np.all(weights > 0)
     assert np.all(np.diff(weights[1:]) >= 0)
 
 
-def test_without_weighting_all_count_alike():
-    assert set(weighting.build(settings("none"), TABLES[0])) == {1.0}
+@pytest.mark.parametrize("of", prediction.PREDICTIONS)
+def test_without_weighting_all_count_alike(of):
+    found = weighting.build(settings("none"), TABLES[0], prediction.build(of))
+    assert set(found) == {1.0}
 
 
 def test_unknown_weights_are_refused():
     with pytest.raises(UserError, match="weighting is 'snr'.*'min_snr'"):
-        weighting.build(settings("snr"), TABLES[0])
+        weighting.build(settings("snr"), TABLES[0], NOISE)
