@@ -1,7 +1,9 @@
-"""RePaint (Lugmayr et al. 2022): an unconditional diffusion model fills in an image.
+"""RePaint (Lugmayr et al. 2022): a diffusion model fills in an image.
 
-The known pixels of every z_s are drawn from their own noised image, and each step is
-repeated, noised back up between, so that the filling comes to fit what is known.
+The known pixels of every z_s are drawn from their own noised image, and each step but
+the last is repeated, noised back up between, so that the filling comes to fit what is
+known. A model of images alone can do this, and so can one of masked images, in the
+state in which these are absent or while it reads them.
 """
 
 import functools
@@ -16,46 +18,59 @@ from mt_diffusion.diffusion import sampler
 from mt_diffusion.experiment import Experiment
 
 
+def walk(times: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(t, s, whether to go back to t afterwards) of all steps, each [calls]."""
+    counts = np.where(times[1:] > 0, repeats, 1)
+    last = np.cumsum(counts) - 1
+    start, end = (np.repeat(x, counts) for x in (times[:-1], times[1:]))
+    return start, end, ~np.isin(np.arange(counts.sum()), last)
+
+
 @functools.partial(jax.jit, static_argnames=("experiment", "num_steps", "repeats"))
 def fill(
     params: Any,
     key: Array,
     images: Float[Array, "b h w c"],
     seen: Float[Array, "b h w 1"],
+    values: dict[str, Array],
     experiment: Experiment,
     num_steps: int,
     repeats: int,
 ) -> Float[Array, "b h w c"]:
     """Images in [-1, 1] with new pixels where `seen` is 0.
 
-    repeats: how often each of the num_steps steps is taken (the paper's resampling,
-    with jumps of one step).
+    values: of modalities that the network reads all the way. repeats: how often each
+    of the num_steps steps but the last is taken (the paper's resampling, with jumps of
+    one step).
     """
-    process = experiment.process
-    times = np.asarray(process.schedule.respaced(num_steps))
-    start, end = np.repeat(times[:-1], repeats), np.repeat(times[1:], repeats)
-    again = np.arange(len(start)) % repeats < repeats - 1
-    again &= end > 0
-    transitions = jax.tree.map(jnp.asarray, process.transition(start, end))
+    denoiser = experiment.denoiser
+    times = np.asarray(denoiser.process.schedule.respaced(num_steps))
+    start, end, again = walk(times, repeats)
+    transitions = denoiser.process.transition(start, end)
+    transitions = jax.tree.map(jnp.asarray, transitions)
     first_key, walk_key = jax.random.split(key)
+    codes = denoiser.encode(params, values)
+    latents = {name: code.latent for name, code in codes.items()}
+    known = dict.fromkeys(values, jnp.ones(len(images), bool))
 
-    def body(z_t, this):
-        transition, go_back, key = this
+    def body(u_t, this):
+        step, go_back, key = this
         noise_key, known_key, back_key = jax.random.split(key, 3)
-        draw = functools.partial(jax.random.normal, shape=z_t.shape)
-        t = jnp.full(len(z_t), transition.t)
-        prediction = experiment.network.apply(params, z_t, t, {}, {})
-        z0 = sampler.static(transition.z0_from_eps(z_t, prediction.eps))
-        here = sampler.Point(transition, z_t, z0)
-        v = -jnp.ones_like(z_t) if prediction.v is None else prediction.v
+        draw = functools.partial(jax.random.normal, shape=u_t.shape)
+        t = jnp.full(len(u_t), step.t)
+        z_t = u_t + denoiser.process.aggregation.drift(latents, t)
+        view = denoiser(params, z_t, t, codes, known, values)
+        z0 = sampler.static(denoiser.z0(view, step, u_t))
+        here = sampler.Point(step, u_t, z0)
+        v = -jnp.ones_like(u_t) if view.v is None else view.v
         filled = sampler.ancestral(here, here, 0, v, draw(noise_key))
-        known = transition.signal_s * images + transition.noise_s * draw(known_key)
-        z_s = jnp.where(seen > 0, known, filled)
-        kept = transition.signal_t / transition.signal_s
-        back = kept * z_s + jnp.sqrt(1 - kept**2) * draw(back_key)
-        return jnp.where(go_back, back, z_s), None
+        noised = step.signal_s * images + step.noise_s * draw(known_key)
+        u_s = jnp.where(seen > 0, noised, filled)
+        kept = step.signal_t / step.signal_s
+        back = kept * u_s + jnp.sqrt(1 - kept**2) * draw(back_key)
+        return jnp.where(go_back, back, u_s), None
 
-    z = jax.random.normal(first_key, images.shape)
+    u_T = jax.random.normal(first_key, images.shape)
     keys = jax.random.split(walk_key, len(start))
-    z, _ = jax.lax.scan(body, z, (transitions, jnp.asarray(again), keys))
-    return jnp.where(seen > 0, images, jnp.clip(z, -1, 1))
+    u_0, _ = jax.lax.scan(body, u_T, (transitions, jnp.asarray(again), keys))
+    return jnp.where(seen > 0, images, jnp.clip(u_0, -1, 1))

@@ -42,7 +42,7 @@ def facts(experiment, params) -> dict:
     z, t = jnp.zeros((1, *experiment.shape)), jnp.ones(1, jnp.int32)
 
     def forward(params, z, t):
-        return experiment.network.apply(params, z, t, {}, {}).eps
+        return experiment.denoiser(params, z, t, {}, {}, {}).out
 
     # As it stands, before XLA rewrites it.
     cost = jax.jit(forward).lower(params, z, t).cost_analysis()
