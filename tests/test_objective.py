@@ -8,11 +8,19 @@ import optax
 import pytest
 
 from configs import common
-from mt_diffusion.diffusion import aggregation, objective, schedule
+from mt_diffusion import experiment as experiments
+from mt_diffusion.diffusion import (
+    aggregation,
+    objective,
+    prediction,
+    presence,
+    schedule,
+)
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Batch, Code
-from mt_diffusion.models.mt_diffusion import Prediction
+from mt_diffusion.models.denoiser import Denoiser
+from mt_diffusion.models.mt_diffusion import Output
 
 B, SHAPE = 64, (4, 4, 1)
 
@@ -23,9 +31,10 @@ class Toy:
 
     name: str = "x"
     loss_weight: float = 0.5
-    drop_rate: float = 0.25
-    null_rate: float = 0.25
+    absent: float = 0.25
+    unread: float = 0.25
     conditions: bool = True
+    frame: str = "none"
 
     def nll(self, prediction, value):
         return jnp.mean((prediction - value) ** 2, axis=(1, 2, 3))
@@ -34,33 +43,42 @@ class Toy:
 class Recorder:
     """Stands for the network: keeps what it was asked, predicts constants.
 
-    params: {'eps', 'v', 'x', 'log_variances'}, each zero, or none, where it lacks.
+    params: {'out', 'v', 'x', 'log_variances'}, each zero, or none, where it lacks.
     """
 
     def apply(self, params, *args, method=None, rngs=None):
         if method == "encode":
             (values,) = args
             return {n: Code(latent=v) for n, v in values.items()}
-        self.z_t, self.t, self.codes, self.known, self.deterministic = args
+        self.y_t, self.t, self.codes, self.known, evidence, self.deterministic = args
+        assert not evidence
         self.rngs = rngs
-        zeros = jnp.zeros_like(self.z_t)
+        zeros = jnp.zeros_like(self.y_t)
         v = zeros + params["v"] if "v" in params else None
         heads = {n: zeros + params.get(n, 0.0) for n in self.codes}
         log_variances = params.get("log_variances", {})
-        return Prediction(zeros + params.get("eps", 0.0), v, heads, log_variances)
+        return Output(zeros + params.get("out", 0.0), v, heads, log_variances)
 
 
-def make(modalities=(Toy(),), schedule_name="cosine", **settings):
+def make(modalities=(Toy(),), schedule_name="cosine", predicts="eps", **settings):
     """The objective of these modalities; settings: what differs in its config."""
     table = schedule.build(schedule_name, 1000)
     tilde = {
         m.name: aggregation.weights(m.name, "ramp", 3.0, table) for m in modalities
     }
-    experiment = types.SimpleNamespace(
+    rates = {m.name: dict(absent=m.absent, unread=m.unread) for m in modalities}
+    experiment = experiments.Experiment(
+        shape=SHAPE,
         primary=types.SimpleNamespace(name="image"),
-        modalities=tuple(modalities),
-        process=Process(table, aggregation.Aggregation(tilde)),
-        network=Recorder(),
+        denoiser=Denoiser(
+            modalities=tuple(modalities),
+            process=Process(table, aggregation.Aggregation(tilde)),
+            network=Recorder(),
+            prediction=prediction.build(predicts),
+        ),
+        presence=presence.build(
+            {"independent": rates}, {m.name: m.conditions for m in modalities}
+        ),
     )
     config = common.digits()
     config.objective.update(settings)
@@ -92,7 +110,7 @@ def test_terms_are_means_and_the_loss_is_their_weighted_sum():
 
 
 def test_missing_values_are_masked_out_of_drift_and_loss():
-    some, none = make((Toy(drop_rate=0.0),)), make()
+    some, none = make((Toy(absent=0.0),)), make()
     present = jnp.arange(B) % 2 == 0
     batch = batch_of(present)
     broken = batch.replace(values={"x": batch.values["x"].at[1::2].set(1e6)})
@@ -104,20 +122,21 @@ def test_missing_values_are_masked_out_of_drift_and_loss():
     network, process = some.experiment.network, some.experiment.process
     drift = process.aggregation.drift(batch.values, network.t)
     expected = jnp.where(present[:, None, None, None], drift, 0.0)
-    difference = network.z_t - none.experiment.network.z_t
+    difference = network.y_t - none.experiment.network.y_t
     np.testing.assert_allclose(difference, expected, atol=1e-5)
 
 
 def test_dropped_modalities_keep_their_loss():
-    loss = make((Toy(drop_rate=1.0, null_rate=0.0),))
+    loss = make((Toy(absent=1.0, unread=0.0),))
     _, terms = evaluate(loss, EVERYWHERE)
     assert float(terms["x"]) == pytest.approx(0.25)
     assert not np.any(loss.experiment.network.known["x"])
 
 
 def test_presence_has_its_rates_and_reading_implies_drifting():
-    available = jnp.ones(20_000, bool)
-    present, known = objective.draw_presence(jax.random.key(0), Toy(), available)
+    available = {"x": jnp.ones(20_000, bool)}
+    drawn = make().experiment.presence.draw(jax.random.key(0), available)
+    present, known = (bits["x"] for bits in drawn)
     error = 4 * np.sqrt(0.25 / 20_000)
     assert float(present.mean()) == pytest.approx(0.75, abs=error)
     assert float(known.mean()) == pytest.approx(0.5, abs=error)
@@ -125,7 +144,7 @@ def test_presence_has_its_rates_and_reading_implies_drifting():
 
 
 def test_the_presence_of_one_modality_tells_nothing_of_another():
-    loss = make((Toy("x", drop_rate=0.5), Toy("y", drop_rate=0.5)))
+    loss = make((Toy("x", absent=0.5), Toy("y", absent=0.5)))
     ones = jnp.ones(20_000, bool)
     batch = Batch(jnp.zeros((20_000, 1, 1, 1)), {}, {"x": ones, "y": ones})
     present = loss.draw(jax.random.key(0), batch).present
@@ -147,6 +166,63 @@ def test_there_is_dropout_where_it_has_a_key():
     assert network.deterministic and not network.rngs
     loss.loss({}, EVERYWHERE, draws, counts, jax.random.key(1))
     assert not network.deterministic and set(network.rngs) == {"dropout"}
+
+
+# What is predicted
+
+
+def expected_error(loss, draws, seen):
+    """Mean of (n_t - 0)^2 with n_t = eps + d_t / sigma_t where `seen`, else eps."""
+    process, t = loss.experiment.process, np.asarray(draws.t)
+    tilde = process.aggregation.alpha_tilde["x"][t]
+    noise = np.sqrt(1 - process.schedule.alpha_bar[t])
+    drift = 0.5 * np.asarray(seen) * tilde / noise
+    target = np.asarray(draws.eps, np.float64) + drift.reshape(-1, 1, 1, 1)
+    return np.mean(target**2)
+
+
+@pytest.mark.parametrize("frame", ["none", "read"])
+@pytest.mark.parametrize("predicts", ["aggregate", "eps"])
+def test_the_aggregate_noise_has_the_drift_that_is_left_in_what_is_read(
+    predicts, frame
+):
+    """Zeros are wrong by all of it; by the noise alone in the paper's form."""
+    loss = make((Toy(frame=frame),), predicts=predicts)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE)
+    assert np.any(draws.known["x"]) and np.any(draws.present["x"] & ~draws.known["x"])
+    _, terms = evaluate(loss, EVERYWHERE)
+    left = draws.present["x"]
+    if frame == "read":
+        left = left & ~draws.known["x"]
+    in_target = left if predicts == "aggregate" else jnp.zeros_like(left)
+    expected = expected_error(loss, draws, in_target)
+    assert float(terms["eps"]) == pytest.approx(expected, rel=1e-5)
+    # What the network was shown: z_t without the drift that it is told.
+    process = loss.experiment.process
+    latents = {"x": 0.5 * jnp.ones((B, *SHAPE)) * left[:, None, None, None]}
+    shown = process.diffuse(EVERYWHERE.z0, latents, draws.t, draws.eps)
+    np.testing.assert_allclose(loss.experiment.network.y_t, shown, atol=1e-5)
+
+
+@pytest.mark.parametrize("frame", ["none", "read"])
+@pytest.mark.parametrize("predicts", prediction.PREDICTIONS)
+def test_the_right_output_has_no_error_and_its_variance_is_bounded_alike(
+    predicts, frame
+):
+    """Where out says the true z_0, L_vlb is that of a mean without error."""
+    loss = make((Toy(frame=frame),), predicts=predicts)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE)
+    denoiser = loss.experiment.denoiser
+    evaluate(loss, EVERYWHERE)  # for what the network is shown
+    step, y_t = denoiser.process.adjacent(draws.t), denoiser.network.y_t
+    out = denoiser.prediction.target(step, y_t, EVERYWHERE.z0, draws.eps)
+    _, terms = evaluate(loss, EVERYWHERE, {"out": out, "v": -jnp.ones(())})
+    assert float(terms["eps"]) == pytest.approx(0, abs=1e-10)
+    inside = draws.t > 1  # at t = 1 it is a likelihood, and no divergence
+    some = jax.tree.map(lambda x: x[inside], (EVERYWHERE, draws))
+    params = {"out": out[inside], "v": -jnp.ones(())}
+    _, terms = loss.loss(params, *some, loss.counts(some[0]), None)
+    assert float(terms["variance"]) == pytest.approx(0, abs=1e-6)
 
 
 # Times
@@ -190,44 +266,56 @@ def test_unknown_times_are_refused():
 # Terms and their weights
 
 
+@pytest.mark.parametrize("predicts", prediction.PREDICTIONS)
 @pytest.mark.parametrize("name", ["linear", "cosine"])
-def test_without_modalities_it_is_guided_diffusions_hybrid_loss(name):
+def test_without_modalities_it_is_guided_diffusions_hybrid_loss(name, predicts):
     """The mean square error, and 0.001 L_vlb: at T = 1000 once the mean of its terms.
 
-    Its reference has t = 1, 2, 251 and 1000.
+    Its reference has t = 1, 2, 251 and 1000. The same said as v has errors that are
+    larger by 1 / alpha_bar_t, and the same bound.
     """
     data = dict(np.load(f"tests/data/adm_diffusion_{name}1000.npz"))
-    loss = make((), name)
+    loss = make((), name, predicts)
     batch = Batch(jnp.asarray(data["x0"]), {}, {})
     draws = objective.Draws(
         jnp.asarray(data["t_index"]) + 1, jnp.asarray(data["noise"]), {}, {}
     )
-    mse = np.mean((data["eps_pred"].astype(np.float64) - data["noise"]) ** 2)
+    out = data["eps_pred"].astype(np.float64)
+    errors = np.mean((out - data["noise"]) ** 2, axis=(1, 2, 3))
+    if predicts == "v":
+        alpha_bar = schedule.build(name, 1000).alpha_bar[data["t_index"] + 1]
+        errors = errors / alpha_bar
+        signal, noise = (
+            np.sqrt(x).reshape(-1, 1, 1, 1) for x in (alpha_bar, 1 - alpha_bar)
+        )
+        out = signal * out - noise * (data["x_t"] - noise * out) / signal
+    out, mse = jnp.asarray(out, jnp.float32), errors.mean()
     bits = np.mean(data["vb_bits_per_dim"])
 
     def evaluated(**params):
         return loss.loss(params, batch, draws, loss.counts(batch), None)
 
-    total, terms = evaluated(eps=data["eps_pred"])
+    total, terms = evaluated(out=out)
     np.testing.assert_allclose(
-        loss.experiment.network.z_t, data["x_t"], rtol=1e-5, atol=1e-5
+        loss.experiment.network.y_t, data["x_t"], rtol=1e-5, atol=1e-5
     )
     assert set(terms) == {"eps", "loss"}
     assert float(total) == pytest.approx(mse, rel=1e-5)
-    total, terms = evaluated(eps=data["eps_pred"], v=data["var_pred"])
+    total, terms = evaluated(out=out, v=data["var_pred"])
     assert float(terms["variance"]) == pytest.approx(bits, rel=1e-4)
     assert float(total) == pytest.approx(mse + bits, rel=1e-4)
 
 
-def test_the_variance_term_trains_only_the_variance():
+@pytest.mark.parametrize("predicts", prediction.PREDICTIONS)
+def test_the_variance_term_trains_only_the_variance(predicts):
     def grads(weight):
-        loss = make((), variance_weight=weight)
-        params = {"eps": jnp.array(0.1), "v": jnp.array(0.2)}
+        loss = make((), predicts=predicts, variance_weight=weight)
+        params = {"out": jnp.array(0.1), "v": jnp.array(0.2)}
         return jax.grad(lambda p: evaluate(loss, ALONE, p)[0])(params)
 
     without, hybrid = grads(0.0), grads(0.001)
     assert float(without["v"]) == 0 and float(hybrid["v"]) != 0
-    assert float(hybrid["eps"]) == pytest.approx(float(without["eps"]), rel=1e-6)
+    assert float(hybrid["out"]) == pytest.approx(float(without["out"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("weighting", ["min_snr", "p2"])
@@ -248,7 +336,7 @@ def test_weights_are_those_of_each_examples_t_and_of_the_noise_error_alone(weigh
 # Tasks
 
 
-TASKS = {"image": {"eps", "v"}, "x": {"x", "log_variances"}}
+TASKS = {"image": {"out", "v"}, "x": {"x", "log_variances"}}
 EVERY_TASK = set.union(*TASKS.values())
 
 
@@ -258,7 +346,7 @@ EVERY_TASK = set.union(*TASKS.values())
 )
 def test_only_what_the_tasks_name_is_trained(tasks, trained):
     loss = make(tasks=tasks)
-    params = {n: jnp.array(0.2) for n in ("eps", "v", "x")}
+    params = {n: jnp.array(0.2) for n in ("out", "v", "x")}
     params |= {"log_variances": {"x": jnp.array(0.2)}}
     grads, terms = jax.grad(lambda p: evaluate(loss, EVERYWHERE, p), has_aux=True)(
         params
