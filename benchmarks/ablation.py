@@ -1,112 +1,119 @@
-"""How a label should drift the diffusion, and be encoded: Fashion-MNIST, equal budgets.
+"""What each ingredient of the method is worth: Fashion-MNIST at 14x14, equal budgets.
 
 python -m benchmarks.ablation --data_dir=/data/tfds --out=runs/ablation [--seeds=0,1,2]
 
-Trains `configs/image_label.py` on Fashion-MNIST at 14x14 pixels (3,000 steps of 64
-images, the U-Net of the digits) once for each design of w_t, its scale c, and label
-encoder; draws 1,000 pairs from nothing and 1,000 images for given labels (100 steps),
-and judges them by scikit-learn alone. Each run leaves a figures.json and is not run
-twice; the table of all that are there is printed, and written to OUT/table.md.
+Trains the digits' U-Net on Fashion-MNIST at 14x14 pixels, 1,200 steps of 64 images,
+once for each ingredient that is taken out or changed, and draws 2,000 pairs from
+nothing and 2,000 images for given labels in 25 ancestral steps; `--mode=evaluate`
+judges them. About 5 minutes for each run on one core. Each leaves
+results/ablation/ROW_SEED.json and is not run twice; table.md there holds all of them.
 """
 
 import argparse
-import collections
+import dataclasses
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
-import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.svm import SVC
+from benchmarks.study_table import rendered
+from mt_diffusion import writing
 
-from benchmarks.digits import frechet_distance
-from configs import common
-from mt_diffusion.data import sources
-
-NUM_PAIRS, NUM_STEPS, NUM_REAL = 1000, 3000, 10_000
+NUM_SAMPLES, NUM_STEPS = 2000, 1200
+RESULTS = pathlib.Path("results/ablation")
+SAMPLING = ("--sampler=ancestral", "--steps=25", "--guidance=1")
 MAIN = [sys.executable, "-m", "mt_diffusion.main"]
-DATA = {"source": "tfds", "name": "fashion_mnist", "image_size": 14}
+DATA = "--config.data.source=tfds --config.data.name=fashion_mnist"
+FIXED = f"{DATA} --config.data.image_size=14 --config.train.num_steps={NUM_STEPS}"
+FIXED += " --config.train.ema_decay=0.998 --config.watch.sample_every=0"
 
 
-def variant(drift: str, scale: float, kind: str = "Codebook") -> dict:
-    """Fields of the label modality."""
-    return {"drift": drift, "drift_scale": scale, "kind": f"label.{kind}"}
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A training: what differs from configs/CONFIG.py, and what is drawn from it.
+
+    again: whether these are flags of a draw from the default's checkpoint.
+    """
+
+    options: str = ""
+    config: str = "image_label"
+    draws: str = "joint,given_label"
+    again: bool = False
 
 
-VARIANTS = {
-    "ramp, c = 0.5": variant("ramp", 0.5),
-    "ramp, c = 1": variant("ramp", 1.0),
-    "ramp, c = 2": variant("ramp", 2.0),
-    "ramp, c = 3": variant("ramp", 3.0),
-    "ramp, c = 5": variant("ramp", 5.0),
-    "constant, c = 3": variant("constant", 3.0),
-    "first, c = 1": variant("first", 1.0),
-    "none": variant("ramp", 0.0),
-    "ramp, c = 3, shared U-Net": variant("ramp", 3.0, "SharedUNet"),
+LABEL = "--config.modalities.label."
+PRESENCE = "--config.presence."
+ALWAYS = f"{PRESENCE}unread.share=0 {PRESENCE}absent.share=0.05 "
+ALWAYS += f"{PRESENCE}read.share=0.95"
+CLASS = f"{LABEL}conditions=true {LABEL}drift=none {LABEL}loss_weight=0 {ALWAYS}"
+PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean"
+WHITE = f"{LABEL}codes.family=white"
+BLIND = f"{LABEL}frame=none"
+ROWS = {
+    "plain diffusion, images alone": Row(config="ddpm", draws="joint"),
+    "class-conditional, no drift, no head": Row(CLASS, draws="given_label"),
+    "label head, no drift": Row(f"{LABEL}drift=none", draws="joint"),
+    "the paper's eps, white codes, mean": Row(f"{PAPER} {WHITE}"),
+    "aggregate noise, white codes, mean": Row(f"{BLIND} {WHITE} {LABEL}guess=mean"),
+    "aggregate noise, high-pass codes, held": Row(BLIND),
+    "+ evidence, white codes, held": Row(WHITE),
+    "+ evidence, 4x4 tiled codes, held": Row(
+        f"{LABEL}codes.family=tiled {LABEL}codes.side=4"
+    ),
+    "+ evidence, high-pass codes, held: the default": Row(),
+    "the default, coherent guesses": Row("--guess=label=coherent", again=True),
+    "the default, fresh guesses": Row("--guess=label=fresh", again=True),
+    "the default, mean fed back": Row("--guess=label=mean", again=True),
+    "the default, energy 784": Row(f"{LABEL}energy=784"),
+    "the default, energy 12,544": Row(f"{LABEL}energy=12544"),
+    "the default, predicting v": Row("--config.diffusion.prediction=v"),
+}
+DEFAULT = "+ evidence, high-pass codes, held: the default"
+COLUMNS = {  # heading: (draw, metric, factor)
+    "FID, from nothing": ("joint", "fid_convnet", 1),
+    "agreement, %": ("joint", "coherence_convnet", 100),
+    "class shares, total variation": ("joint", "label_total_variation", 1),
+    "FID, label given": ("given_label", "fid_convnet", 1),
+    "agreement, label given, %": ("given_label", "coherence_convnet", 100),
 }
 
 
-class Judge:
-    """A support vector machine and principal components of real images."""
-
-    def __init__(self, data_dir: str, image_size: int = DATA["image_size"]):
-        """Reads the first 10,000 training and test images at this size."""
-        config = common.digits().data
-        config.update(DATA, data_dir=data_dir, image_size=image_size)
-        (train, labels), (self.test, self.test_labels) = (
-            self._load(sources.open_source(config, split))
-            for split in ("train", "test")
-        )
-        self.svc = SVC(C=10).fit(train, labels)
-        self.pca = PCA(32, random_state=0).fit(train)
-        self.accuracy = self.svc.score(self.test, self.test_labels)
-        self.floor = self._distance(train[:NUM_PAIRS])
-
-    def _load(self, source: sources.Source) -> tuple[np.ndarray, np.ndarray]:
-        examples = [source[i] for i in range(min(NUM_REAL, len(source)))]
-        images = np.stack([e["image"] for e in examples]).reshape(len(examples), -1)
-        return images / 255, np.array([e["label"] for e in examples])
-
-    def _distance(self, images: np.ndarray) -> float:
-        return frechet_distance(
-            self.pca.transform(images), self.pca.transform(self.test)
-        )
-
-    def __call__(self, samples: pathlib.Path) -> dict[str, float]:
-        """Agreement of the pairs in a file, and their distance to test images."""
-        found = np.load(samples, allow_pickle=False)
-        images = found["image"].reshape(len(found["image"]), -1) / 255
-        figures = {"distance": self._distance(images)}
-        if "label" in found:
-            agreement = np.mean(self.svc.predict(images) == found["label"])
-            figures["agreement"] = float(agreement)
-        return figures
+def slug(name: str) -> str:
+    """A row's name as that of a file."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def run(name: str, seed: int, out: pathlib.Path, data_dir: str, judge: Judge) -> None:
-    """Trains, samples and judges one variant, unless that has been done."""
-    workdir = out / f"{name.replace(' ', '').replace(',', '_')}_{seed}"
-    if (workdir / "figures.json").exists():
+def commands(name: str, seed: int, data_dir: str, out: pathlib.Path) -> list[list[str]]:
+    """Flags of the training, if there is one, and of the evaluation of a row."""
+    row = ROWS[name]
+    own = out / f"{slug(name)}_{seed}"
+    workdir = out / f"{slug(DEFAULT)}_{seed}" if row.again else own
+    train = [f"--config=configs/{row.config}.py", f"--workdir={workdir}"]
+    train += [*FIXED.split(), f"--config.data.data_dir={data_dir}"]
+    train += [f"--config.seed={seed}", *row.options.split()]
+    judge = ["--mode=evaluate", f"--workdir={workdir}", f"--out={own}/evaluation"]
+    judge += [f"--draws={row.draws}", f"--num_samples={NUM_SAMPLES}"]
+    judge += ["--num_examples=0", f"--seed={seed}", *SAMPLING]
+    judge += row.options.split() if row.again else []
+    return [judge] if row.again else [train, judge]
+
+
+def run(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
+    """Trains and judges one row, unless that has been done."""
+    path = RESULTS / f"{slug(name)}_{seed}.json"
+    if path.exists():
         return
-    fields = {f"data.{k}": v for k, v in (DATA | {"data_dir": data_dir}).items()}
-    fields |= {f"modalities.label.{k}": v for k, v in VARIANTS[name].items()}
-    fields |= {"train.num_steps": NUM_STEPS, "watch.sample_every": NUM_STEPS}
-    fields |= {"watch.num_pictures": 16, "sampling.num_steps": 100, "seed": seed}
-    options = [f"--config.{field}={value}" for field, value in fields.items()]
-    flag = f"--workdir={workdir}"
-    execute([*MAIN, "--config=configs/image_label.py", flag, *options])
-    figures = {}
-    for part, given in {"joint": "", "given": "0,1,2,3,4,5,6,7,8,9"}.items():
-        samples = workdir / part
-        if not (samples / "samples.npz").exists():
-            draw = [*MAIN, "--mode=sample", flag, f"--out={samples}"]
-            draw.append(f"--num_samples={NUM_PAIRS}")
-            execute([*draw, f"--given=label={given}"] if given else draw)
-        figures[part] = judge(samples / "samples.npz")
-    (workdir / "figures.json").write_text(
-        json.dumps({"variant": name, "seed": seed, **figures})
-    )
+    said = []
+    for flags in commands(name, seed, data_dir, out):
+        execute([*MAIN, *flags])
+        shown = " ".join(["python -m mt_diffusion.main", *flags])
+        said.append(shown.replace(str(out), "OUT").replace(data_dir, "DATA_DIR"))
+    folder = out / f"{slug(name)}_{seed}" / "evaluation"
+    found = json.loads((folder / "metrics.json").read_text())
+    facts = {"row": name, "seed": seed, "commands": said}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing.as_json(path, facts | found)
 
 
 def execute(command: list[str]) -> None:
@@ -115,39 +122,28 @@ def execute(command: list[str]) -> None:
         raise SystemExit(f"failed: {' '.join(command)}")
 
 
-def table(out: pathlib.Path, judge: Judge) -> str:
-    """All figures below `out`, mean and range over seeds, as Markdown."""
-    found = collections.defaultdict(list)
-    for path in sorted(out.glob("*/figures.json")):
-        figures = json.loads(path.read_text())
-        found[figures["variant"]].append(figures)
-    lines = [
-        "| w_t and encoder | seeds | joint agreement | given label found "
-        "| distance, joint | distance, given |",
-        "|---|---|---|---|---|---|",
+def table() -> str:
+    """All figures that there are, mean and range over seeds, as Markdown."""
+    found = {}
+    for name in ROWS:
+        paths = sorted(RESULTS.glob(f"{slug(name)}_[0-9]*.json"))
+        if paths:
+            found[name] = [json.loads(path.read_text()) for path in paths]
+    columns = {
+        heading: lambda run, where=where: figure(run, *where)
+        for heading, where in COLUMNS.items()
+    }
+    return rendered(found, columns) + "\n"
+
+
+def figure(run: dict, draw: str, name: str, factor: float) -> float | None:
+    """A figure of a draw, by how its name begins."""
+    values = [
+        m["value"] * factor
+        for m in run["metrics"]
+        if m["draw"] == draw and m["name"].startswith(name)
     ]
-    for name in (n for n in VARIANTS if n in found):
-        runs = found[name]
-        cells = [name, str(len(runs))]
-        for part in ("joint", "given"):
-            cells.append(spread([100 * r[part]["agreement"] for r in runs], "%"))
-        for part in ("joint", "given"):
-            cells.append(spread([r[part]["distance"] / judge.floor for r in runs], "x"))
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.append(
-        f"\nThe judge is right on {judge.accuracy:.1%} of real images; distances are "
-        f"Frechet distances of 32 principal components to test images, as multiples "
-        f"of that of {NUM_PAIRS} training images ({judge.floor:.3f})."
-    )
-    return "\n".join(lines)
-
-
-def spread(values: list[float], unit: str) -> str:
-    """Mean, and the range where there are several."""
-    mean = f"{np.mean(values):.1f}{unit}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ({min(values):.1f} to {max(values):.1f})"
+    return values[0] if values else None
 
 
 def main() -> None:
@@ -158,14 +154,16 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True, help="of TFDS, with fashion_mnist")
     parser.add_argument("--out", type=pathlib.Path, default="runs/ablation")
     parser.add_argument("--seeds", default="0", help="as 0,1,2")
-    parser.add_argument("--only", choices=list(VARIANTS), help="one variant")
+    parser.add_argument("--only", help="rows whose name begins so")
     args = parser.parse_args()
-    judge = Judge(args.data_dir)
+    names = [name for name in ROWS if name.startswith(args.only or "")]
+    if not names:
+        parser.error(f"no row begins with {args.only!r}; there are {', '.join(ROWS)}")
     for seed in map(int, args.seeds.split(",")):
-        for name in [args.only] if args.only else VARIANTS:
-            run(name, seed, args.out, args.data_dir, judge)
-            (args.out / "table.md").write_text(table(args.out, judge))
-    print(table(args.out, judge))
+        for name in names:
+            run(name, seed, args.data_dir, args.out)
+            (RESULTS / "table.md").write_text(table())
+    print(table())
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 python -m benchmarks.restoration WORKDIR --out=FILE.json [--patches=5,10,15,20]
 
-A model of masked images is given what is seen; one of images alone fills in by RePaint
-(10 repeats of each step). All models see the same test images under the same masks.
-Errors are those of hidden pixels, as a share of the training mean's; distances those of
-the features of a small frozen classifier (`--mode=evaluate`), as LPIPS is of AlexNet's,
-also of the masked image itself.
+All ways that a model has, on the same test images under the same masks: `reads`, a
+model of masked images that is given what is seen; `reads_again`, the same with each
+step repeated as by RePaint; `repaint`, RePaint by a model of images alone, or in the
+state in which the masked image is absent. Errors are those of hidden pixels, as a share
+of the training mean's: of one filling, of the mean of `--fillings` ones, whose
+difference is their spread. Distances are those of the features of a small frozen
+classifier (`--mode=evaluate`), as LPIPS is of AlexNet's, also of the masked image.
 """
 
 import argparse
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import repaint
@@ -35,10 +38,26 @@ def masker(experiment):
     return base.build("masked_image", fields, experiment.shape)
 
 
-def fillings(config, experiment, params, mesh, values, seed):
-    """Filled images, uint8, for masked values [N, H, W, C + 1]."""
+def ways_of(experiment, config):
+    """{name: (is it read, steps, repeats)} of the ways that a model has.
+
+    `reads` takes config.sampling.num_steps calls of the network, the others about ten
+    times as many, REPEATS for each step but the last.
+    """
+    steps = config.sampling.num_steps
+    repaint = {"repaint": (False, steps, REPEATS)}
+    readers = [m for m in experiment.modalities if is_mask(m) and m.conditions]
+    if not readers:
+        return repaint
+    reads = {"reads": (True, steps, 1), "reads_again": (True, steps, REPEATS)}
+    return reads | repaint
+
+
+def fillings(config, experiment, params, mesh, values, way, seed):
+    """Filled images, uint8, for masked values [N, H, W, C + 1], by one of the ways."""
+    reads, steps, repeats = way
     name = next((m.name for m in experiment.modalities if is_mask(m)), None)
-    if name is not None:
+    if reads and repeats == 1:  # as --mode=sample does
         generator = Generator(experiment, config.sampling, mesh)
         made = generator(params, seed, len(values), {name: values})
         return made[experiment.primary.name]
@@ -47,9 +66,9 @@ def fillings(config, experiment, params, mesh, values, seed):
         part = values[start : start + size]
         key = jax.random.fold_in(jax.random.key(seed), start)
         images, seen = part[..., :-1], part[..., -1:]
-        steps = config.sampling.num_steps
+        given = {name: jnp.asarray(part)} if reads else {}
         found.append(
-            repaint.fill(params, key, images, seen, experiment, steps, REPEATS)
+            repaint.fill(params, key, images, seen, given, experiment, steps, repeats)
         )
     return experiment.primary.postprocess(np.concatenate(found))
 
@@ -59,20 +78,25 @@ def is_mask(modality) -> bool:
     return modality.known(modality.placeholder()[None]) is not None
 
 
-def measure(made, true, mean, seen, extract) -> dict[str, float]:
-    """Errors and distances of one set of fillings."""
+def measure(fills, true, mean, seen, extract) -> dict[str, float]:
+    """Errors and distances of sets of fillings of the same images."""
     hidden = ~seen
     filled = np.where(seen, true, mean)
     erased = np.where(seen, true, 0).astype(np.uint8)
-    truth = extract(true)
+    truth, trivial = extract(true), error(filled, true, hidden)
+    average = np.mean(fills, axis=0)
     return {
-        "error_share": error(made, true, hidden) / error(filled, true, hidden),
-        "psnr": pixels.psnr(made, true, hidden),
+        "error_share": np.mean([error(made, true, hidden) for made in fills]) / trivial,
+        "error_share_of_mean": error(average, true, hidden) / trivial,
+        "spread": np.mean([error(made, average, hidden) for made in fills]) / trivial,
+        "psnr": pixels.psnr(fills[0], true, hidden),
         "psnr_mean": pixels.psnr(filled, true, hidden),
-        "distance": pixels.distance(extract(made), truth),
+        "distance": float(
+            np.mean([pixels.distance(extract(made), truth) for made in fills])
+        ),
         "distance_mean": pixels.distance(extract(filled), truth),
         "distance_masked": pixels.distance(extract(erased), truth),
-        "seen_identical": float(np.mean((made == true) | hidden)),
+        "seen_identical": float(np.mean((fills[0] == true) | hidden)),
     }
 
 
@@ -90,10 +114,17 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--patches", default="5,10,15,20")
     parser.add_argument("--num", type=int, default=512, help="test images")
+    parser.add_argument("--fillings", type=int, default=8, help="of each image")
+    parser.add_argument("--steps", type=int, help="of a walk (the config's)")
+    parser.add_argument("--ways", help="some of reads,reads_again,repaint (all)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     mesh = sharding.make_mesh()
-    step, config, experiment, params = restore(args.workdir, {}, True, mesh)
+    wishes = {"num_steps": args.steps} if args.steps else {}
+    step, config, experiment, params = restore(args.workdir, wishes, True, mesh)
+    ways = ways_of(experiment, config)
+    if args.ways:
+        ways = {name: ways[name] for name in args.ways.split(",") if name in ways}
     train, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     images = real.images(test, args.num)
     mean = real.images(train, real.MAX_TRAIN).mean(axis=0).round().astype(np.uint8)
@@ -110,11 +141,18 @@ def main() -> None:
         values = masks.hide(
             experiment.primary.preprocess({"image": images}, None), seen
         )
-        made = fillings(config, experiment, params, mesh, values, args.seed)
         whole = np.broadcast_to(seen > 0, images.shape)
-        found[num_patches] = measure(made, images, mean, whole, extract)
-        print(num_patches, found[num_patches], flush=True)
+        for name, way in ways.items():
+            fills = [
+                fillings(config, experiment, params, mesh, values, way, args.seed + i)
+                for i in range(args.fillings)
+            ]
+            figures = measure(fills, images, mean, whole, extract)
+            found.setdefault(name, {})[num_patches] = figures
+            print(name, num_patches, figures, flush=True)
     facts = {"step": step, "num": len(images), "seed": args.seed}
+    facts |= {"fillings": args.fillings}
+    facts |= {"ways": {n: {"steps": s, "repeats": r} for n, (_, s, r) in ways.items()}}
     writing.as_json(args.out, facts | {"patches": found})
 
 

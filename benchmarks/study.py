@@ -21,13 +21,14 @@ import subprocess
 import sys
 
 from benchmarks import study_table
-from benchmarks.ablation import Judge
+from benchmarks.judge import Judge
 from mt_diffusion import writing
 
 NUM_SAMPLES, NUM_STEPS, NUM_JOINT = 5000, 3000, 2000
 RESULTS = pathlib.Path("results/study")
-DRAWN = ("--steps=25",)  # half the config's: hours less, and worse for all
-FILLED = ("--num=64",)  # test images that are restored, for RePaint is slow
+# Half the config's steps: hours less, and worse for all.
+DRAWN = ("--sampler=ancestral", "--steps=25", "--guidance=1", "--clip=static")
+FILLED = ("--num=100", "--steps=25")  # test images: RePaint is slow
 MAIN, SUPERVISED = "mt_diffusion.main", "benchmarks.supervised"
 
 
@@ -50,12 +51,19 @@ class Run:
 
 
 LABEL = "--config.modalities.label."
-CLASS = f"{LABEL}conditions=true {LABEL}drift_scale=0 {LABEL}loss_weight=0"
-X = f"{LABEL}conditions=true {LABEL}drift_scale=1"
+MASKED = "--config.modalities.masked_image."
+PRESENCE = "--config.presence."
+# A class-conditional DDPM: the label is always read but for guidance's null.
+CLASS = f"{LABEL}conditions=true {LABEL}drift=none {LABEL}loss_weight=0 "
+CLASS += f"{PRESENCE}read.share=0.95 {PRESENCE}unread.share=0 "
+CLASS += f"{PRESENCE}absent.share=0.05"
+X = f"{LABEL}conditions=true"
 E = f"{LABEL}head_kind=E"
-DROPPED = f"{LABEL}drop_rate=0.5 {LABEL}null_rate=0 --config.sampling.generated_drift=0"
-LIGHT = f"{LABEL}drift_scale=0 {LABEL}loss_weight=0.01"
-BOTH, LABELLED = "joint,given_label", ("image_label", "joint")
+SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean"
+PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean "
+PAPER += f"{LABEL}codes.family=white {LABEL}codes.side=0"
+LIGHT = f"{LABEL}drift=none {LABEL}loss_weight=0.01"
+BOTH, LABELLED = "joint,given_label", ("image_label", "image_cluster", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
 E_STAR = f"{E} {M_STAR}"
 RUNS = {
@@ -65,25 +73,18 @@ RUNS = {
     "masked_x": Run("masked_image", "", "joint", fills=True),
     "joint": Run("joint", "", "joint", fills=True),
     "label_e": Run("image_label", E, BOTH),
-    "masked_u": Run(
-        "masked_image",
-        "--config.modalities.masked_image.conditions=false",
-        "joint",
-        fills=True,
-    ),
+    "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint", fills=True),
+    "cluster": Run("image_cluster", "", BOTH),
     "label_x": Run("image_label", X, BOTH),
-    "label_m_undrifted": Run("", "--generated_drift=0", "joint", again="label_m"),
-    "masked_x_undrifted": Run("", "--generated_drift=0", "joint", again="masked_x"),
-    "joint_undrifted": Run("", "--generated_drift=0", "joint", again="joint"),
-    "label_m_dropped": Run("image_label", DROPPED, BOTH),
-    "label_m_smooth": Run("image_label", f"{LABEL}code_side=4", BOTH),
-    "label_m_no_drift": Run("image_label", f"{LABEL}drift_scale=0", "joint"),
+    "label_shared_unet": Run("image_label", SHARED, BOTH),
+    "label_m_coherent": Run("", "--guess=label=coherent", "joint", again="label_m"),
+    "label_m_no_drift": Run("image_label", f"{LABEL}drift=none", "joint"),
     "label_m_no_drift_light": Run("image_label", LIGHT, "joint"),
-    "label_m_small_lambda": Run("image_label", f"{LABEL}loss_weight=0.01", BOTH),
+    "label_m_paper": Run("image_label", PAPER, BOTH),
     "label_m_half": Run("image_label", f"--config.train.num_steps={NUM_JOINT}", ""),
     "label_e_half": Run("image_label", f"{E} --config.train.num_steps={NUM_JOINT}", ""),
-    "label_m_star": Run("image_label", M_STAR, "joint", begun="label_m_half"),
-    "label_e_star": Run("image_label", E_STAR, "joint", begun="label_e_half"),
+    "label_m_star": Run("image_label", M_STAR, BOTH, begun="label_m_half"),
+    "label_e_star": Run("image_label", E_STAR, BOTH, begun="label_e_half"),
     "label_m_classifier": Run("image_label", CLASSES, "", begun="label_m_half"),
     "supervised": Run("image_label", "", "", trainer=SUPERVISED),
 }

@@ -62,11 +62,11 @@ def quality(results: dict[str, list[dict]]) -> Figure:
 
 
 def restoration(results: dict[str, list[dict]]) -> Figure:
-    """Error and feature distance by the number of hidden patches."""
-    rows = study_table.restored(results)
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    """Errors, spread and feature distance by the number of hidden patches."""
+    rows, columns = study_table.restored(results), study_table.FILLED
+    figure = Figure(figsize=(4 * len(columns), 3), layout="constrained")
     for axes, (heading, field) in zip(
-        figure.subplots(1, 2), study_table.FILLED.items(), strict=True
+        figure.subplots(1, len(columns)), columns.items(), strict=True
     ):
         for name, runs in rows.items():
             patches = study_table.fills(runs[0])

@@ -16,10 +16,16 @@ COLUMNS = {  # heading: (draw, name up to its number of samples, factor)
     "recall": ("joint", "recall_convnet", 1),
     "coherence, %": ("joint", "coherence_convnet", 100),
     "coherence, label given, %": ("given_label", "coherence_convnet", 100),
+    "class shares, total variation": ("joint", "label_total_variation", 1),
     "image, bits/dim": ("likelihood", "image_bits_per_dim", 1),
 }
 ENDS = ("floor", "ceiling")
-FILLED = {"error": "error_share", "distance": "distance"}  # of hidden pixels
+FILLED = {  # of hidden pixels
+    "error": "error_share",
+    "error of the mean": "error_share_of_mean",
+    "spread": "spread",
+    "distance": "distance",
+}
 MEAN = "the training mean"
 Facts = dict  # of a run, as its JSON has them
 
@@ -104,15 +110,21 @@ def restoration(found: dict[str, list[Facts]]) -> str:
 
 
 def restored(found: dict[str, list[Facts]]) -> dict[str, list[Facts]]:
-    """The runs that filled images in, and the training mean as one more."""
-    rows = {name: runs for name, runs in found.items() if "restoration" in runs[0]}
+    """Each way in which runs filled images in, and the training mean as one more."""
+    rows = {}
+    for name, runs in found.items():
+        for run in runs:
+            for way, patches in run.get("restoration", {}).get("patches", {}).items():
+                one = {"seed": run["seed"], "restoration": {"patches": patches}}
+                rows.setdefault(f"{name}, {way}", []).append(one)
     return rows | {MEAN: [mean_fill(*rows.values())]} if rows else {}
 
 
 def mean_fill(runs: list[Facts], *_: list[Facts]) -> Facts:
     """The training mean as if it were a run; it fills every run's images alike."""
     patches = {
-        num: {"error_share": 1, "distance": found["distance_mean"]}
+        num: {"error_share": 1, "error_share_of_mean": 1, "spread": 0}
+        | {"distance": found["distance_mean"]}
         for num, found in fills(runs[0]).items()
     }
     return {"seed": "-", "restoration": {"patches": patches}}

@@ -52,11 +52,12 @@ def run(seed, fid, error):
         "ceiling": {"value": 0.5 + seed / 5, "of": "test"},
     }
     patches = {"error_share": error, "distance": 2 * error, "distance_mean": 3}
+    patches |= {"error_share_of_mean": error / 2, "spread": error / 4}
     return {
         "seed": seed,
         "metrics": [fid],
         "read_right": ["81.5"],
-        "restoration": {"patches": {"5": patches}},
+        "restoration": {"patches": {"repaint": {"5": patches}}},
     }
 
 
@@ -71,11 +72,12 @@ def test_the_table_has_means_and_ranges_over_seeds(tmp_path):
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         rows.setdefault(cells[0], []).append(cells[1:])
-    figures, filled = rows["ddpm"]
+    (figures,), (filled,) = rows["ddpm"], rows["ddpm, repaint"]
     assert (
         figures[:2] == ["0, 1", "3 (2 to 4)"] and figures[-1] == "81.5 (81.5 to 81.5)"
     )
-    assert filled == ["0, 1", "0.5 (0.25 to 0.75)", "1 (0.5 to 1.5)"]
+    assert filled[:2] == ["0, 1", "0.5 (0.25 to 0.75)"]
+    assert filled[2] == "0.25 (0.125 to 0.375)" and filled[-1] == "1 (0.5 to 1.5)"
     assert rows["ddpm_class"][0][:2] == ["0", "9"]
-    assert rows["the training mean"] == [["-", "1", "3"]]
+    assert rows["the training mean"] == [["-", "1", "1", "0", "3"]]
     assert "- FID, noise: 34\n- FID, test: 0.5 to 0.7" in text and "joint" not in rows

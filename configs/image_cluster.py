@@ -1,0 +1,32 @@
+"""Joint modelling of an image and its cluster: labels that nobody has to give.
+
+`image_label.py` with k-means clusters of the training images in place of classes. The
+cluster is drawn first, and the image follows it, so images are better than those of
+plain diffusion, though no label was ever seen.
+
+  bash launch/local.sh --config=configs/image_cluster.py --workdir=runs/image_cluster
+
+Clusters of a frozen encoder's features, a function from uint8 [N, H, W, C] to float
+[N, D] in clip.py: --config.modalities.cluster.vectors=clip:encode; how many there are:
+--config.modalities.cluster.num_clusters=64.
+"""
+
+from configs import common, image_label
+
+
+def get_config(preset: str = "digits"):
+    """The setting `image_cluster`, variant U."""
+    config = common.get_config(preset)
+    if preset == "digits":
+        config.train.num_steps = 8000
+    config.modalities.cluster = image_label.label(config) | dict(
+        kind="cluster.Cluster",
+        num_clusters=24,
+        vectors="pixels",  # or feature:NAME of the data, or package.module:function
+        centroids=(),  # taken from the training data
+    )
+    config.presence = {
+        state: {"share": fields.share, "cluster": fields.label}
+        for state, fields in image_label.get_config(preset).presence.items()
+    }
+    return config

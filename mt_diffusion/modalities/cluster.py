@@ -1,0 +1,93 @@
+"""Clusters of images in place of labels, for data that nobody annotated.
+
+A cluster is a discrete code of the image itself: it is drawn first, and the image
+follows it. k-means of pixels, or of the features of any frozen encoder.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mt_diffusion.data import representers
+from mt_diffusion.errors import UserError
+from mt_diffusion.modalities.label import Codebook
+
+MAX_FITTED = 10_000  # training examples that clusters are found in, at most
+MAX_SIDE = 16  # of the shrunk image whose pixels are compared
+PIXELS = "pixels"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Cluster(Codebook):
+    """The cluster of an example, among `num_clusters` of the training images.
+
+    vectors: what is clustered, 'pixels' (of the image, shrunk), 'feature:NAME' (of the
+    data set), or 'package.module:function' (a frozen encoder, uint8 [N, H, W, C] ->
+    float [N, D]). centroids: [K, D], empty, for `fit` to fill.
+    """
+
+    num_clusters: int
+    vectors: str
+    centroids: Sequence[Sequence[float]]
+
+    judges = ()  # a cluster has no name that a classifier could know
+
+    @classmethod
+    def fit(cls, fields: dict, source: Any) -> dict:
+        if fields["centroids"]:
+            return fields
+        from sklearn.cluster import MiniBatchKMeans
+
+        num = fields["num_clusters"]
+        represent = cls.representer_of(fields["vectors"])
+        chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
+        examples = [source[int(i)] for i in chosen]
+        found = [vector for vector in represent(examples) if vector is not None]
+        if not 2 <= num <= len(found):
+            raise UserError(
+                f"config.modalities...num_clusters is {num}, but clusters are found "
+                f"among {len(found):,} training examples; use 2 to {len(found)}."
+            )
+        kmeans = MiniBatchKMeans(num, random_state=0, batch_size=4096, n_init=3)
+        kmeans.fit(np.stack(found).astype(np.float64))
+        rows = np.round(kmeans.cluster_centers_, 5).tolist()
+        return fields | {
+            "centroids": tuple(map(tuple, rows)),
+            "class_names": tuple(f"cluster {i}" for i in range(num)),
+        }
+
+    @staticmethod
+    def representer_of(vectors: str) -> representers.Representer:
+        """Where the vectors come from."""
+        return Shrunk() if vectors == PIXELS else representers.build(vectors, (), ())
+
+    @functools.cached_property
+    def _representer(self) -> representers.Representer:
+        return self.representer_of(self.vectors)
+
+    @functools.cached_property
+    def _centroids(self) -> np.ndarray:
+        return np.asarray(self.centroids, np.float64)
+
+    def preprocess(self, example, rng):
+        (vector,) = self._representer([example])
+        if vector is None:
+            return None
+        distances = np.sum((self._centroids - vector) ** 2, axis=-1)
+        return self._one_hot([int(np.argmin(distances))])[0]
+
+
+class Shrunk(representers.OfImages):
+    """The pixels of an image in [0, 1], averaged over squares to at most 16 x 16."""
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """[N, D] of images, uint8 [N, H, W, C]."""
+        num, height, width, channels = images.shape
+        by = -(-max(height, width) // MAX_SIDE)
+        rest = ((0, 0), (0, -height % by), (0, -width % by), (0, 0))
+        padded = np.pad(images / 255, rest, mode="edge")
+        squares = padded.reshape(num, -(-height // by), by, -(-width // by), by, -1)
+        return squares.mean(axis=(2, 4)).reshape(num, -1)
