@@ -34,8 +34,15 @@ from mt_diffusion.evaluation.metrics import (
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
+from mt_diffusion.modalities import leak
+from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.precompute import images_alone
-from mt_diffusion.sampling import MAX_IN_GRID, check_guidance, restore
+from mt_diffusion.sampling import (
+    MAX_IN_GRID,
+    check_guidance,
+    restore,
+    warn_of_rare_state,
+)
 from mt_diffusion.training import resume, sharding
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
@@ -98,6 +105,7 @@ def evaluate(
     claim(out, manifest)
     test = test_examples(config, experiment, real.test, settings.num_samples, seed)
     for draw in draws:  # before the first one takes its time
+        warn_of_rare_state(experiment, generator.states(draw.given))
         drawing.examples_for(draw, experiment, test, settings.num_samples)
 
     found = []
@@ -177,8 +185,9 @@ def check_enough(numbers: Mapping[str, int]) -> None:
 
 
 def digest(params: Any) -> str:
-    """Stands for the values of all parameters."""
-    return weights.digest(flatten_dict(jax.device_get(params), sep="/"))
+    """Stands for the values of all parameters; tables follow from the config."""
+    trained = {name: part for name, part in params.items() if name != TABLES}
+    return weights.digest(flatten_dict(jax.device_get(trained), sep="/"))
 
 
 def describe(
@@ -189,6 +198,11 @@ def describe(
         "num_samples": settings.num_samples,
         "seed": seed,
         "sampling": json.loads(config.sampling.to_json()),
+        "model": {
+            "prediction": config.diffusion.prediction,
+            "presence": json.loads(config.presence.to_json()),
+            "leak": leak.of_config(config),
+        },
         "features": {"name": real.network.name, "digest": real.network.digest},
         "reference": {
             "digest": real.reference.digest,

@@ -77,7 +77,7 @@ def of_class(
     seen: Float[Array, "b k"],
     strength: Float[Array, " b"],
     variance: Float[Array, " b"],
-    shares: Float[Array, " k"],
+    shares: Float[np.ndarray, " k"],
     absent: float,
 ) -> Float[Array, "b k+1"]:
     """Posterior of each class and of none, given components along the classes' codes.
@@ -85,8 +85,8 @@ def of_class(
     strength: of the code in z_t, alpha_tilde_t sqrt(D). shares: p(k) where present.
     """
     odds = (strength[:, None] * seen - strength[:, None] ** 2 / 2) / variance[:, None]
-    odds += jnp.log((1 - absent) * shares)[None]
-    none = jnp.full((len(seen), 1), jnp.log(absent), odds.dtype)
+    odds += jnp.asarray(np.log((1 - absent) * shares), odds.dtype)[None]
+    none = jnp.full((len(seen), 1), np.log(absent), odds.dtype)
     return jax.nn.softmax(jnp.concatenate([odds, none], axis=-1), axis=-1)
 
 

@@ -182,7 +182,7 @@ class Codebook(Label):
 
     @property
     def _shares(self) -> np.ndarray:
-        return np.asarray(self.measured["shares"], np.float32)
+        return np.asarray(self.measured["shares"])
 
     def evidence(self, y_t, level):
         mean, variance = evidence.leaked(self.measured, level)

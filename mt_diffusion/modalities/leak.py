@@ -90,12 +90,18 @@ def same_everywhere(fields: Mapping) -> dict:
     numbers, tree = jax.tree.flatten(fields)
     is_word = [isinstance(x, str) for x in numbers]
     sent = np.array([0.0 if w else x for x, w in zip(numbers, is_word, strict=True)])
-    got = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tolist()
+    # As bits, for on the devices a double would be rounded to a float.
+    bits = multihost_utils.broadcast_one_to_all(sent.view(np.uint32))
+    got = np.asarray(bits).view(np.float64).tolist()
     merged = [a if w else b for a, b, w in zip(numbers, got, is_word, strict=True)]
     return jax.tree.unflatten(tree, merged)
 
 
-def squares(fields: Mapping[str, Any]) -> dict[str, float]:
-    """s^2 of each source, by name, '' for the image: for a person to read."""
-    names, covariance = fields["sources"], fields["covariance"]
-    return {name: covariance[i][i] for i, name in enumerate(names)}
+def of_config(config: ConfigDict) -> dict[str, dict[str, float]]:
+    """{modality: {source: s^2}} of a resolved config, for a person to read."""
+    found = {}
+    for name, fields in config.modalities.items():
+        if fields.get("measured"):
+            sources, covariance = fields.measured.sources, fields.measured.covariance
+            found[name] = {s or "z_0": covariance[i][i] for i, s in enumerate(sources)}
+    return found

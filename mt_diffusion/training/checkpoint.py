@@ -84,7 +84,9 @@ class Checkpoints:
         for step in self.steps:
             try:
                 config = self.config(step)
-                state = self.restore(step, describe(step, config, abstract))
+                with of_this_version(step):
+                    wanted = abstract(config)
+                state = self.restore(step, wanted)
             except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
@@ -105,7 +107,8 @@ class Checkpoints:
         """The config that the checkpoint of a step carries."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         stored = self._manager.restore(step, args=args).config
-        return ConfigDict(translate.translated(stored)).lock()
+        with of_this_version(step):
+            return ConfigDict(translate.translated(stored)).lock()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a state that `abstract` names, in its shapes and shardings."""
@@ -131,12 +134,11 @@ class Checkpoints:
         return target
 
 
-def describe(
-    step: int, config: ConfigDict, abstract: Callable[[ConfigDict], Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """What `abstract` makes of a checkpoint's config, which may be of another time."""
+@contextlib.contextmanager
+def of_this_version(step: int) -> Iterator[None]:
+    """Makes a UserError of what a checkpoint's config, of another time, has not."""
     try:
-        return abstract(config)
+        yield
     except (AttributeError, KeyError) as error:
         raise UserError(
             f"the config of checkpoint {step} lacks what this version reads ({error}): "

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from mt_diffusion import experiment as experiments
 from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import guidance, sampler, schedule
+from mt_diffusion.diffusion import guidance, presence, sampler, schedule
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.modalities import leak
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
@@ -90,7 +91,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     checkpoints, state = open_run(config, workdir, not steps, init, abstract)
     state = with_tables(state, experiment, abstract)
     start, num_steps = int(state.step), config.train.num_steps
-    facts = describe(config, start, len(source), len(test))
+    facts = describe(config, experiment, start, len(source), len(test))
     watch.banner(workdir, mesh, state.params, facts)
     if start >= num_steps:
         print(f"nothing to do: this run has had {start:,} steps.")
@@ -140,10 +141,18 @@ def is_finished(config: ConfigDict, steps: Sequence[int]) -> bool:
     return config.train.num_steps <= max(steps, default=0)
 
 
-def describe(config: ConfigDict, start: int, num: int, num_test: int) -> dict[str, str]:
+def describe(
+    config: ConfigDict, experiment: Experiment, start: int, num: int, num_test: int
+) -> dict[str, str]:
     """What the banner says of a run that begins at step `start`."""
-    return {
-        "data": f"{num:,} training, {num_test:,} test examples",
+    facts = {"data": f"{num:,} training, {num_test:,} test examples"}
+    if experiment.modalities:
+        states = "; ".join(presence.lines(experiment.presence))
+        facts["presence"] = states
+    for name, squares in leak.of_config(config).items():
+        said = ", ".join(f"{source} {square:.3g}" for source, square in squares.items())
+        facts["leak"] = f"into the codes of {name}, of unit noise: {said}"
+    return facts | {
         "training": f"steps {start:,} to {config.train.num_steps:,}, "
         f"{config.train.batch_size} images each; the first waits for its program",
     }
