@@ -11,7 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.diffusion import aggregation, bound, likelihood, schedule
+from mt_diffusion.diffusion import (
+    aggregation,
+    bound,
+    likelihood,
+    prediction,
+    schedule,
+)
 from mt_diffusion.diffusion.bound import Belief, Reading
 from mt_diffusion.diffusion.process import Process
 
@@ -27,6 +33,7 @@ DATA = _mix @ _mix.T + 0.1 * np.eye(D + M)  # covariance of (z_0, x)
 class Affine:
     """A network, tables over t: eps = K (z_t, x) + k, x^ = J z_t + j, variances.
 
+    eps is the noise of z_t without the drift of x^, or of x where x is known.
     head: covariance of p(x | z_t). K reads x in the columns after z_t's.
     """
 
@@ -119,8 +126,30 @@ def arbitrary(num_steps, seed):
     )
 
 
-def reader(process, network, informed, x):
-    """`read` of a network that sees z_t alone, and one that is told x [B, M]."""
+def frame(z_t):
+    """Some f_t, in which nothing is special."""
+    return 0.3 * jnp.sin(3 * z_t) - 0.2
+
+
+def said(predicts, step, z_t, codes, eps):
+    """The output of a network that means this eps, and reads z_t - frame(z_t)."""
+    at = lambda table: table.reshape(-1, 1, 1, 1)  # noqa: E731
+    signal, noise = at(step.signal_t), at(step.noise_t)
+    drift = at(step.drift_t["x"]) * codes["x"]
+    z0 = (z_t - drift - noise * eps) / signal
+    aggregate = eps + (drift - frame(z_t)) / noise
+    return {"eps": eps, "aggregate": aggregate, "v": signal * aggregate - noise * z0}[
+        predicts
+    ]
+
+
+def reader(process, network, informed, x, predicts="eps", held=False):
+    """`read` of a network that sees z_t alone, and one that is told x [B, M].
+
+    predicts: as what both say their eps. held: whether the first is told x as well,
+    for it has drawn it.
+    """
+    meant = prediction.build(predicts)
 
     def read(z_t, t):
         step, flat = process.adjacent(t), z_t.reshape(-1, D)
@@ -133,13 +162,18 @@ def reader(process, network, informed, x):
             low, high = step.log_variance_min, step.log_variance_max
             place = jnp.log(at(network.variance)) - low[:, None]
             v = 2 * place / (high - low)[:, None] - 1
-            return Reading(eps.reshape(z_t.shape), v.reshape(z_t.shape), code)
+            out = said(predicts, step, z_t, code, eps.reshape(z_t.shape))
+            u_t = step.to_comoving(z_t, code)
+            z0 = meant.z0(step, z_t - frame(z_t), u_t, out)
+            return Reading(z0, v.reshape(z_t.shape), code)
 
         nll = 0.5 * jnp.linalg.slogdet(2 * jnp.pi * at(network.head))[1]
         off = (x - mean)[..., None]
         square = jnp.linalg.solve(at(network.head), off) * off
         return Belief(
-            reading(network, jnp.zeros_like(x), encode(mean)),
+            reading(network, x, encode(x))
+            if held
+            else reading(network, jnp.zeros_like(x), encode(mean)),
             reading(informed, x, encode(x)),
             {"x": nll + 0.5 * square.sum(axis=(1, 2))},
         )
@@ -151,7 +185,7 @@ def encode(x):
     return {"x": (x @ jnp.asarray(CODE).T).reshape(-1, *SHAPE)}
 
 
-def expected(process, network, informed=None):
+def expected(process, network, informed=None, predicts="eps", held=False):
     """All terms, their exact expectations over data and noise, from bound.terms."""
     cov = np.eye(2 * D + M)
     cov[: D + M, : D + M] = DATA
@@ -159,7 +193,7 @@ def expected(process, network, informed=None):
     z0, x, noise = np.split(np.vstack([root, -root]), [D, D + M], axis=1)
     z0, noise = (jnp.asarray(a.reshape(-1, *SHAPE)) for a in (z0, noise))
     x = jnp.asarray(x)
-    read = reader(process, network, informed or network, x)
+    read = reader(process, network, informed or network, x, predicts, held)
 
     def at(t):
         t = jnp.full(len(z0), t)
@@ -170,6 +204,8 @@ def expected(process, network, informed=None):
     times = jnp.arange(1, process.schedule.num_steps + 1)
     every = jax.jit(lambda: jax.lax.map(at, times))()
     found = bound.collect(bound.prior_kl(process, z0, encode(x)), every)
+    if held:
+        found = found._replace(nll=jax.tree.map(lambda v: v[-1], every.nll))
     return jax.tree.map(lambda v: v.mean(keepdims=True), found)
 
 
@@ -177,11 +213,23 @@ def entropy(cov):
     return 0.5 * np.linalg.slogdet(2 * np.pi * np.e * cov)[1]
 
 
-def path_kl(process, network):
+def head_nats(process, network, t):
+    """E[-log p_theta(x | z_t)]."""
+    _, z_t, _, x, cov = moments(process, t)
+    off = x - network.J[t] @ z_t
+    square = off @ cov @ off.T + np.outer(network.j[t], network.j[t])
+    nats = np.linalg.slogdet(2 * np.pi * network.head[t])[1]
+    return 0.5 * (nats + np.trace(np.linalg.solve(network.head[t], square)))
+
+
+def path_kl(process, network, x_from="each"):
     """KL between q and p_theta as two Gaussians over (z_0, .., z_T, x).
 
     Straight from the paper: q from the definition of a forward step (eq. 3), p_theta
     from the second form of the posterior mean with the network's own eps and x^.
+    x_from: where p_theta has its x. 'each': every step guesses it, and it is decoded
+    at t = 1. 'first': drawn from p(x | z_T), then every step knows it. 'data': as
+    'first', but drawn from its true law, which leaves the KL of z given x.
     """
     alpha, a_bar = process.schedule.alpha, process.schedule.alpha_bar
     w, num = step_weights(process), process.schedule.num_steps
@@ -197,18 +245,33 @@ def path_kl(process, network):
         q[block[t], block[t]] += np.sqrt(1 - alpha[t]) * I
 
     p, mean = O((size, size)), O(size)
+
+    def decode(t):
+        p[x] = network.J[t] @ p[block[t]]
+        mean[x] = network.J[t] @ mean[block[t]] + network.j[t]
+        p[x, x] += np.linalg.cholesky(network.head[t])
+
     p[block[num], block[num]] = I
+    if x_from == "first":
+        decode(num)
+    if x_from == "data":
+        p[x, x] = np.linalg.cholesky(DATA[D:, D:])
     for t in range(num, 0, -1):
-        K, k = network.K[t][:, :D], network.k[t]
+        K, K_x, k = network.K[t][:, :D], network.K[t][:, D:], network.k[t]
         scale = (1 - alpha[t]) / np.sqrt(1 - a_bar[t])
-        push = (I - scale * K) / np.sqrt(alpha[t]) - w[t] * CODE @ network.J[t]
-        shift = -scale * k / np.sqrt(alpha[t]) - w[t] * CODE @ network.j[t]
-        p[block[t - 1]] = push @ p[block[t]]
-        mean[block[t - 1]] = push @ mean[block[t]] + shift
+        push = (I - scale * K) / np.sqrt(alpha[t])
+        shift = -scale * k / np.sqrt(alpha[t])
+        if x_from == "each":
+            push = push - w[t] * CODE @ network.J[t]
+            shift = shift - w[t] * CODE @ network.j[t]
+            told = O((D, M))
+        else:
+            told = -scale * K_x / np.sqrt(alpha[t]) - w[t] * CODE
+        p[block[t - 1]] = push @ p[block[t]] + told @ p[x]
+        mean[block[t - 1]] = push @ mean[block[t]] + told @ mean[x] + shift
         p[block[t - 1], block[t - 1]] += np.diag(np.sqrt(network.variance[t]))
-    p[x] = network.J[1] @ p[block[1]]
-    mean[x] = network.J[1] @ mean[block[1]] + network.j[1]
-    p[x, x] += np.linalg.cholesky(network.head[1])
+    if x_from == "each":
+        decode(1)
 
     ratio = np.linalg.solve(p, q)
     log_det = np.linalg.slogdet(ratio)[1]

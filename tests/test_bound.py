@@ -11,6 +11,7 @@ from mt_diffusion.diffusion import (
     aggregation,
     bound,
     likelihood,
+    prediction,
     sampler,
     schedule,
 )
@@ -27,6 +28,7 @@ from tests.linear_gaussian import (
     entropy,
     expected,
     forgotten,
+    head_nats,
     make_process,
     optimum,
     path_kl,
@@ -34,13 +36,62 @@ from tests.linear_gaussian import (
     step_weights,
 )
 
+H_X = entropy(DATA[D:, D:])
+
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_joint_bound_is_the_kl_between_whole_paths(seed, x64):
-    """For any network, right or wrong: the bound is KL(q || p_theta) + H(z_0, x)."""
-    process, network = make_process(30), arbitrary(30, seed)
-    found = expected(process, network).joint_nll_bound.item()
-    assert found == pytest.approx(path_kl(process, network) + entropy(DATA), rel=1e-9)
+@pytest.mark.parametrize("predicts", prediction.PREDICTIONS)
+def test_all_bounds_are_kls_between_whole_paths(seed, predicts, x64):
+    """For any network, right or wrong: the bound is KL(q || p_theta) + H(z_0, x).
+
+    The paper's counts the heads at every t, the conditional one is given x. Whatever
+    the network predicts, they are those of the z_0 that it means.
+    """
+    num = 30
+    process, network, informed = (
+        make_process(num),
+        *(arbitrary(num, s) for s in (seed, 9)),
+    )
+    found = expected(process, network, informed, predicts)
+    joint = path_kl(process, network) + entropy(DATA)
+    assert found.joint_nll_bound.item() == pytest.approx(joint, rel=1e-9)
+    heads = [head_nats(process, network, t) for t in range(1, num + 1)]
+    assert found.nll["x"].item() == pytest.approx(heads[0], rel=1e-9)
+    elbo = joint + sum(heads[1:])
+    assert found.paper_elbo.item() == pytest.approx(elbo, rel=1e-9)
+    conditional = path_kl(process, informed, "data") + entropy(DATA) - H_X
+    assert found.conditional_bound.item() == pytest.approx(conditional, rel=1e-9)
+
+
+@pytest.mark.parametrize("reads_x", [False, True])
+@pytest.mark.parametrize("predicts", prediction.PREDICTIONS)
+def test_what_is_held_is_drawn_at_T_and_then_given(predicts, reads_x, x64):
+    """The bound is the KL to z_T, then x from p(x | z_T), then the chain that knows x.
+
+    By the chain rule it is the conditional one of the same network, and the head at T.
+    """
+    process, network = make_process(30), arbitrary(30, 3)
+    if not reads_x:
+        network.K[:, :, D:] = 0
+    found = expected(process, network, network, predicts, held=True)
+    exact = path_kl(process, network, "first") + entropy(DATA)
+    assert found.joint_nll_bound.item() == pytest.approx(exact, rel=1e-9)
+    told = found.conditional_bound.item() + head_nats(process, network, 30)
+    assert found.joint_nll_bound.item() == pytest.approx(told, rel=1e-9)
+
+
+def test_held_forgets_nothing(x64):
+    """The optimum's gap closes, where guesses at each step leave what they forget."""
+    process = make_process(1000)
+    alone, informed = (optimum(process, reads_x=r) for r in (False, True))
+    heads = {name: getattr(alone, name) for name in ("J", "j", "head")}
+    told = dataclasses.replace(informed, **heads)
+    held = expected(process, told, held=True).joint_nll_bound.item()
+    guessed = expected(process, alone).joint_nll_bound.item()
+    print(
+        "gap in nats, held:", held - entropy(DATA), "guessed:", guessed - entropy(DATA)
+    )
+    assert 0 < held - entropy(DATA) < 0.02 < guessed - held
 
 
 def test_the_joint_bound_closes_in_on_the_exact_likelihood(x64):
@@ -108,24 +159,26 @@ def draw_data(num, seed):
     return jnp.asarray(draws[:, :D].reshape(-1, *SHAPE)), jnp.asarray(draws[:, D:])
 
 
-@pytest.mark.parametrize("num_times", [29, 5])
-def test_estimates_are_unbiased(num_times, x64):
+@pytest.mark.parametrize("num_times, held", [(29, False), (5, False), (5, True)])
+def test_estimates_are_unbiased(num_times, held, x64):
     """All t, or one of each stratum: within the standard error of the expectation."""
     num = 4000
     process, network = make_process(30), arbitrary(30, 0)
     z0, x = draw_data(num, seed=1)
-    found = jax.jit(bound.estimate, static_argnums=(3, 4, 5, 6, 7))(
+    found = jax.jit(bound.estimate, static_argnums=(3, 4, 5, 6, 7, 8))(
         jax.random.split(jax.random.key(0), num),
         z0,
         encode(x),
-        reader(process, network, arbitrary(30, 1), x),
+        reader(process, network, arbitrary(30, 1), x, held=held),
         process,
         num_times,
         likelihood.gaussian,
         sampler.unclipped,
+        ("x",) if held else (),
     )
-    exact = expected(process, network, arbitrary(30, 1))
-    for name in ("L0", "L1", "L3", "image", "paper_elbo", "conditional_bound"):
+    exact = expected(process, network, arbitrary(30, 1), held=held)
+    names = ("L0", "L1", "L3", "image", "paper_elbo", "conditional_bound")
+    for name in (*names, "joint_nll_bound"):
         values = np.asarray(getattr(found, name))
         error = values.std() / np.sqrt(num)
         assert values.mean() == pytest.approx(
@@ -160,7 +213,8 @@ def test_variational_bound_is_guided_diffusions(name, drift):
     codes = {"x": jnp.full_like(x0, 0.3)}
     step = process.adjacent(t)
     z_t = step.from_comoving(x_t, {}) + process.aggregation.drift(codes, t)
-    found = bound.variational_bound(step, z_t, x0, eps, v, codes)
+    predicted = step.z0_from_eps(x_t, eps)
+    found = bound.variational_bound(step, z_t, x0, predicted, v, codes)
     np.testing.assert_allclose(
         found, reference["vb_bits_per_dim"], rtol=1e-4 if drift else 1e-5, atol=1e-5
     )
@@ -229,7 +283,8 @@ def test_without_modalities_it_is_guided_diffusions_bound(name, x64):
     keys = jax.random.split(jax.random.key(0), 3)
 
     def read(z_t, t):
-        reading = Reading(*fake_network(z_t, t[:, None, None, None], jnp), {})
+        eps, v = fake_network(z_t, t[:, None, None, None], jnp)
+        reading = Reading(process.adjacent(t).z0_from_eps(z_t, eps), v, {})
         return Belief(reading, reading, {})
 
     found = jax.jit(
