@@ -10,7 +10,8 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.training import resume, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 
-CONFIG = ConfigDict({"a": 1, "b": {"c": (1, 2), "d": "x"}}).lock()
+NOW = {"prediction": "aggregate"}  # as this version's configs say
+CONFIG = ConfigDict({"a": 1, "b": {"c": (1, 2), "d": "x"}, "diffusion": NOW}).lock()
 
 
 def state(x):

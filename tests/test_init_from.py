@@ -27,13 +27,31 @@ KEY = 5
 
 
 class Source:
-    """Ten classes."""
+    """Noisy images of ten classes."""
 
     class_names = [str(i) for i in range(10)]
 
+    def __init__(self, config):
+        size = config.data.image_size
+        self.shape = (size, size, config.data.channels)
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        image = np.random.default_rng(i).integers(256, size=self.shape, dtype=np.uint8)
+        return {"image": image, "label": i % 10}
+
 
 def resolved(config):
-    return experiments.resolve(config.lock(), Source())
+    return experiments.resolve(config.lock(), Source(config))
+
+
+def add_masked(config, **fields):
+    """Another modality, which drifts in all states that there are."""
+    config.modalities.seen = masked_image.masked_image(config) | fields
+    for state in config.presence.values():
+        state.seen = "read"
 
 
 def tiny(**unet):
@@ -106,7 +124,7 @@ def test_a_new_run_begins_with_averages_and_resumes_without_them(run, tmp_path):
         assert len(set(buffers)) == 16  # the step donates both trees
 
     moved = state.replace(step=state.step + 1)
-    checkpoints.save(1, vars(moved), config)
+    checkpoints.save(1, moved.saved, config)
     checkpoints.close()
     shutil.rmtree(source)
     _, state = open_run(config, workdir)
@@ -120,13 +138,14 @@ def test_parameters_of_another_head_stay_as_initialised(run, capsys):
     config = continued(config, run[0])
     loaded = init_from.load(config, shapes_of(config))
     lines = capsys.readouterr().out.splitlines()
-    assert "step 7, averaged" in lines[0] and len(lines) == 5
-    assert "loaded: unet: " in lines[1]
-    assert "new, as initialised: heads_label: " in lines[2] and "more)" in lines[2]
-    assert "unused: heads_label: 634 in 6 arrays" in lines[3]  # 16 + 288 + 330
-    assert "differs: config.modalities.label.head_kind: 'M' there, 'E'" in lines[4]
+    assert "step 7, averaged" in lines[0] and len(lines) == 6
+    assert "loaded: evidence_label: 352 in 1 arrays" in lines[1]  # (10 + 1) x 32
+    assert "loaded: unet: " in lines[2]
+    assert "new, as initialised: heads_label: " in lines[3] and "more)" in lines[3]
+    assert "unused: heads_label: 634 in 6 arrays" in lines[4]  # 16 + 288 + 330
+    assert "differs: config.modalities.label.head_kind: 'M' there, 'E'" in lines[5]
     averages = flatten_dict(run[1])
-    assert loaded.keys() == {p for p in averages if p[1] == "unet"}
+    assert loaded.keys() == {p for p in averages if p[1] != "heads_label"}
     for path, value in loaded.items():
         np.testing.assert_array_equal(value, averages[path])
 
@@ -142,7 +161,7 @@ def test_parameters_of_another_head_stay_as_initialised(run, capsys):
 
 def test_a_modality_is_added_to_a_trained_network(run, capsys):
     config = tiny()
-    config.modalities.seen = masked_image.masked_image(config) | {"conditions": False}
+    add_masked(config, conditions=False)
     config = continued(config, run[0])
     loaded = init_from.load(config, shapes_of(config))
     assert loaded.keys() == flatten_dict(run[1]).keys()
@@ -170,11 +189,16 @@ def test_what_shapes_do_not_show_is_said(run, capsys):
     config.unet.num_heads = 1
     config.diffusion.schedule = "linear"
     config.modalities.label.class_names = ["zero", *Source.class_names[1:]]
-    config.modalities.seen = masked_image.masked_image(config) | {"conditions": False}
+    add_masked(config, conditions=False)
     config = continued(config, run[0])
     init_from.load(config, shapes_of(config))
     lines = capsys.readouterr().out.splitlines()
     differs = [line.split("config.")[1] for line in lines if "differs:" in line]
+    measured = [
+        line for line in differs if line.startswith("modalities.label.measured")
+    ]
+    assert len(measured) == 3  # with what drifts now: sources, means, covariance
+    differs = [line for line in differs if line not in measured]
     assert differs[0] == "diffusion.schedule: 'cosine' there, 'linear' now"
     assert differs[1].startswith("modalities.label.class_names: ['0', '1'")
     assert differs[2] == "modalities.label.heads.E.num_heads: 2 there, 1 now"
@@ -191,7 +215,7 @@ def test_the_same_classes_in_another_order_are_refused(run):
 
 def test_planes_that_the_source_had_not_are_refused(run):
     config = tiny()
-    config.modalities.seen = masked_image.masked_image(config)
+    add_masked(config)
     config = continued(config, run[0])
     words = r"input_blocks_0_0.kernel has shape \(3, 3, 1, 8\) there and \(3, 3, 3, 8\)"
     with pytest.raises(UserError, match=f"{words}.*modalities.seen.conditions"):
@@ -238,7 +262,7 @@ def test_the_network_is_guided_diffusions(tmp_path, capsys):
     network = experiments.build(config).network
     t = jnp.asarray(data["t"], jnp.int32) + 1  # ours counts from 1
     found = jax.jit(network.apply)(params, jnp.asarray(data["x"]), t, {}, {})
-    np.testing.assert_allclose(found.eps, data["out"][..., :3], atol=2e-5)
+    np.testing.assert_allclose(found.out, data["out"][..., :3], atol=2e-5)
     np.testing.assert_allclose(found.v, data["out"][..., 3:], atol=2e-5)
     out = capsys.readouterr().out
     assert "new, as initialised: heads_label" in out and "unused: none" in out
@@ -246,7 +270,7 @@ def test_the_network_is_guided_diffusions(tmp_path, capsys):
 
 def test_what_guided_diffusion_has_not_is_new_and_its_classes_unused(tmp_path, capsys):
     state, config, _ = reference("class")
-    config.modalities.label.kind = "label.SharedUNet"
+    config.modalities.label.update(kind="label.SharedUNet", frame="read")
     np.savez(tmp_path / "adm.npz", **state)
     config = continued(config, f"adm:{tmp_path}/adm.npz")
     shapes = shapes_of(config)
@@ -269,7 +293,7 @@ def wider(config):
 
 
 def with_planes(config):
-    config.modalities.seen = masked_image.masked_image(config)
+    add_masked(config)
 
 
 def grey(config):

@@ -12,14 +12,14 @@ LAYERS = [
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
     | {"data.weights"}
     | {"evaluation.quality", "evaluation.metrics"},
-    {"diffusion.aggregation", "models.unet", "pictures"}
+    {"diffusion.aggregation", "models.unet"}
     | {"modalities.evidence", "modalities.codes"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
     | {"evaluation.features"},
     {"modalities.base", "diffusion.process"},
     {"modalities.image", "modalities.contract", "modalities.guess", "translate"}
-    | {"diffusion.prediction"},
+    | {"diffusion.prediction", "pictures"},
     {"modalities.masked_image", "modalities.label"}
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}

@@ -20,10 +20,13 @@ SHAPE = (8, 8, 3)
 NAMES = ("ant", "bee", "cat", "dog")
 
 
-def make_label(kind="Codebook", shape=SHAPE, **changes):
+def make_label(kind="Codebook", shape=SHAPE, codes=None, **changes):
+    """codes: fields of their recipe that differ."""
     fields = image_label.get_config().modalities.label.to_dict()
-    fields |= {"kind": f"label.{kind}", "class_names": NAMES} | changes
-    return base.build("label", fields, shape)
+    fields |= {"kind": f"label.{kind}", "class_names": NAMES}
+    fields |= {"frame": "read"} if kind == "SharedUNet" else {}
+    fields["codes"] |= codes or {}
+    return base.build("label", fields | changes, shape)
 
 
 def make_masked(shape=SHAPE, **changes):
@@ -179,6 +182,34 @@ def test_a_label_is_a_one_hot_vector_or_none(kind):
         label.preprocess({"image": None, "label": 4}, rng())
 
 
+def test_label_draws_have_the_frequencies_of_the_heads_distribution():
+    """And the same one for the same key, each its own."""
+    p = np.array([0.5, 0.3, 0.15, 0.05])
+    num = 4000
+    logits = jnp.tile(jnp.asarray(np.log(p) + 3, jnp.float32), (num, 1))
+    keys = jax.random.split(jax.random.key(5), num)
+    draw = jax.jit(make_label().draw)
+    drawn = draw(keys, logits)
+    np.testing.assert_array_equal(np.unique(drawn), [0, 1])
+    np.testing.assert_array_equal(drawn.sum(axis=1), 1)
+    error = (drawn.mean(axis=0) - p) / np.sqrt(p * (1 - p) / num)
+    assert np.abs(error).max() < 4
+    np.testing.assert_array_equal(draw(jax.random.clone(keys), logits), drawn)
+    backwards = jax.random.wrap_key_data(jax.random.key_data(keys)[::-1])
+    turned = draw(backwards, logits)
+    np.testing.assert_array_equal(turned[::-1], drawn)
+
+
+def test_a_draw_changes_with_the_odds_alone():
+    """One noise: what is drawn stays while its class gains, whatever is added to all."""
+    label, keys = make_label(), jax.random.split(jax.random.key(5), 500)
+    logits = jnp.asarray(rng().standard_normal((500, len(NAMES))), jnp.float32)
+    drawn = label.draw(keys, logits)
+    for gained in (logits + 2 * drawn, logits + 7):
+        again = label.draw(jax.random.clone(keys), gained)
+        np.testing.assert_array_equal(again, drawn)
+
+
 def test_label_nll_is_the_cross_entropy():
     logits = 5 * rng().standard_normal((6, len(NAMES)))
     value = rng().dirichlet(np.ones(len(NAMES)), 6)
@@ -193,9 +224,12 @@ def test_label_mean_is_the_distribution_of_the_logits():
     np.testing.assert_allclose(mean, p, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 1), (8, 8, 3)])
-def test_codes_are_orthogonal_images_of_unit_rms(shape):
-    codes = make_label(shape=shape).encode(jnp.eye(len(NAMES))).latent
+@pytest.mark.parametrize(
+    "shape, family", [((2, 2, 1), "white"), ((8, 8, 3), "highpass")]
+)
+def test_codes_are_orthogonal_images_of_unit_rms(shape, family):
+    label = make_label(shape=shape, codes={"family": family})
+    codes = label.encode(jnp.eye(len(NAMES))).latent
     flat = np.asarray(codes, np.float64).reshape(len(NAMES), -1)
     np.testing.assert_allclose(
         flat @ flat.T / flat.shape[1], np.eye(len(NAMES)), atol=1e-6
@@ -248,25 +282,25 @@ def test_heads_that_can_not_be_are_refused():
 
 def test_a_codebook_without_room_is_refused():
     names = tuple(map(str, range(5)))
-    crowded = make_label(shape=(2, 2, 1), class_names=names)
-    with pytest.raises(UserError, match="at most 4.*there are 5.*SharedUNet"):
-        crowded.encode(jnp.eye(5))
-    coarse = make_label(shape=(8, 8, 1), class_names=names, code_side=2)
-    with pytest.raises(UserError, match=r"\(2, 2, 1\) holds at most 4.*there are 5"):
-        coarse.encode(jnp.eye(5))
+    with pytest.raises(UserError, match="room for 4 .*'white'.* 5 are.*SharedUNet"):
+        make_label(shape=(2, 2, 1), class_names=names, codes={"family": "white"})
+    coarse = {"family": "smooth", "side": 2}
+    with pytest.raises(UserError, match="room for 4 .*'smooth'.* 5 are needed"):
+        make_label(shape=(8, 8, 1), class_names=names, codes=coarse)
 
 
 @pytest.mark.parametrize("side", [-1, 9])
 def test_a_codebook_of_a_size_that_can_not_be_is_refused(side):
-    with pytest.raises(UserError, match=f"code_side is {side}; use 0 to 8"):
-        make_label(shape=(12, 8, 1), code_side=side).encode(jnp.eye(len(NAMES)))
+    with pytest.raises(UserError, match=f"codes.side is {side}; .*'smooth'.* 1 to 8"):
+        make_label(shape=(12, 8, 1), codes={"family": "smooth", "side": side})
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (8, 12, 3)])
 def test_codes_are_the_smoother_the_coarser_their_grids(shape):
     steps = []
     for side in (2, 4, 8, 0):
-        codes = make_label(shape=shape, code_side=side).encode(jnp.eye(4)).latent
+        recipe = {"family": "smooth" if side else "white", "side": side}
+        codes = make_label(shape=shape, codes=recipe).encode(jnp.eye(4)).latent
         products = jnp.einsum("ahwc,bhwc->ab", codes, codes) / np.prod(shape)
         np.testing.assert_allclose(products, np.eye(4), atol=1e-5)
         steps.append(float(jnp.mean(jnp.diff(codes, axis=1) ** 2)))
@@ -298,6 +332,16 @@ def test_class_names_come_from_the_data_unless_given():
     fit = base.locate("label.Codebook").fit
     assert tuple(fit({"class_names": ()}, Source)["class_names"]) == ("yes", "no")
     assert tuple(fit({"class_names": NAMES}, Source)["class_names"]) == NAMES
+
+
+def test_the_scale_of_a_code_is_that_of_its_energy():
+    """c^2 D: the same energy is the same legibility at every size."""
+    for shape in ((8, 8, 1), (28, 28, 1), (8, 8, 3)):
+        label = make_label(shape=shape, energy=3136.0)
+        assert label.scale**2 * np.prod(shape) == pytest.approx(3136)
+        code = label.scale * label.encode(jnp.eye(len(NAMES))).latent
+        squares = np.sum(np.asarray(code, np.float64) ** 2, axis=(1, 2, 3))
+        np.testing.assert_allclose(squares, 3136, rtol=1e-5)
 
 
 # Masked images
@@ -385,6 +429,21 @@ def test_a_masked_image_is_read_from_transparency(tmp_path):
 def test_images_that_patches_do_not_divide_are_refused(size):
     with pytest.raises(UserError, match=f"size {size} .*patches_per_side = 4"):
         make_masked(shape=(size, size, 1))
+
+
+def test_a_masked_image_that_is_drawn_claims_to_see_nothing():
+    masked, num = make_masked(std=0.3), 60
+    prediction = jnp.asarray(rng().uniform(-0.9, 0.9, (num, *SHAPE)), jnp.float32)
+    keys = jax.random.split(jax.random.key(2), num)
+    value = masked.draw(keys, prediction)
+    assert value.shape == (num, *masked.placeholder().shape)
+    assert not np.any(value[..., -1])
+    noise = np.asarray(value[..., :-1] - prediction)
+    assert noise.std() == pytest.approx(0.3, rel=0.04)  # of 11,520 numbers
+    assert abs(noise.mean()) < 0.012
+    assert len(np.unique(noise.reshape(num, -1)[:, 0])) == num
+    again = masked.draw(jax.random.clone(keys), prediction)
+    np.testing.assert_array_equal(again, value)
 
 
 # Second images
@@ -524,3 +583,50 @@ def test_a_standard_deviation_of_nothing_is_refused():
     for std in (0.0, -1.0, float("nan")):
         with pytest.raises(UserError, match="above 0"):
             make_masked(std=std)
+
+
+# What words and numbers mean
+
+
+def test_words_that_mean_nothing_are_refused():
+    with pytest.raises(UserError, match="label.frame is 'moving'; choose.*'evidence'"):
+        make_label(frame="moving")
+    with pytest.raises(UserError, match="label.guess is 'best'; choose.*'coherent'"):
+        make_label(guess="best")
+    with pytest.raises(UserError, match="label.codes.family is 'pink'.*'highpass'"):
+        make_label(codes={"family": "pink"})
+
+
+@pytest.mark.parametrize("energy", [0.0, -1.0, float("nan")])
+def test_an_energy_of_nothing_is_refused(energy):
+    with pytest.raises(UserError, match="label.energy is .*above 0.*drift = 'none'"):
+        make_label(energy=energy)
+
+
+@pytest.mark.parametrize(
+    "make, kind",
+    [
+        (make_masked, "MaskedImage"),
+        (make_paired, "PairedImage"),
+        (lambda **fields: make_label("SharedUNet", **fields), "SharedUNet"),
+    ],
+)
+def test_evidence_of_an_encoder_without_is_refused(make, kind):
+    with pytest.raises(UserError, match=f"frame is 'evidence'.*{kind}, has none.*read"):
+        make(frame="evidence")
+
+
+def test_fields_of_earlier_versions_name_what_replaces_them():
+    """drift_scale 2.5 on images of 64 numbers is an energy of 2.5^2 * 64."""
+    small = (8, 8, 1)
+    for field, words in {
+        "drift_scale": "label.drift_scale = 2.5 .*earlier.*energy = 400",
+        "drop_rate": "label.drop_rate = 2.5 .*earlier.*config.presence",
+        "null_rate": "label.null_rate = 2.5 .*earlier.*config.presence",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            make_label(shape=small, **{field: 2.5})
+    with pytest.raises(UserError, match="drift_scale = 0.* is drift = 'none'"):
+        make_label(shape=small, drift_scale=0.0)
+    with pytest.raises(UserError, match="masked_image.null_rate.*config.presence"):
+        make_masked(null_rate=0.1)

@@ -42,7 +42,10 @@ class Source:
 
 def make(kind="Projection", source=None, shape=SHAPE, **changes):
     fields = image_representation.get_config().modalities.representation.to_dict()
-    fields |= {"kind": f"representation.{kind}", "vectors": "feature:vector"} | changes
+    fields |= {"kind": f"representation.{kind}", "vectors": "feature:vector"}
+    fields["codes"] |= {"family": "white"}  # of which 64 pixels have 64
+    fields |= {} if kind == "Projection" else {"frame": "read"}
+    fields |= changes
     fields = base.locate(fields["kind"]).fit(fields, source or Source())
     return base.build("representation", fields, shape)
 
@@ -283,7 +286,7 @@ def test_generators_that_do_not_fit_are_refused(generator, words):
 
 
 def test_a_projection_without_room_is_refused():
-    with pytest.raises(UserError, match="6 numbers.*room for 4.*SharedUNet"):
+    with pytest.raises(UserError, match="room for 4 .* 6 are needed.*SharedUNet"):
         make(shape=(2, 2, 1))
 
 
@@ -378,6 +381,7 @@ def test_a_network_reads_drifts_and_predicts_it(kind):
         kind=f"representation.{kind}",
         vectors="feature:vector",
         generator="users_own:tile",
+        frame="evidence" if kind == "Projection" else "read",
     )
     experiment = experiments.build(experiments.resolve(config, Source()))
 
@@ -386,9 +390,19 @@ def test_a_network_reads_drifts_and_predicts_it(kind):
         apply = functools.partial(experiment.network.apply, params)
         codes = apply({"representation": value}, method="encode")
         known = {"representation": jnp.ones(2, bool)}
-        return codes["representation"].latent, apply(z, t, codes, known)
+        view = experiment.denoiser(
+            params | experiment.tables,
+            z,
+            t,
+            codes,
+            known,
+            {"representation": value},
+        )
+        return codes["representation"].latent, view
 
     z = jnp.zeros((2, *SHAPE))
     latent, prediction = jax.eval_shape(run, jnp.zeros((2, D)), z, jnp.array([1, 1000]))
-    assert latent.shape == prediction.eps.shape == (2, *SHAPE)
-    assert prediction.heads["representation"].shape == (2, D)
+    assert latent.shape == prediction.out.shape == (2, *SHAPE)
+    assert prediction.features["representation"].shape == (2, D)
+    told = 1 if kind == "Projection" else 0  # by its code: how sure that is
+    assert prediction.heads["representation"].shape == (2, D + told)
