@@ -12,11 +12,19 @@ from configs import image_label, masked_image
 from mt_diffusion import experiment as experiments
 from mt_diffusion import generation, sampling
 from mt_diffusion.data import sources
-from mt_diffusion.diffusion import aggregation, guidance, likelihood, schedule
+from mt_diffusion.diffusion import (
+    aggregation,
+    guidance,
+    likelihood,
+    prediction,
+    presence,
+    schedule,
+)
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Code, Modality, Variable
-from mt_diffusion.models.mt_diffusion import Prediction
+from mt_diffusion.models.denoiser import Denoiser
+from mt_diffusion.models.mt_diffusion import Output
 from mt_diffusion.training.sharding import AXES
 from mt_diffusion.training.state import init_params
 
@@ -37,12 +45,6 @@ def posterior(mean, variance, signal, noise, x):
 GIVEN_Y = posterior(MEAN, VARIANCE, 1.0, np.sqrt(ERROR), Y)
 
 
-def exact_eps(u_t, signal, noise, mean, variance):
-    """E[eps | u_t] for u_t = signal z_0 + noise eps, z_0 ~ N(mean, variance)."""
-    z0, _ = posterior(mean, variance, signal, noise, u_t)
-    return (u_t - signal * z0) / noise
-
-
 def log_prob(u_t, signal, noise):
     """log p(y | u_t), whose mean is that of z_0."""
     mean, variance = posterior(MEAN[None], VARIANCE[None], signal, noise, u_t)
@@ -52,11 +54,11 @@ def log_prob(u_t, signal, noise):
 
 
 def test_the_scale_goes_from_the_unconditional_through_the_conditional():
-    eps, null = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, *SHAPE)))
-    at = functools.partial(guidance.classifier_free, eps, null)
-    np.testing.assert_allclose(at(1.0), eps, rtol=1e-6, atol=1e-6)
+    z0, null = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, *SHAPE)))
+    at = functools.partial(guidance.classifier_free, z0, null)
+    np.testing.assert_allclose(at(1.0), z0, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(at(0.0), null, rtol=1e-6)
-    np.testing.assert_allclose(at(3.0) - eps, 2 * (eps - null), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(at(3.0) - z0, 2 * (z0 - null), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("t", [1, 300, 900])
@@ -65,15 +67,22 @@ def test_by_an_exact_classifier_guidance_is_bayes_rule(t, x64):
     signal, noise = np.sqrt(table.alpha_bar[t]), np.sqrt(1 - table.alpha_bar[t])
     u_t = jnp.asarray(np.random.default_rng(t).normal(size=(5, *SHAPE)))
     ask = functools.partial(log_prob, signal=signal, noise=noise)
-    without = exact_eps(u_t, signal, noise, MEAN[None], VARIANCE[None])
-    told = exact_eps(u_t, signal, noise, *(x[None] for x in GIVEN_Y))
-    assert np.abs(without - told).max() > 1e-2
-    for noise_t in (noise, np.full(5, noise)):
-        found = guidance.by_classifier(without, u_t, noise_t, ask, 1.0)
+    belief, given = ([x[None] for x in b] for b in ((MEAN, VARIANCE), GIVEN_Y))
+    without, _ = posterior(*belief, signal, noise, u_t)
+    told, _ = posterior(*given, signal, noise, u_t)
+    eps, eps_told = ((u_t - signal * z0) / noise for z0 in (without, told))
+    assert np.abs(eps - eps_told).max() > 1e-2
+    process = Process(table, aggregation.Aggregation({}))
+    step = process.transition(t, t - 1)
+    for one in (step, process.transition(np.full(5, t), np.full(5, t - 1))):
+        found = guidance.by_classifier(without, u_t, one, ask, 1.0)
         np.testing.assert_allclose(found, told, rtol=1e-9, atol=1e-10)
-    twice = guidance.by_classifier(without, u_t, noise, ask, 2.0)
+    # The paper's form, of the noise.
+    score = jax.grad(lambda u: ask(u).sum())(u_t)
+    np.testing.assert_allclose(eps - noise * score, eps_told, rtol=1e-9, atol=1e-10)
+    twice = guidance.by_classifier(without, u_t, step, ask, 2.0)
     np.testing.assert_allclose(twice, 2 * told - without, rtol=1e-9, atol=1e-10)
-    none = guidance.by_classifier(without, u_t, noise, ask, 0.0)
+    none = guidance.by_classifier(without, u_t, step, ask, 0.0)
     np.testing.assert_array_equal(none, without)
 
 
@@ -110,6 +119,9 @@ class Toy(Modality):
     def mean(self, prediction):
         return prediction[..., :1]
 
+    def placeholder(self):
+        return np.zeros(SHAPE, np.float32)
+
     def postprocess(self, value):
         return value
 
@@ -124,54 +136,70 @@ class Plain(Variable):
 class Exact:
     """What a perfect network says. It takes off the drift of codes that it is shown.
 
-    Where y is `known` as well, it says what follows from y.
+    Where y is `known` as well, it says what follows from y, whose drift is gone from
+    what it reads if the modality's frame says so.
     """
 
-    def __init__(self, modality, process):
-        self.modality, self.process = modality, process
+    def __init__(self, modality, process, predicts):
+        self.modality, self.process, self.predicts = modality, process, predicts
 
-    def apply(self, params, *args, method="predict"):
+    def apply(self, params, *args, method="predict", rngs=None):
         return getattr(self, method)(*args)
 
     def encode(self, values):
         return {n: self.modality.encode(value) for n, value in values.items()}
 
-    def predict(self, z_t, t, codes, known):
-        drift = self.process.aggregation.drift({n: codes[n].latent for n in codes}, t)
-        a_bar = jnp.asarray(self.process.schedule.alpha_bar, z_t.dtype)[t]
+    def predict(self, y_t, t, codes, known, evidence, deterministic):
+        assert not evidence and deterministic
+        gone = self.modality.frame == "read" and "y" in known
+        left = {} if gone else {n: codes[n].latent for n in codes}
+        drift = self.process.aggregation.drift(left, t)
+        a_bar = jnp.asarray(self.process.schedule.alpha_bar, y_t.dtype)[t]
         signal, noise = (jnp.sqrt(x)[:, None, None, None] for x in (a_bar, 1.0 - a_bar))
-        belief = (jnp.asarray(x, z_t.dtype)[None] for x in (MEAN, VARIANCE))
+        belief = (jnp.asarray(x, y_t.dtype)[None] for x in (MEAN, VARIANCE))
         mean, variance = belief
-        u_t = z_t - drift
+        u_t = y_t - drift
         head_mean, head_variance = posterior(mean, variance, signal, noise, u_t)
         head = [head_mean, jnp.log(head_variance + ERROR)]
         if known:
             y = codes["y"].latent
             mean, variance = posterior(mean, variance, 1.0, np.sqrt(ERROR), y)
-        eps = exact_eps(u_t, signal, noise, mean, variance)
-        return Prediction(eps, None, {"y": jnp.concatenate(head, axis=-1)}, {})
+        z0, _ = posterior(mean, variance, signal, noise, u_t)
+        aggregate = (y_t - signal * z0) / noise
+        out = {
+            "eps": (u_t - signal * z0) / noise,
+            "aggregate": aggregate,
+            "v": signal * aggregate - noise * z0,
+        }[self.predicts]
+        return Output(out, None, {"y": jnp.concatenate(head, axis=-1)}, {})
 
 
-def generator(conditions=False, drift=3.0, **settings):
+def generator(conditions=False, drift=3.0, predicts="eps", frame="none", **settings):
     table = schedule.cosine(1000)
     weights = {"y": aggregation.weights("y", "ramp", drift, table)}
     process = Process(table, aggregation.Aggregation(weights))
     modality = Toy(
-        name="y", shape=SHAPE, drift="ramp", drift_scale=drift, loss_weight=0.1,
-        conditions=conditions, drop_rate=0.0, null_rate=0.0,
+        name="y", shape=SHAPE, drift="ramp", loss_weight=0.1, conditions=conditions,
+        frame=frame, guess="mean",
     )  # fmt: skip
     experiment = experiments.Experiment(
         shape=SHAPE,
         primary=Plain(name="image", shape=SHAPE),
-        modalities=(modality,),
-        process=process,
-        network=Exact(modality, process),
+        denoiser=Denoiser(
+            modalities=(modality,),
+            process=process,
+            network=Exact(modality, process, predicts),
+            prediction=prediction.build(predicts),
+        ),
+        presence=presence.build(
+            {"present": {"share": 1.0, "y": "read"}}, {"y": conditions}
+        ),
     )
     defaults = ConfigDict(
         dict(
             sampler="ddim", num_steps=20, eta=0.0, fixed_variance=0.0, clip="none",
             guidance=1.0, head_guidance=0.0, guidance_interval=(0.0, 1.0),
-            batch_size=4096, generated_drift=1.0,
+            batch_size=4096, guess="",
         )
     )  # fmt: skip
     defaults.update(settings)
@@ -181,44 +209,63 @@ def generator(conditions=False, drift=3.0, **settings):
 @functools.cache
 def images(num=16, given=True, **settings):
     draw = generator(**settings)
-    return draw(None, 0, num, {"y": Y[None]} if given else {})["image"]
+    return draw({}, 0, num, {"y": Y[None]} if given else {})["image"]
 
 
-@pytest.mark.parametrize("drift", [0.0, 3.0])
-def test_guided_by_its_exact_head_a_model_draws_from_the_posterior(drift):
+@pytest.mark.parametrize(
+    "drift, predicts", [(0.0, "eps"), *((3.0, p) for p in prediction.PREDICTIONS)]
+)
+def test_guided_by_its_exact_head_a_model_draws_from_the_posterior(drift, predicts):
     """Mean to 4 standard errors, and the variance to those, and DDIM's few percent.
 
     With a drift this holds only where the head is asked about u_t.
     """
     num = 4096
-    z0 = images(num, head_guidance=1.0, num_steps=200, drift=drift)
+    z0 = images(num, head_guidance=1.0, num_steps=200, drift=drift, predicts=predicts)
     mean, variance = GIVEN_Y
     error = (z0.mean(axis=0) - mean) / np.sqrt(variance / num)
     assert np.abs(error).max() < 4
     assert np.abs(z0.var(axis=0) / variance - 1).max() < 4 * np.sqrt(2 / num) + 0.05
 
 
+WAYS = [("eps", "none"), ("aggregate", "none"), ("aggregate", "read"), ("v", "read")]
+
+
 def test_without_guidance_there_is_none(monkeypatch):
-    """To the bit, also where nothing is given, or read, that could guide."""
+    """To the bit, also where nothing is given that could guide."""
     one = images()
     nothing_given = images(given=False)
     strong = dict(guidance=3.0, head_guidance=2.0)
-    np.testing.assert_array_equal(images(guidance=5.0), one)
     np.testing.assert_array_equal(images(given=False, **strong), nothing_given)
     monkeypatch.setattr(
-        generation.Generator, "_build_guide", lambda *args: lambda z_t, t, eps: eps
+        generation.Generator, "_build_guide", lambda *_: lambda z_t, u_t, step, z0: z0
     )
     np.testing.assert_array_equal(images.__wrapped__(**strong), one)
 
 
+def test_classifier_free_guidance_by_what_tells_nothing_changes_nothing():
+    """Of a network that takes off the drift, and knows no more of z_0 by it."""
+    np.testing.assert_allclose(images(guidance=5.0), images(), atol=1e-3)
+
+
+@pytest.mark.parametrize("predicts, frame", WAYS)
 @pytest.mark.parametrize("drift", [0.0, 3.0])
-def test_at_scale_0_nothing_is_known_of_what_is_given(drift):
-    told = functools.partial(images, conditions=True, drift=drift)
+def test_at_scale_0_nothing_is_known_of_what_is_given(drift, predicts, frame):
+    way = dict(predicts=predicts, frame=frame)
+    told = functools.partial(images, conditions=True, drift=drift, **way)
     nothing_given = images(conditions=True, drift=0.0, given=False)
     np.testing.assert_allclose(told(guidance=0.0), nothing_given, atol=1e-3)
     assert np.abs(told() - nothing_given).max() > 0.1
     further = told(guidance=2.0) - told(guidance=0.0)
     assert np.mean(further * (told() - told(guidance=0.0)) > 0) > 0.9
+
+
+@pytest.mark.parametrize("predicts, frame", WAYS[1:])
+def test_networks_that_mean_the_same_draw_the_same(predicts, frame):
+    """Guided in both ways, whatever they predict, and of whatever they read."""
+    kinds = dict(conditions=True, guidance=2.0, head_guidance=0.5)
+    found = images(predicts=predicts, frame=frame, **kinds)
+    np.testing.assert_allclose(found, images(**kinds), atol=2e-3)
 
 
 @pytest.mark.parametrize("kind", [{"guidance": 2.0}, {"head_guidance": 1.0}])
@@ -232,17 +279,15 @@ def test_guidance_is_within_its_interval_alone(kind):
         assert np.abs(one - other).max() > 1e-2
 
 
-def test_the_drift_of_what_is_generated_is_scaled_and_of_nothing_else():
-    """At 0 the walk is that of a model whose modality never drifts."""
+def test_what_is_absent_while_it_is_generated_does_not_drift():
+    """The walk is that of a model whose modality never drifts; what is given does."""
     alone = functools.partial(images, given=False)
-    still = alone(drift=3.0, generated_drift=0.0)
+    still = alone(drift=3.0, guess="y=absent")
     np.testing.assert_allclose(still, alone(drift=0.0), atol=1e-5)
-    scaled = alone(drift=3.0, generated_drift=0.5)
-    np.testing.assert_allclose(scaled, alone(drift=1.5), atol=1e-5)
-    assert np.abs(still - scaled).max() > 1e-2
-    assert np.abs(scaled - alone(drift=3.0)).max() > 1e-2
+    assert np.abs(still - alone(drift=3.0)).max() > 1e-2
+    np.testing.assert_array_equal(alone(drift=3.0, guess="y=mean"), alone(drift=3.0))
     given = functools.partial(images, drift=3.0)
-    np.testing.assert_array_equal(given(generated_drift=0.0), given())
+    np.testing.assert_array_equal(given(guess="y=absent"), given())
 
 
 def get_config():
@@ -277,7 +322,7 @@ def test_every_head_can_guide():
 @pytest.mark.parametrize(
     "wishes, given, words",
     [
-        ({"guidance": 2.0}, ["label"], "guidance=2.0 .* one of masked_image"),
+        ({"guidance": 2.0}, ["image"], "guidance=2.0 .* one of label, masked_image"),
         ({"guidance": 0.0}, [], "guidance=0.0 would change nothing"),
         ({"head_guidance": 0.5}, ["image"], "one of label, masked_image"),
     ],
