@@ -11,7 +11,7 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
 from mt_diffusion.generation import Generator
-from mt_diffusion.models.mt_diffusion import Prediction
+from mt_diffusion.models.mt_diffusion import Output
 from mt_diffusion.training import sharding
 
 
@@ -49,28 +49,30 @@ def test_unknown_ways_are_refused():
 class Silent:
     """A network that sees no noise: z_0 is z_t over the signal, which is large."""
 
-    def apply(self, params, *args, method="predict"):
+    def apply(self, params, *args, method="predict", rngs=None):
         return getattr(self, method)(*args)
 
     def encode(self, values):
         return {}
 
-    def predict(self, z_t, t, codes, known):
-        return Prediction(jnp.zeros_like(z_t), None, {}, {})
+    def predict(self, y_t, *args):
+        return Output(jnp.zeros_like(y_t), None, {}, {})
 
 
 def test_the_clip_is_the_configs_and_known_pixels_pass_it():
     config = common.get_config("smoke")
     config.sampling.update(num_steps=2, batch_size=8, sampler="ddim")
-    experiment = dataclasses.replace(experiments.build(config), network=Silent())
+    experiment = experiments.build(config)
+    denoiser = dataclasses.replace(experiment.denoiser, network=Silent())
+    experiment = dataclasses.replace(experiment, denoiser=denoiser)
     given = np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1)
     expected = experiment.primary.postprocess(given).repeat(8, axis=0)
     at_ends = {}
     for config.sampling.clip in ("static", "dynamic"):
         generator = Generator(experiment, config.sampling, sharding.make_mesh())
-        image = generator(None, 0, 8, {})["image"]
+        image = generator({}, 0, 8, {})["image"]
         at_ends[config.sampling.clip] = np.isin(image, [0, 255]).mean()
-        image = generator(None, 0, 8, {"image": given})["image"]
+        image = generator({}, 0, 8, {"image": given})["image"]
         np.testing.assert_array_equal(image, expected)
     assert at_ends["dynamic"] < 0.1 < at_ends["static"]
     config.sampling.clip = "soft"

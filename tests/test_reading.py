@@ -13,11 +13,12 @@ from configs import common, image_label
 from mt_diffusion import experiment as experiments
 from mt_diffusion import reading
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import aggregation, schedule
+from mt_diffusion.diffusion import aggregation, prediction, presence, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities.base import Modality, Variable
-from mt_diffusion.models.mt_diffusion import Prediction
+from mt_diffusion.models.denoiser import Denoiser
+from mt_diffusion.models.mt_diffusion import Output
 from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import init_params
@@ -75,9 +76,10 @@ class Shown(Modality):
 class Mirror:
     """A network whose head gives z_t itself, and which must be told nothing else."""
 
-    def apply(self, params, z_t, t, codes, known):
-        assert not codes and not known
-        return Prediction(z_t, None, {"shown": z_t}, {})
+    def apply(self, params, y_t, t, codes, known, evidence, deterministic, rngs):
+        assert not codes and not known and not evidence
+        assert deterministic and not rngs
+        return Output(y_t, None, {"shown": y_t}, {})
 
 
 def mirror_reader(batch_size=NUM):
@@ -85,18 +87,24 @@ def mirror_reader(batch_size=NUM):
     table = schedule.cosine(100)
     weights = {"shown": aggregation.weights("shown", "ramp", 3.0, table)}
     shown = Shown(
-        name="shown", shape=SHAPE, drift="ramp", drift_scale=3.0, loss_weight=0.1,
-        conditions=False, drop_rate=0.0, null_rate=0.0,
+        name="shown", shape=SHAPE, drift="ramp", loss_weight=0.1, conditions=False,
+        frame="read", guess="mean",
     )  # fmt: skip
     experiment = experiments.Experiment(
         shape=SHAPE,
         primary=Variable(name="image", shape=SHAPE),
-        modalities=(shown,),
-        process=Process(table, aggregation.Aggregation(weights)),
-        network=Mirror(),
+        denoiser=Denoiser(
+            modalities=(shown,),
+            process=Process(table, aggregation.Aggregation(weights)),
+            network=Mirror(),
+            prediction=prediction.build("aggregate"),
+        ),
+        presence=presence.build(
+            {"present": {"share": 1.0, "shown": "unread"}}, {"shown": False}
+        ),
     )
     mesh = sharding.make_mesh()
-    return table, reading.build_reader(experiment, None, batch_size, mesh)
+    return table, reading.build_reader(experiment, {}, batch_size, mesh)
 
 
 def test_a_head_is_shown_the_image_at_that_level_without_drift():
@@ -138,6 +146,7 @@ def get_config():
     config = image_label.get_config("smoke")
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
     config.diffusion.num_steps = 6
+    config.modalities.label.energy = 400.0  # of which six steps leave little at T
     config.sampling.update(num_steps=2, batch_size=64)
     return experiments.resolve(config, sources.open_source(config.data, "train"))
 
