@@ -24,7 +24,7 @@ from mt_diffusion.diffusion import objective
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import contract
-from mt_diffusion.modalities.base import Code, Gaussian, Known, Modality
+from mt_diffusion.modalities.base import Code, Identity, Known, Modality
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.training import state
 
@@ -35,15 +35,22 @@ SMALL = dict(
 BUILT_IN = {  # a config, and what differs in its only modality
     "masked-X": ("masked_image", {}),
     "codebook-U": ("image_label", {}),
-    "shared-label": ("image_label", {"kind": "label.SharedUNet"}),
+    "shared-label": ("image_label", {"kind": "label.SharedUNet", "frame": "read"}),
     "label-E": ("image_label", {"head_kind": "E", "conditions": True}),
     "masked-U": ("masked_image", {"conditions": False}),
     "paired-X": ("image_transition", {}),
     "projection": ("image_representation", {}),
-    "shared-vector": ("image_representation", {"kind": "representation.SharedUNet"}),
+    "shared-vector": (
+        "image_representation",
+        {"kind": "representation.SharedUNet", "frame": "read"},
+    ),
     "generator": (
         "image_representation",
-        {"kind": "representation.Pretrained", "generator": "test_contract:generate"},
+        {
+            "kind": "representation.Pretrained",
+            "generator": "test_contract:generate",
+            "frame": "read",
+        },
     ),
 }
 IN_NETWORKS = list(BUILT_IN)[:4]  # planes, drift alone, shared U-Net, tokens
@@ -92,7 +99,7 @@ def build(config):
             functools.partial(loss, objective.build(config, experiment)),
             compiler_options={"xla_backend_optimization_level": 0},  # compiles sooner
         ),
-        params=noisy_params(experiment),
+        params=noisy_params(experiment) | experiment.tables,
     )
 
 
@@ -112,10 +119,13 @@ def loss(objective, params, batch, present):
     presence = {n: jnp.zeros_like(p) for n, p in draws.present.items()} | present
     draws = draws.replace(present=presence, known=presence)
     counts = objective.counts(batch)
-    grads, terms = jax.grad(objective.loss, has_aux=True)(
-        params, batch, draws, counts, None
-    )
-    return terms, grads
+
+    def of_params(learned):
+        variables = params | {"params": learned}
+        return objective.loss(variables, batch, draws, counts, None)
+
+    grads, terms = jax.grad(of_params, has_aux=True)(params["params"])
+    return terms, {"params": grads}
 
 
 def examples_with(modality, source):
@@ -173,7 +183,7 @@ def test_modalities_keep_their_contract(parts):
 
 def test_encoders_have_no_parameters(parts):
     names = {m.name for m in parts.experiment.modalities}
-    prefixes = ("heads", "null_tokens", "null_planes", "log_variance")
+    prefixes = ("heads", "null_tokens", "null_planes", "log_variance", "evidence")
     allowed = {f"{prefix}_{n}" for prefix in prefixes for n in names}
     assert parts.params["params"].keys() <= allowed | {"unet"}
 
@@ -229,7 +239,7 @@ def test_heads_learn(parts):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Quarters(Gaussian):
+class Quarters(Identity):
     """A sound modality: mean brightness of the image's four quarters, in [0, 1]."""
 
     def preprocess(self, example, rng):
@@ -378,12 +388,12 @@ BROKEN = {
 
 
 def check(cls):
-    rates = dict(drop_rate=0.0, null_rate=0.0, loss_weight=1.0)
-    rates |= dict(drift="ramp", drift_scale=1.0, conditions=True, std=0.1)
+    fields = dict(frame="read", guess="coherent", loss_weight=1.0)
+    fields |= dict(drift="ramp", drift_scale=1.0, conditions=True, std=0.1)
     drawn = np.random.default_rng(0).integers(200, size=(2, 8, 8, 1))
     examples = [{"image": image.astype(np.uint8), "label": 1} for image in drawn]
     before = copy.deepcopy(examples)
-    modality = cls(name="quarters", shape=(8, 8, 1), **rates)
+    modality = cls(name="quarters", shape=(8, 8, 1), **fields)
     contract.check(modality, examples, {"mid": (4, 4, 16), "out": (8, 8, 8)})
     jax.tree.map(np.testing.assert_array_equal, before, examples)
 

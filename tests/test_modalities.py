@@ -201,7 +201,7 @@ def test_label_draws_have_the_frequencies_of_the_heads_distribution():
 
 
 def test_a_draw_changes_with_the_odds_alone():
-    """One noise: what is drawn stays while its class gains, whatever is added to all."""
+    """One noise: what is drawn stays while its class gains, whatever all gain."""
     label, keys = make_label(), jax.random.split(jax.random.key(5), 500)
     logits = jnp.asarray(rng().standard_normal((500, len(NAMES))), jnp.float32)
     drawn = label.draw(keys, logits)

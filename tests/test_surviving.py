@@ -270,7 +270,7 @@ def test_tensorboard_without_room_is_explained(tmp_path):
             view.write(step, {"x": 1.0})
 
 
-SMALL = ConfigDict({"a": 1})
+SMALL = ConfigDict({"a": 1, "diffusion": {"prediction": "aggregate"}})
 
 
 def state(x):

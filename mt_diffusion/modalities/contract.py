@@ -6,6 +6,7 @@ For a modality of your own it runs, together with the network of your config, as
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,16 @@ import numpy as np
 import optax
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Modality, Variable
+from mt_diffusion.modalities.base import NO_DRIFT, Code, Modality, Variable
+from mt_diffusion.modalities.evidence import Evidence, Level
+from mt_diffusion.modalities.guess import DRAWN
 
 METHODS = ("preprocess", "placeholder", "postprocess", "show")
 METHODS += ("encode", "head", "nll", "log_likelihood", "mean")
 STEPS, RATE = 300, 0.05  # of Adam, from a prediction by chance to one of the value
 NEAR = 0.25  # at most, of the square distance at first, is left of it then
+TRIES = 8  # draws of each example, which can't all be the same
+STRONG = 1e4  # of a code, against noise of 1: read without a doubt
 TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest number
 
 Shape = tuple[int, ...]
@@ -36,13 +41,17 @@ def check(
     """
     contract = Contract(modality)
     contract.check_methods()
+    contract.check_scale()
     real = np.stack(contract.check_examples(examples))
     # A placeholder is part of a batch, times 0: so all that is made of it is finite.
     values = jnp.asarray(np.concatenate([real, modality.placeholder()[None]]))
     code = contract.check_code(values)
     prediction = contract.check_head(values, features)
     contract.check_likelihood(prediction, values)
-    contract.check_mean(prediction, values, code)
+    contract.check_value("mean", prediction, values, code)
+    contract.check_draw(prediction, values, code)
+    contract.check_tables(values, code)
+    contract.check_evidence(prediction, values, code, real)
     fitted = contract.check_fit(prediction[:-1], values[:-1])
     contract.check_items(real)
     contract.check_items(np.asarray(modality.mean(fitted)))
@@ -80,6 +89,12 @@ class Contract:
             bases = (vars(Variable).get(name), vars(Modality).get(name))
             defined = getattr(type(self.modality), name) not in bases
             self.require(defined, f"its class has no method {name!r}")
+
+    def check_scale(self) -> None:
+        """c, a number."""
+        scale = self.modality.scale
+        held = isinstance(scale, (int, float)) and np.isfinite(scale)
+        self.require(held, f"its scale is {scale!r}, no finite number")
 
     def check_examples(self, examples: Sequence[dict]) -> Sequence[np.ndarray]:
         """The values of those examples that have one: shaped as the placeholder."""
@@ -146,11 +161,11 @@ class Contract:
             f"num_planes {m.num_planes}; they say what the network reads",
         )
 
-    def check_rows(self, method: str, together: Any, *batches: jax.Array) -> None:
+    def check_rows(self, method: str, together: Any, *batches: Any) -> None:
         """An example's result is its own, whoever is beside it in a batch."""
-        for i in range(len(batches[0])):
-            alone = self.call(method, *(x[i : i + 1] for x in batches))
-            row = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
+        for i in range(len(jax.tree.leaves(together)[0])):
+            row_of = functools.partial(jax.tree.map, lambda x, i=i: x[i : i + 1])
+            alone, row = self.call(method, *map(row_of, batches)), row_of(together)
             self.require(
                 same(alone, row),
                 f"{method} of an example depends on the others of its batch",
@@ -194,27 +209,152 @@ class Contract:
             self.require(finite(found), f"{method} is {found}, which is not finite")
             self.check_rows(method, found, prediction, values)
 
-    def check_mean(self, prediction: jax.Array, values: jax.Array, code: Code) -> None:
+    def check_value(
+        self, method: str, prediction: jax.Array, values: jax.Array, code: Code
+    ) -> None:
+        """What `mean` makes, `encode` and `known` take as they take values of data."""
+        made = self.call(method, prediction)
+        self.check_alike(method, made, values, code)
+        self.check_rows(method, made, prediction)
+
+    def check_alike(
+        self, method: str, made: jax.Array, values: jax.Array, code: Code
+    ) -> None:
         """Values that `encode` and `known` take as they take those of data."""
-        mean = self.call("mean", prediction)
         self.require(
-            has(mean, values.shape),
-            f"mean gives {describe(mean)}, but values are {describe(values)}",
+            has(made, values.shape),
+            f"{method} gives {describe(made)}, but values are {describe(values)}",
         )
-        self.check_rows("mean", mean, prediction)
-        again = self.call("encode", mean)
+        again = self.call("encode", made)
         shapes = [jax.tree.map(jnp.shape, c) for c in (again, code)]
         self.require(
             shapes[0] == shapes[1] and finite(again),
-            f"a mean's code is not finite, or its shapes {shapes[0]} not {shapes[1]}",
+            f"a {method}'s code is not finite, or its shapes {shapes[0]} not "
+            f"{shapes[1]}",
         )
-        for known in (self.call("known", values), self.call("known", mean)):
+        for known in (self.call("known", values), self.call("known", made)):
             pixels = (len(values), *self.modality.shape)
             self.require(
                 known is None
                 or (has(known.pixels, pixels) and has(known.mask, (*pixels[:-1], 1))),
                 f"known must give float32{list(pixels)} and a mask of one channel",
             )
+
+    def check_draw(self, prediction: jax.Array, values: jax.Array, code: Code) -> None:
+        """Draws like values of data, each from its own key alone."""
+        draws = type(self.modality).draw is not Modality.draw
+        if not draws and self.modality.guess not in DRAWN:
+            return
+        drawn = [self.call("draw", keys(i, values), prediction) for i in range(TRIES)]
+        self.check_alike("draw", drawn[0], values, code)
+        again = self.call("draw", keys(0, values), prediction)
+        self.require(
+            same(drawn[0], again, 0.0),
+            "draw gives two values of one key; all that is random must come from it",
+        )
+        self.check_rows("draw", drawn[0], keys(0, values), prediction)
+        varies = any(not same(drawn[0], other, 0.0) for other in drawn[1:])
+        self.require(varies, f"draw gives the same of {TRIES} keys; use mean for that")
+
+    def check_tables(self, values: jax.Array, code: Code) -> None:
+        """Arrays, which `encode` takes from where they are, not from the modality."""
+        m = self.modality
+        tables = {name: getattr(m, name) for name in m.tables}
+        for name, table in tables.items():
+            self.require(
+                isinstance(table, np.ndarray) and finite(table),
+                f"its table {name!r} is {describe(table)}, no finite array of numpy",
+            )
+        if tables:
+            others = jax.tree.map(np.zeros_like, tables)
+            code, other = (
+                m.with_tables(of).encode(values).latent for of in (tables, others)
+            )
+            self.require(
+                not same(code, other),
+                "encode makes the same of other tables; it must read them as its own "
+                f"{list(tables)}, which are arguments of the programs",
+            )
+
+    def check_evidence(
+        self,
+        prediction: jax.Array,
+        values: jax.Array,
+        code: Code,
+        real: np.ndarray,
+    ) -> None:
+        """Where it looks for its code in z_t: what it finds, and what heads gain."""
+        m = self.modality
+        if m.frame != "evidence" or m.drift == NO_DRIFT:
+            return
+        contract = Contract(measured(m, real))
+        found = [contract.check_found(values, code, s) for s in (0.0, 1.0, STRONG)]
+        contract.check_gain(prediction, found[1].gain, values, code)
+        sure = contract.call("certain", values, code.latent)
+        contract.check_shapes_of_evidence("certain", sure, values)
+        self.require(
+            jax.tree.map(jnp.shape, sure) == jax.tree.map(jnp.shape, found[0])
+            and same(sure.latent, code.latent),
+            "certain must give what evidence gives, with the latent that it is told",
+        )
+        for gain in (found[0].gain, found[2].gain, sure.gain):
+            both = contract.call("combine", prediction, gain)
+            self.require(
+                all(finite(f(both, values)) for f in (m.nll, m.log_likelihood)),
+                "a likelihood of what combine gives is not finite",
+            )
+
+    def check_found(self, values: jax.Array, code: Code, strength: float) -> Evidence:
+        """What is found in z_t that is a code times `strength`, and noise of 1."""
+        num, latent = len(values), code.latent
+        level = level_of(self.modality, num, strength)
+        noise = jax.random.normal(jax.random.key(4), latent.shape)
+        y_t = strength * latent + noise
+        found = self.call("evidence", y_t, level)
+        self.check_shapes_of_evidence("evidence", found, values)
+        traced = jax.jit(lambda y, at: self.call("evidence", y, at))(y_t, level)
+        self.require(same(traced, found), "evidence finds something else under jax.jit")
+        self.check_rows("evidence", found, y_t, level)
+        if not strength:
+            other = self.call("evidence", y_t[::-1], level)
+            self.require(same(other, found), "evidence finds what has no part in z_t")
+        if strength == STRONG:
+            # But the placeholder's, which may say that there is none.
+            off, all_of = (x[:-1] ** 2 for x in (found.latent - latent, latent))
+            self.require(
+                jnp.sum(off) <= NEAR * jnp.sum(all_of),
+                f"evidence does not find a code {STRONG:g} times as strong as noise",
+            )
+        return found
+
+    def check_shapes_of_evidence(self, method: str, found: Any, values: jax.Array):
+        """As `shape` and `evidence_size` promise."""
+        num, size = len(values), self.modality.evidence_size
+        self.require(
+            isinstance(found, Evidence)
+            and has(found.latent, (num, *self.modality.shape))
+            and has(found.vector, (num, size))
+            and jnp.shape(found.gain)[:1] == (num,),
+            f"{method} of {num} examples gives {jax.tree.map(describe, found)}; its "
+            f"shape and evidence_size promise a latent {self.modality.shape}, a vector "
+            f"[{size}] and a gain for each, float32",
+        )
+        self.require(finite(found), f"{method} is not finite")
+
+    def check_gain(
+        self, prediction: jax.Array, gain: jax.Array, values: jax.Array, code: Code
+    ) -> None:
+        """The head's parameters, with what the code says, are its parameters too."""
+        both = self.call("combine", prediction, gain)
+        self.require(finite(both), "combine gives what is not finite")
+        self.check_rows("combine", both, prediction, gain)
+        self.check_likelihood(both, values)
+        self.check_value("mean", both, values, code)
+        self.check_alike("draw", self.call("draw", keys(0, values), both), values, code)
+        slopes = jax.grad(
+            lambda p: jnp.sum(self.modality.nll(self.call("combine", p, gain), values))
+        )(prediction)
+        self.require(finite(slopes), "gradients of nll through combine are not finite")
 
     def check_fit(self, prediction: jax.Array, values: jax.Array) -> jax.Array:
         """What descends nll: log_likelihood rises, the mean's code nears the value's.
@@ -257,6 +397,29 @@ class Contract:
                 isinstance(shown, str) or (picture and shown.shape[-1] in (1, 3)),
                 f"show gives {describe(shown)}, no uint8[H, W, 1 or 3] and no str",
             )
+
+
+def keys(seed: int, values: jax.Array) -> jax.Array:
+    """A key for each example."""
+    return jax.random.split(jax.random.key(seed), len(values))
+
+
+def measured(modality: Modality, real: np.ndarray) -> Modality:
+    """The modality with what it measures, of noise where the data told it nothing."""
+    if getattr(modality, "measured", True):
+        return modality
+    noise = np.random.default_rng(0).standard_normal((100, *modality.shape))
+    fields = modality.measure(real, {"": noise / 4})
+    fields["measured"]["absent"] = 0.1
+    return dataclasses.replace(modality, **fields)
+
+
+def level_of(modality: Modality, num: int, strength: float) -> Level:
+    """A level at which z_t is a code times `strength`, and noise."""
+    ones = jnp.ones(num)
+    others = getattr(modality, "measured", {}).get("sources", ())
+    drifts = dict.fromkeys(others, 0 * ones) | {modality.name: strength * ones}
+    return Level(0 * ones, ones, drifts)
 
 
 def describe(x: Any) -> str:
