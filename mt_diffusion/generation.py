@@ -80,9 +80,11 @@ class Generator:
         modalities = {m.name: m for m in experiment.modalities}
         given_values = {n: v for n, v in given.items() if n in modalities}
         given_codes = denoiser.encode(params, given_values)
-        generated = {n: word for n, word in self._guesses.items() if n not in given}
+        generated = self._generated(given)
         drifting = [n for n, word in generated.items() if word != "absent"]
-        read_held = [n for n in drifting if self._reads_held(n)]
+        read_held = [
+            n for n in drifting if generated[n] == "held" and modalities[n].conditions
+        ]
         here = jnp.ones(rows.shape, bool)
         known = {n: here for n in given_codes if modalities[n].conditions}
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
@@ -140,21 +142,24 @@ class Generator:
         )
         return {experiment.primary.name: result.z0} | result.values
 
-    def _reads_held(self, name: str) -> bool:
-        """Whether the network reads a value that is drawn first and kept."""
-        modality = next(m for m in self._experiment.modalities if m.name == name)
-        return self._guesses[name] == "held" and modality.conditions
+    def _generated(self, given: Collection[str]) -> dict[str, str]:
+        """{modality that is not given: its guess}.
+
+        What is held is drawn from p(x | z_T), which knows nothing of a given image: then
+        it is absent instead, and read off that image.
+        """
+        image_given = self._experiment.primary.name in given
+        instead = {"held": "absent"} if image_given else {}
+        words = {n: w for n, w in self._guesses.items() if n not in given}
+        return {name: instead.get(word, word) for name, word in words.items()}
 
     def states(self, given: Collection[str]) -> dict[str, str]:
         """What each modality is to the network in most steps: read, unread, absent."""
-        found = {}
+        words, found = self._generated(given), {}
         for m in self._experiment.modalities:
-            if m.name in given:
-                found[m.name] = READ if m.conditions else UNREAD
-            elif self._guesses[m.name] == "absent":
-                found[m.name] = ABSENT
-            else:
-                found[m.name] = READ if self._reads_held(m.name) else UNREAD
+            word = words.get(m.name, "held")  # as if it were given
+            held = READ if m.conditions else UNREAD
+            found[m.name] = {"absent": ABSENT, "held": held}.get(word, UNREAD)
         return found
 
     def _build_guide(self, params, values, codes) -> Guide:
