@@ -145,8 +145,8 @@ class Generator:
     def _generated(self, given: Collection[str]) -> dict[str, str]:
         """{modality that is not given: its guess}.
 
-        What is held is drawn from p(x | z_T), which knows nothing of a given image: then
-        it is absent instead, and read off that image.
+        What is held is drawn from p(x | z_T), which knows nothing of a given image:
+        then it is absent instead, and read off that image.
         """
         image_given = self._experiment.primary.name in given
         instead = {"held": "absent"} if image_given else {}

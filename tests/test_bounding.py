@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import image_label, masked_image
+from configs import joint
 from mt_diffusion import bounding
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
@@ -21,8 +21,8 @@ B = 8
 
 def get_config():
     """Both settings at once: a label that drifts alone, a masked image read as well."""
-    config = image_label.get_config("smoke")
-    config.modalities.update(masked_image.get_config("smoke").modalities)
+    config = joint.get_config("smoke")
+    config.modalities.label.update(conditions=False, energy=400.0)
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
     config.diffusion.num_steps = 6
     config.sampling.update(num_steps=2, batch_size=16)

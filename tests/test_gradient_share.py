@@ -21,7 +21,7 @@ class Tiny(nn.Module):
     """In the U-Net's place: `read` is shared, `out` is the noise's own."""
 
     @nn.compact
-    def __call__(self, x, t, tokens, deterministic):
+    def __call__(self, x, t, tokens, condition, deterministic):
         h = nn.silu(nn.Dense(8, name="read")(x) + t[:, None, None, None] / 1000)
         return nn.Dense(1, name="out")(h), {"mid": h, "out": h}
 
@@ -35,7 +35,8 @@ def parts():
     config = experiments.resolve(config.lock(), source)
     experiment = experiments.build(config)
     network = experiment.network.clone(unet=Tiny())
-    experiment = dataclasses.replace(experiment, network=network)
+    denoiser = dataclasses.replace(experiment.denoiser, network=network)
+    experiment = dataclasses.replace(experiment, denoiser=denoiser)
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     batch = pipeline.training_batches(source, preprocess, 16, 0)[0]
     rng = np.random.default_rng(0)

@@ -489,6 +489,8 @@ def test_data_that_tfds_describes_need_not_be_here(monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "find_builder", lambda data: builder)
     config = image_transition.get_config("imagenet64")
     config.modalities.update(image_label.get_config("imagenet64").modalities)
+    for state in config.presence.values():
+        state.label = "unread"
     resolved = program.resolve(config)
     assert resolved.modalities.label.class_names == ("cat", "dog")
     config.data.vectors = "vectors.npz"  # of which nothing is known

@@ -18,6 +18,7 @@ from mt_diffusion.training.state import (
     TrainState,
     abstract_state,
     new_state,
+    with_tables,
 )
 from mt_diffusion.training.step import build_step
 
@@ -75,6 +76,7 @@ def trained(num_devices, fsdp):
     mesh = mesh_of(num_devices, fsdp)
     _, experiment, optimizer, _ = setting()
     state = new_state(jax.random.key(0), experiment, optimizer, abstract(mesh))
+    state = with_tables(state, experiment, abstract(mesh))
     half, first = go_on(state, mesh, 0, NUM_STEPS // 2)
     kept = jax.device_get(half)
     _, last = go_on(half, mesh, NUM_STEPS // 2, NUM_STEPS)
@@ -130,10 +132,10 @@ def test_a_checkpoint_continues_on_any_mesh(tmp_path, devices, fsdp):
     where = jax.tree.map(lambda x: x.sharding, abstract(writers))
     state = jax.device_put(kept, where)
     checkpoints = Checkpoints(tmp_path, keep=1)
-    checkpoints.save(10, vars(state), setting()[0])
+    checkpoints.save(10, state.saved, setting()[0])
     checkpoints.close()
     mesh = mesh_of(devices, fsdp)
-    _, _, found = Checkpoints(tmp_path).newest(lambda _: vars(abstract(mesh)))
-    state = TrainState(**found)
+    _, _, found = Checkpoints(tmp_path).newest(lambda _: abstract(mesh).saved)
+    state = with_tables(TrainState(**found), setting()[1], abstract(mesh))
     _, rest = go_on(state, mesh, NUM_STEPS // 2, NUM_STEPS)
     np.testing.assert_allclose(rest, losses[NUM_STEPS // 2 :], rtol=1e-5)

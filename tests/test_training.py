@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from configs import image_label, masked_image
+from configs import image_label, joint, masked_image
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import objective
@@ -20,6 +20,7 @@ from mt_diffusion.training.state import (
     abstract_state,
     init_params,
     new_state,
+    with_tables,
 )
 from mt_diffusion.training.step import build_step, ema, shared_gradients
 
@@ -31,11 +32,11 @@ def parts():
     The label is encoded by the shared U-Net and drifts (variant U), the masked image is
     read as well (variant X), and the variance is learned.
     """
-    config = image_label.get_config("smoke")
-    config.modalities.label.kind = "label.SharedUNet"
+    config = joint.get_config("smoke")
+    config.modalities.label.update(
+        kind="label.SharedUNet", frame="none", conditions=False
+    )
     config.unet.learn_variance = True
-    config.modalities.update(masked_image.get_config("smoke").modalities)
-    config.modalities.masked_image.conditions = True
     config.unet.update(channel_mult=(1,), attention_resolutions=())
     config.optimizer.warmup_steps = 0
     source = sources.open_source(config.data, "train")
@@ -58,7 +59,8 @@ def step(parts):
 def start(parts):
     _, experiment, optimizer, _ = parts
     abstract = abstract_state(experiment, optimizer, one_axis(1))
-    return new_state(jax.random.key(0), experiment, optimizer, abstract)
+    state = new_state(jax.random.key(0), experiment, optimizer, abstract)
+    return with_tables(state, experiment, abstract)
 
 
 def test_the_average_follows_its_recurrence():
@@ -119,8 +121,9 @@ class Plain(nn.Module):
     out_channels: int
 
     @nn.compact
-    def __call__(self, x, t, tokens, deterministic):
-        told = jnp.concatenate([tokens.mean(axis=1), t[:, None] / 1000], axis=-1)
+    def __call__(self, x, t, tokens, condition, deterministic):
+        told = [tokens.mean(axis=1), condition, t[:, None] / 1000]
+        told = jnp.concatenate(told, axis=-1)
         read = nn.Dense(8, name="read")(x)
         h = nn.silu(read + nn.Dense(8, name="told")(told)[:, None, None, :])
         return nn.Dense(self.out_channels, name="last")(h), {"mid": h, "out": h}
@@ -132,10 +135,9 @@ def plain():
 
     Both settings, both read (variant X), and some examples that lack either or both.
     """
-    config = image_label.get_config("smoke")
-    config.modalities.update(masked_image.get_config("smoke").modalities)
-    for fields in config.modalities.values():
-        fields.update(conditions=True, drop_rate=0.25, null_rate=0.25)
+    config = joint.get_config("smoke")
+    rates = {name: dict(absent=0.25, unread=0.25) for name in config.modalities}
+    config.presence = dict(independent=rates)
     config.unet.update(model_channels=8, num_groups=4, learn_variance=True)
     config.objective.update(times="stratified", weighting="p2")
     config.objective.learn_balance = True
@@ -143,7 +145,8 @@ def plain():
     config = experiments.resolve(config.lock(), source)
     experiment = experiments.build(config)
     network = experiment.network.clone(unet=Plain(2 * config.data.channels))
-    experiment = dataclasses.replace(experiment, network=network)
+    denoiser = dataclasses.replace(experiment.denoiser, network=network)
+    experiment = dataclasses.replace(experiment, denoiser=denoiser)
     preprocess = pipeline.Preprocess(
         experiment.primary, experiment.modalities, random_flip=False
     )
@@ -167,7 +170,7 @@ def in_parts(plain, parts, batch=None, unroll=True, **settings):
     batch = whole if batch is None else batch
     mesh = one_axis(1) if isinstance(batch.z0, np.ndarray) else batch.z0.sharding.mesh
     run = jax.jit(shared_gradients(loss, mesh, parts, unroll))
-    return run(params, batch, jax.random.key(1))
+    return run(params, experiment.tables, batch, jax.random.key(1))
 
 
 @pytest.fixture(scope="module")

@@ -266,8 +266,7 @@ def guidance_of(
 ) -> tuple[float, float]:
     """Scales of both guidances; none where nothing that is given can guide."""
     given = [m for m in experiment.modalities if m.name in draw.given]
-    guidance = sampling.guidance if any(m.conditions for m in given) else 1.0
-    return guidance, sampling.head_guidance if given else 0.0
+    return (sampling.guidance, sampling.head_guidance) if given else (1.0, 0.0)
 
 
 def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
