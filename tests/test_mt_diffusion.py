@@ -32,6 +32,7 @@ def build(unet=None, **modalities):
     }
     for name, fields in modalities.items():
         config.modalities[name].update(changes[name] | fields)
+    config.presence = {"all": dict(share=1.0) | dict.fromkeys(modalities, "read")}
     return experiments.build(config)
 
 
@@ -56,7 +57,7 @@ def masked_values(seed=0):
 
 
 def predictor(experiment):
-    """(params, z_t, t, values, known) -> Prediction, jitted."""
+    """(params, z_t, t, values, known) -> Output, jitted."""
 
     @jax.jit
     def predict(params, z_t, t, values, known):
@@ -84,10 +85,10 @@ def test_variant_u_reads_no_code():
     known = {"masked_image": ALL, "label": ALL}
     first, second = (predict(params, Z_T, T, v, known) for v in (values, other))
     jax.tree.map(np.testing.assert_array_equal, first, second)
-    assert first.eps.shape == Z_T.shape and first.v is None
+    assert first.out.shape == Z_T.shape and first.v is None
     assert first.heads["masked_image"].shape == Z_T.shape
     assert first.heads["label"].shape == (B, K)
-    assert not np.any(first.eps == 0)
+    assert not np.any(first.out == 0)
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +109,15 @@ def test_variant_x_reads_a_code_where_it_is_known_and_the_null_elsewhere(
 ):
     predict, params = variant_x
 
-    def eps(value, known):
+    def out(value, known):
         presence = {"masked_image": NONE, "label": NONE} | {name: known}
-        return predict(params, Z_T, T, VALUES | {name: value}, presence).eps
+        return predict(params, Z_T, T, VALUES | {name: value}, presence).out
 
-    null = eps(VALUES[name], NONE)
-    np.testing.assert_array_equal(differs(eps(VALUES[name], SOME), null), SOME)
-    np.testing.assert_array_equal(eps(OTHERS[name], NONE), null)
+    null = out(VALUES[name], NONE)
+    np.testing.assert_array_equal(differs(out(VALUES[name], SOME), null), SOME)
+    np.testing.assert_array_equal(out(OTHERS[name], NONE), null)
     changed = VALUES[name].at[0].set(OTHERS[name][0])
-    first = differs(eps(changed, ALL), eps(VALUES[name], ALL))
+    first = differs(out(changed, ALL), out(VALUES[name], ALL))
     np.testing.assert_array_equal(first, [True, False, False])
 
 
@@ -131,10 +132,10 @@ def test_nulls_are_learned_parameters(variant_x):
     predict, params = variant_x
     nulls = {n: p for n, p in params["params"].items() if n.startswith("null")}
     assert set(nulls) == {"null_tokens_label", "null_planes_masked_image"}
-    before = predict(params, Z_T, T, {}, {}).eps
+    before = predict(params, Z_T, T, {}, {}).out
     for name, null in nulls.items():
         moved = {"params": params["params"] | {name: null + 1}}
-        assert differs(predict(moved, Z_T, T, {}, {}).eps, before).all()
+        assert differs(predict(moved, Z_T, T, {}, {}).out, before).all()
 
 
 def test_codes_are_those_of_their_modality():
@@ -145,6 +146,62 @@ def test_codes_are_those_of_their_modality():
         np.testing.assert_array_equal(codes[modality.name].latent, expected.latent)
 
 
+# What the evidence says
+
+
+def test_evidence_joins_the_embedding_of_t():
+    """Linearly, without a bias: none of it is none; each example its own."""
+    experiment = build(label={"conditions": False})
+    (size,) = experiment.network.evident.values()
+    assert size == K + 1
+    params = random_params(experiment)
+    kernel = params["params"]["evidence_label"]["kernel"]
+    assert (
+        kernel.shape == (size, 4 * 8) and len(params["params"]["evidence_label"]) == 1
+    )
+    apply = jax.jit(experiment.network.apply)
+    vectors = jnp.eye(size)[:B]
+    without = apply(params, Z_T, T, {}, {})
+    nothing = apply(params, Z_T, T, {}, {}, {"label": 0 * vectors})
+    jax.tree.map(np.testing.assert_array_equal, without, nothing)
+    told = apply(params, Z_T, T, {}, {}, {"label": vectors})
+    assert differs(told.out, without.out).all()
+    other = apply(params, Z_T, T, {}, {}, {"label": vectors.at[0].set(vectors[1])})
+    np.testing.assert_array_equal(differs(told.out, other.out), [True, False, False])
+    # A direction that the kernel does not see tells nothing.
+    deaf = kernel.at[0].set(0.0)
+    params["params"]["evidence_label"] = {"kernel": deaf}
+    unheard = apply(params, Z_T, T, {}, {}, {"label": vectors})
+    np.testing.assert_array_equal(
+        differs(unheard.out, without.out), [False, True, True]
+    )
+
+
+def test_only_codes_that_are_looked_for_have_evidence():
+    for fields in (
+        {"frame": "none"},
+        {"frame": "read"},
+        {"drift": "none"},
+        {"kind": "label.SharedUNet", "frame": "read"},
+    ):
+        experiment = build(label=fields, masked_image={})
+        assert experiment.network.evident == {}
+        params = shapes_of(experiment)["params"]
+        assert not [name for name in params if name.startswith("evidence")]
+
+
+def test_codes_that_are_passed_are_those_that_are_used():
+    """As arguments of a program: an experiment's tables, or others."""
+    experiment = build(masked_image={}, label={})
+    params, tables = random_params(experiment), experiment.tables
+    encode = functools.partial(experiment.network.apply, method="encode")
+    own = encode(params, VALUES)
+    passed = encode(params | tables, VALUES)
+    jax.tree.map(np.testing.assert_array_equal, own, passed)
+    twice = encode(params | jax.tree.map(lambda x: 2 * x, tables), VALUES)
+    np.testing.assert_array_equal(twice["label"].latent, 2 * own["label"].latent)
+
+
 # The shared U-Net as an encoder
 
 
@@ -153,7 +210,7 @@ def shared():
     """(jitted encoder of labels, parameters), all other options on."""
     experiment = build(
         {"learn_variance": True},
-        label={"kind": "label.SharedUNet"},
+        label={"kind": "label.SharedUNet", "frame": "read"},
         masked_image={"conditions": True},
     )
 
@@ -188,7 +245,9 @@ def test_a_shared_code_is_zero_before_the_output_layer_has_learned(shared):
 
 def test_all_output_layers_start_at_zero_but_those_of_cross_attention():
     """Those are what makes a shared code, which no gradient reaches, read its label."""
-    experiment = build(masked_image={}, label={"kind": "label.SharedUNet"})
+    experiment = build(
+        masked_image={}, label={"kind": "label.SharedUNet", "frame": "read"}
+    )
 
     @jax.jit
     def last_layers():
@@ -233,7 +292,7 @@ def test_without_modalities_it_is_the_unet_that_counts_from_0():
     unet = experiment.network.unet
     apply = jax.jit(lambda p, z, t: unet.apply({"params": p}, z, t)[0])
     out = apply(params["params"]["unet"], Z_T, jnp.array([0.0, 499.0, 999.0]))
-    np.testing.assert_allclose(prediction.eps, out[..., :1], atol=1e-5)
+    np.testing.assert_allclose(prediction.out, out[..., :1], atol=1e-5)
     np.testing.assert_allclose(prediction.v, out[..., 1:], atol=1e-5)
     later = apply(params["params"]["unet"], Z_T, jnp.array([1.0, 500.0, 1000.0]))
     assert np.all(np.abs(later - out).max(axis=(1, 2, 3)) > 1e-4)
@@ -271,7 +330,7 @@ def test_remat_computes_again_what_it_does_not_keep_and_changes_nothing():
             apply = functools.partial(experiment.network.apply, params)
             codes, known = apply(VALUES, method="encode"), dict.fromkeys(VALUES, ALL)
             rngs = {"dropout": key}
-            prediction = apply(Z_T, T, codes, known, False, rngs=rngs)
+            prediction = apply(Z_T, T, codes, known, {}, False, rngs=rngs)
             parts = jax.tree.leaves(prediction)
             return sum(jnp.mean(x**2) for x in parts), prediction
 

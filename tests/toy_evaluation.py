@@ -61,7 +61,7 @@ def network():
 def shrink(config):
     """The smallest U-Net and the shortest walk, resolved."""
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
-    config.diffusion.num_steps = 8
+    config.diffusion.num_steps = 12
     config.sampling.update(num_steps=2, batch_size=64)
     return experiments.resolve(config, sources.open_source(config.data, "train"))
 
