@@ -118,6 +118,7 @@ def build_measure(
     held = [n for n, word in words.items() if word == "held"]
     drifting = [n for n, word in words.items() if word != "absent"]
     fixed_v = 2 * settings.fixed_variance - 1
+    clip = sampler.build_clip(settings.clip)
 
     def reading(view, z_t, t, latents):
         step = process.adjacent(t)
@@ -173,7 +174,7 @@ def build_measure(
                 process=process,
                 num_times=num_times,
                 log_prob=experiment.primary.log_prob,
-                restrict=sampler.build_clip(settings.clip),
+                restrict=clip,
                 held=held,
             )
 

@@ -20,9 +20,12 @@ from mt_diffusion.training.state import init_params
 class Tiny(nn.Module):
     """In the U-Net's place: `read` is shared, `out` is the noise's own."""
 
+    model_channels: int = 2
+
     @nn.compact
     def __call__(self, x, t, tokens, condition, deterministic):
-        h = nn.silu(nn.Dense(8, name="read")(x) + t[:, None, None, None] / 1000)
+        told = condition[:, None, None] + t[:, None, None, None] / 1000
+        h = nn.silu(nn.Dense(8, name="read")(x) + told)
         return nn.Dense(1, name="out")(h), {"mid": h, "out": h}
 
 

@@ -29,12 +29,19 @@ from mt_diffusion.training.step import build_step, ema, shared_gradients
 def parts():
     """(config, experiment, optimizer, one batch) of both settings at once.
 
-    The label is encoded by the shared U-Net and drifts (variant U), the masked image is
-    read as well (variant X), and the variance is learned.
+    The paper's form: the label is encoded by the shared U-Net and drifts (variant U),
+    the masked image is read as well (variant X), and the variance is learned. For the
+    aggregate noise and frames see `plain`.
     """
     config = joint.get_config("smoke")
+    config.diffusion.prediction = "eps"
+    config.modalities.masked_image.frame = "none"
     config.modalities.label.update(
-        kind="label.SharedUNet", frame="none", conditions=False
+        kind="label.SharedUNet", frame="none", conditions=False, energy=400.0
+    )
+    rates = {"label": (0.05, 0.6), "masked_image": (0.05, 0.15)}
+    config.presence = dict(
+        independent={n: dict(absent=a, unread=u) for n, (a, u) in rates.items()}
     )
     config.unet.learn_variance = True
     config.unet.update(channel_mult=(1,), attention_resolutions=())
@@ -119,6 +126,7 @@ class Plain(nn.Module):
     """In the U-Net's place: a layer of each pixel, quick to compile."""
 
     out_channels: int
+    model_channels: int = 8
 
     @nn.compact
     def __call__(self, x, t, tokens, condition, deterministic):
