@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import re
 
 import jax
 import numpy as np
@@ -160,7 +161,70 @@ def test_head_e_goes_down_as_the_unet_does():
 
 
 def test_rates_that_are_no_shares_are_refused():
-    config = get_config("image_label", "digits")
-    config.modalities.label.drop_rate = 0.9
+    """Of states that are drawn for each modality by itself."""
+    config = get_config("image_label", "digits").unlock()
+    rates = {"absent": 0.9, "unread": 0.3}
+    config.presence = {"independent": {"label": rates}}
     with pytest.raises(UserError, match="together at most 1"):
         experiment.build(config)
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("diffusion.prediction", "epsilon", "prediction is 'epsilon'; .*'aggregate'"),
+        ("modalities.label.guess", "best", "label.guess is 'best'; .*'coherent'"),
+        ("modalities.label.frame", "moving", "label.frame is 'moving'; .*'evidence'"),
+        ("modalities.label.codes.family", "pink", "codes.family is 'pink'; .*'white'"),
+        ("modalities.label.codes.version", 9, "codes.version is 9; .* 0 to 1"),
+        ("modalities.label.drift", "sudden", "label.drift .*'sudden'"),
+        ("modalities.label.drift", "first", "label.drift makes .*at t = 1,.*'ramp'"),
+        ("modalities.label.energy", 0.0, "label.energy is 0.0; .*above 0"),
+        ("modalities.label.energy", -1.0, "label.energy is -1.0; .*above 0"),
+        ("modalities.label.energy", 1.0, "label.energy = 1 is too little.*or more"),
+        ("modalities.label.kind", "label.SharedUNet", "'evidence'.*SharedUNet, has no"),
+        ("presence.read.share", 0.6, r"add up to 1.1 \(.*read 0.6"),
+        ("presence.read.share", -0.1, "each 0 or more, together 1"),
+        ("presence.read.label", "seen", "presence.read.label is 'seen'; .*'unread'"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_a_paragraph(field, value, words):
+    """Before the training data are looked at for what a modality measures."""
+
+    class Unread(Source):
+        def __getitem__(self, i):
+            raise AssertionError("an example was read")
+
+    config = importlib.import_module("configs.image_label").get_config()
+    *parts, name = field.split(".")
+    part = config
+    for inner in parts:
+        part = part[inner]
+    part[name] = value
+    with pytest.raises(UserError, match=words) as refused:
+        experiment.resolve(config.lock(), Unread(config))
+    assert "\n" not in str(refused.value)
+
+
+def test_an_energy_that_is_said_to_be_enough_is():
+    config = importlib.import_module("configs.image_label").get_config()
+    config.modalities.label.energy = 1.0
+    with pytest.raises(UserError, match="too little") as refused:
+        experiment.resolve(config, Source(config))
+    enough = float(re.search(r"use (\d+) or more", str(refused.value))[1])
+    config.modalities.label.energy = enough
+    experiment.resolve(config, Source(config))
+    config.modalities.label.energy = enough - 1
+    with pytest.raises(UserError, match="too little"):
+        experiment.resolve(config, Source(config))
+
+
+def test_states_must_say_of_each_modality_what_it_is():
+    config = importlib.import_module("configs.joint").get_config()
+    del config.presence.label.masked_image
+    with pytest.raises(UserError, match=r"presence.label.*\['masked_image'\] are miss"):
+        experiment.resolve(config, Source(config))
+    config = importlib.import_module("configs.joint").get_config()
+    config.presence.label.sound = "read"
+    with pytest.raises(UserError, match=r"presence.label.*\['sound'\] are missing or"):
+        experiment.resolve(config, Source(config))

@@ -28,6 +28,7 @@ def real():
     config.data.pair = "edges"
     config.modalities.image_b = image_transition.image_b(config)
     config.modalities.representation = image_representation.representation(config)
+    config.presence = {"all": dict.fromkeys(config.modalities, "read") | {"share": 1.0}}
     config = toy_evaluation.shrink(config)
     train, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     network, mesh = toy_evaluation.network(), sharding.make_mesh()

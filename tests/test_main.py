@@ -196,8 +196,9 @@ def test_samples_depend_on_seed_and_index_alone(trained, tmp_path):
         assert done.code == 0, done
         images[name] = np.load(out / "samples.npz")["image"]
     assert np.mean(images["six"][:4] == images["four"]) > 0.99  # rounding to uint8
-    for other in ("other", "ddim", "raw"):
-        assert np.mean(images[other] == images["four"]) < 0.9
+    # Of 12 steps the average is almost the parameters themselves.
+    for other, most in {"other": 0.9, "ddim": 0.9, "raw": 0.97}.items():
+        assert np.mean(images[other] == images["four"]) < most
 
 
 def test_an_image_given_is_read(trained, tmp_path):
@@ -304,8 +305,8 @@ def test_sampling_mistakes_are_explained(trained, tmp_path):
     assert refused(main(*sample, "--guidance=-1"), "--guidance=-1")
     assert refused(main(*sample, "--head_guidance=-1"), "--head_guidance=-1")
     assert refused(
-        main(*sample, "--guidance=2", "--given=label=3"),
-        "--guidance=2.0 would change nothing", "leave it out",
+        main(*sample, "--guidance=2", f"--given=image={tmp_path}/opaque.png"),
+        "--guidance=2.0 would change nothing", "NAME one of label", "leave it out",
     )  # fmt: skip
     assert refused(main(*sample, "--head_guidance=1"), "NAME one of label")
     assert sorted(workdir.rglob("*")) == before
@@ -343,7 +344,7 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
         (
             "--mode=sample --workdir=w --num_samples=5 --seed=2 --given=label=3 --noema"
             " --guidance=2 --head_guidance=0.5 --guidance_interval=0.1,0.8 --clip=none"
-            " --steps=7 --sampler=ddim --generated_drift=0",
+            " --steps=7 --sampler=ddim --guess=label=mean",
             "sampling.sample",
             {"num": 5, "seed": 2, "given": ["label=3"], "use_ema": False, "out": None}
             | {
@@ -354,7 +355,7 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
                     "clip": "none",
                     "num_steps": 7,
                     "sampler": "ddim",
-                    "generated_drift": 0.0,
+                    "guess": "label=mean",
                 }
             },
         ),

@@ -623,6 +623,7 @@ def test_fields_of_earlier_versions_name_what_replaces_them():
         "drift_scale": "label.drift_scale = 2.5 .*earlier.*energy = 400",
         "drop_rate": "label.drop_rate = 2.5 .*earlier.*config.presence",
         "null_rate": "label.null_rate = 2.5 .*earlier.*config.presence",
+        "code_side": "label.code_side = 2.5 .*earlier.*codes.family = 'smooth', codes.",
     }.items():
         with pytest.raises(UserError, match=words):
             make_label(shape=small, **{field: 2.5})

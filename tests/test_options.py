@@ -8,6 +8,7 @@ from absl.testing import flagsaver
 
 from mt_diffusion import main, options
 from mt_diffusion.errors import UserError
+from mt_diffusion.overrides import explain, unknown_fields
 
 
 @pytest.fixture
@@ -81,3 +82,40 @@ def test_lists_of_numbers(given):
     given("--guidance_interval=0.1,all")
     with pytest.raises(UserError, match="--guidance_interval=0.1,all: .*'all'"):
         options.numbers(options.GUIDANCE_INTERVAL)
+
+
+# Fields and flags of earlier versions
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        # c^2 D, of 8 x 8 images by default
+        (
+            ["label.drift_scale=2.5"],
+            "modalities.label.drift_scale = 2.5.* energy = 400",
+        ),
+        (["label.drift_scale=0"], "drift_scale = 0 .*same now is drift = 'none'"),
+        (
+            ["label.drift_scale=2.0", "config.data.image_size=28"],
+            "label.drift_scale = 2.* energy = 3136",
+        ),
+        (["label.drop_rate=0.1"], "label.drop_rate = 0.1 .*shares of config.presence"),
+        (["label.null_rate=0.3"], "label.null_rate = 0.3 .*shares of config.presence"),
+        (["label.code_side=4"], "codes.family = 'smooth', codes.side = 4"),
+        (["label.code_side=0"], "same now is codes.family = 'white'"),
+        (["label.energi=1"], "no config.modalities.label.energi; .*label.energy"),
+        (["lable.energy=1"], "no config.modalities.lable.energy; .*label.energy"),
+    ],
+)
+def test_fields_of_earlier_versions_name_what_replaces_them(overrides, words):
+    texts = [f"--config.modalities.{overrides[0]}", *(f"--{o}" for o in overrides[1:])]
+    argv = ["main", "--config=configs/image_label.py", *texts]
+    assert re.search(words, unknown_fields(argv))
+
+
+def test_what_was_the_drift_of_generated_modalities_is_a_guess():
+    argv = ["main", "--config=configs/joint.py", "--config.sampling.generated_drift=0"]
+    assert re.search("guess: NAME=absent for 0.*config.sampling", unknown_fields(argv))
+    message = "Unknown command line flag 'generated_drift'. Did you mean: guidance ?"
+    assert re.search("NAME=absent for 0, NAME=mean.*--guess", explain(message, []))

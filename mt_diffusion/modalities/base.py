@@ -329,7 +329,7 @@ def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     fields = dict(fields)
     cls = locate(fields.pop("kind"))
     wanted = {f.name for f in dataclasses.fields(cls)} - {"name", "shape"}
-    refuse_replaced(cls, name, fields, wanted, math.prod(shape))
+    refuse_replaced(cls, name, fields, math.prod(shape))
     if wrong := sorted(wanted ^ set(fields)):
         raise UserError(
             f"config.modalities.{name} must have exactly the fields {sorted(wanted)}; "
@@ -338,16 +338,19 @@ def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     return cls(name=name, shape=tuple(shape), **fields)
 
 
-def refuse_replaced(
-    cls: type[Variable], name: str, fields: dict, wanted: set[str], numbers: int
-) -> None:
+def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) -> None:
     """Raises UserError for a field of earlier versions, with what says the same now.
 
     numbers: D, how many an image has.
     """
     now = dict.fromkeys(("drop_rate", "null_rate"), "the shares of config.presence")
+    wanted = {f.name for f in dataclasses.fields(cls)}
+    if "codes" in wanted:
+        side = fields.get("code_side", 0)
+        recipe = f"'smooth', codes.side = {side}" if side else "'white'"
+        now["code_side"] = f"codes.family = {recipe}"
     if "energy" in wanted:
-        c = fields.get("drift_scale", 0.0)
+        c = float(fields.get("drift_scale", 0))
         energy = f"energy = {cls.energy_of(c, fields, numbers):g}"
         now["drift_scale"] = energy if c else f"drift = {NO_DRIFT!r}"
     for field in sorted(set(fields) & now.keys() - wanted):
