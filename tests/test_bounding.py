@@ -39,7 +39,11 @@ def parameters(experiment):
 @pytest.fixture(scope="module")
 def parts():
     """(experiment, measure of rows and batch, one batch of test examples)."""
-    config = get_config()
+    return build(get_config())
+
+
+def build(config):
+    """What `parts` is, of any config."""
     experiment = experiments.build(config)
     source = sources.open_source(config.data, "test")
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
@@ -100,8 +104,8 @@ def test_only_the_conditional_model_reads_the_modalities(parts):
         assert same == np.allclose(values, other[""][name], rtol=1e-5), name
 
 
-def test_the_joint_model_drifts_by_what_its_heads_believe(parts):
-    """Other heads: another L1, and the same one where the values are known."""
+def by_other_heads(parts):
+    """Terms of all variables together, by some heads and by others."""
     _, measure, batch = parts
     params, seed = measure.args
     heads = {n: x for n, x in params["params"].items() if n.startswith("heads_")}
@@ -109,10 +113,65 @@ def test_the_joint_model_drifts_by_what_its_heads_believe(parts):
     first, second = (
         measure.func(p, seed, jnp.arange(B), batch)[""] for p in (params, other)
     )
-    for name in ("L1", "L3"):
-        known, believed = f"{name}_conditional_bits_per_dim", f"{name}_bits_per_dim"
+    for name in ("L1_conditional", "L3_conditional", "conditional_bound"):
+        known = f"{name}_bits_per_dim"
         np.testing.assert_allclose(first[known], second[known], rtol=1e-6)
-        assert not np.any(np.isclose(first[believed], second[believed], rtol=1e-4))
+    return first, second
+
+
+DRAWN = "label=fresh,masked_image=coherent"
+
+
+@pytest.mark.parametrize(
+    "predicts, guess, moved",
+    [
+        ("eps", "label=mean,masked_image=mean", ("L1", "L3")),
+        ("aggregate", "label=mean,masked_image=mean", ("L1",)),
+        ("aggregate", DRAWN, ("L1",)),
+    ],
+)
+def test_the_joint_model_drifts_by_what_its_heads_believe(predicts, guess, moved):
+    """Other heads: another L1, and the same one where the values are known.
+
+    The z_0 at the end is of the guess only where the noise of u_t is predicted.
+    """
+    config = get_config()
+    config.diffusion.prediction, config.sampling.guess = predicts, guess
+    first, second = by_other_heads(build(config))
+    for name in ("L1", "L3"):
+        believed = f"{name}_bits_per_dim"
+        same = np.isclose(first[believed], second[believed], rtol=1e-4)
+        assert not np.any(same) if name in moved else np.all(same)
+
+
+def test_what_is_held_or_absent_drifts_by_no_belief(parts):
+    """Of these the heads say what they cost, at T or at t = 1, and no more."""
+    first, second = by_other_heads(parts)
+    for name in ("L0", "L1", "L3"):
+        believed = f"{name}_bits_per_dim"
+        np.testing.assert_allclose(first[believed], second[believed], rtol=1e-6)
+    total = "joint_nll_bound_nats"
+    assert not np.any(np.isclose(first[total], second[total], rtol=1e-4))
+
+
+def test_where_all_is_held_and_nothing_read_both_bounds_have_one_image():
+    """And the label costs what the head says of it at T, and not at t = 1."""
+    config = get_config()
+    config.modalities.masked_image.conditions = False
+    config.sampling.guess = "label=held,masked_image=held"
+    _, measure, batch = build(config)
+    found = measure(jnp.arange(B), batch)
+    pairs = [(name, f"{name}_conditional") for name in ("L1", "L3")]
+    for pair in (*pairs, ("image", "conditional_bound")):
+        joint, conditional = (found[""][f"{name}_bits_per_dim"] for name in pair)
+        np.testing.assert_allclose(joint, conditional, rtol=1e-5)
+    config.sampling.guess = "label=mean,masked_image=held"
+    _, measure, batch = build(config)
+    guessed = measure(jnp.arange(B), batch)
+    name = "nll_label_nats"
+    assert not np.any(np.isclose(found["label"][name], guessed["label"][name]))
+    name = "L2_label_nats"
+    np.testing.assert_allclose(found["label"][name], guessed["label"][name], rtol=1e-5)
 
 
 def test_totals_are_the_sums_of_their_terms(parts):
