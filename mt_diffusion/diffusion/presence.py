@@ -107,7 +107,7 @@ def build(table: Mapping[str, Mapping], reads: Mapping[str, bool]) -> Presence:
         return Independent({n: _checked_rates(n, r) for n, r in rates.items()})
     if not reads:
         return Joint(("image",), np.ones(1), {})
-    kept = {name: fields for name, fields in table.items() if fields["share"]}
+    kept = {name: fields for name, fields in table.items() if fields.get("share", 1)}
     for name, fields in kept.items():
         _check(name, fields, reads)
     shares = np.asarray([fields["share"] for fields in kept.values()], np.float64)
@@ -123,11 +123,12 @@ def build(table: Mapping[str, Mapping], reads: Mapping[str, bool]) -> Presence:
 
 
 def _check(name: str, fields: Mapping, reads: Mapping[str, bool]) -> None:
-    wrong = sorted(set(fields) - {"share"} ^ set(reads))
+    wrong = sorted(set(fields) ^ {"share", *reads})
     if wrong:
         raise UserError(
             f"config.presence.{name} must say of each modality ({', '.join(reads)}) "
-            f"what it is, and of nothing else; {wrong} are missing or unknown."
+            "what it is, and of nothing else, and have a share; "
+            f"{wrong} are missing or unknown."
         )
     for modality in reads:
         if fields[modality] not in STATES:
