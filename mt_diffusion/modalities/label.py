@@ -198,8 +198,10 @@ class Codebook(Label):
         return self._evidence(q, latent)
 
     def _evidence(self, q: jax.Array, latent: jax.Array) -> Evidence:
-        # Of the absent share the code says nothing, so it keeps the prior.
-        of_value = q[:, :-1] + q[:, -1:] * jnp.asarray(self._shares, q.dtype)[None]
+        # Of the absent share the code says nothing, so it keeps the prior; the prior
+        # itself is in the features' logits already.
+        shares = jnp.asarray(self._shares, q.dtype)[None]
+        of_value = q[:, :-1] / shares + q[:, -1:]
         return Evidence(latent, q, jnp.log(of_value + LEAST))
 
     def combine(self, prediction, gain):

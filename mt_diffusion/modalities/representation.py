@@ -149,10 +149,12 @@ class Representation(Coded, Gaussian):
         mean, kappa = prediction[:, : self.size], prediction[:, self.size :]
         if not kappa.size:
             return mean, jnp.full_like(mean[:, :1], self.std**2)
-        # kappa x^ + (1 - kappa) h, where x^, what the code says, has the variance
-        # (1 - kappa) / kappa, and h, what the features say, std^2.
-        left = (1 - kappa) * (kappa + (1 - kappa) * self.std**2)
+        left = self.std**2 * (1 - kappa) / self._precision(kappa)
         return mean, jnp.maximum(left, LEAST_VARIANCE)
+
+    def _precision(self, kappa: jax.Array) -> jax.Array:
+        """That of code and features together, times std^2 (1 - kappa)."""
+        return 1 - kappa + kappa * self.std**2
 
     def nll(self, prediction, value):
         mean, _ = self._split(prediction)
@@ -248,11 +250,11 @@ class Projection(Representation):
         return Evidence(shown, jnp.concatenate(vector, axis=-1), gain)
 
     def combine(self, prediction, gain):
-        # The posterior mean of x ~ N(0, I) and the code, moved by what the features
-        # say: their prediction stands where the prior's mean stood.
+        # Two measurements of x: the features', of variance std^2, and the code's, whose
+        # posterior mean `value` shrinks by kappa towards the mean 0 of all vectors.
         value, kappa = gain[:, :-1], gain[:, -1:]
-        mean = value + (1 - kappa) * prediction
-        return jnp.concatenate([mean, kappa], axis=-1)
+        mean = (1 - kappa) * prediction + self.std**2 * value
+        return jnp.concatenate([mean / self._precision(kappa), kappa], axis=-1)
 
 
 class SharedUNet(Representation):
