@@ -24,7 +24,7 @@ def test_accumulation_has_the_papers_closed_form(table):
 
 
 @pytest.mark.parametrize("table", SCHEDULES, ids=["linear", "cosine"])
-@pytest.mark.parametrize("design", ["ramp", "constant", "first"])
+@pytest.mark.parametrize("design", aggregation.DESIGNS)
 def test_step_weights_invert_accumulation(table, design):
     alpha_tilde = aggregation.DESIGNS[design](table, 2.0)
     w = step_weights(alpha_tilde, table)
@@ -41,6 +41,44 @@ def test_designs_have_the_weights_they_are_named_for():
     np.testing.assert_allclose(ramp, expected, rtol=1e-6, atol=1e-12)
     first = aggregation.first(table, 3.0)
     np.testing.assert_allclose(first[time], 3 * np.sqrt(table.alpha_bar[time]))
+
+
+def test_none_is_no_weight_whatever_its_scale():
+    for scale in (0.0, 3.0):
+        found = aggregation.weights("x", "none", scale, SCHEDULES[0])
+        np.testing.assert_array_equal(found, np.zeros(1001))
+
+
+def test_drifts_are_bounded_by_the_noise_or_refused():
+    """The ramp's d_t / sigma_t: at most 2 c / pi with cosine betas, near 0.6 c.
+
+    That of `first` is that of the signal: sqrt(SNR_t), the most at t = 1.
+    """
+    linear, cosine = SCHEDULES
+    for c in (1.0, 5.0, 33.0):
+        for table in SCHEDULES:
+            tilde = aggregation.ramp(table, c)
+            assert (tilde[1:] / np.sqrt(1 - table.alpha_bar[1:])).max() < 2 * c / np.pi
+            if 2 * c / np.pi < aggregation.MAX_NOISE_SHARE:
+                aggregation.check_bounded("x", tilde, table)
+    snr = cosine.alpha_bar[1] / (1 - cosine.alpha_bar[1])
+    for sign in (1, -1):
+        tilde = aggregation.first(cosine, sign * 2.0)
+        words = (
+            f"modalities.x.drift makes the code {2 * np.sqrt(snr):.0f} times .* t = 1,"
+        )
+        with pytest.raises(UserError, match=words):
+            aggregation.check_bounded("x", tilde, cosine)
+    with pytest.raises(UserError, match="as strong as the noise at t = "):
+        aggregation.check_bounded("x", aggregation.ramp(cosine, 40.0), cosine)
+    # Where it is least: below the limit, just, and just above.
+    share = (
+        aggregation.ramp(linear, 1.0)[1:] / np.sqrt(1 - linear.alpha_bar[1:])
+    ).max()
+    limit = aggregation.MAX_NOISE_SHARE / share
+    aggregation.check_bounded("x", aggregation.ramp(linear, 0.999 * limit), linear)
+    with pytest.raises(UserError, match="config.modalities.x.drift"):
+        aggregation.check_bounded("x", aggregation.ramp(linear, 1.001 * limit), linear)
 
 
 def test_a_table_is_used_as_it_is():
