@@ -102,12 +102,16 @@ class Denoiser:
     def _drift(self, name: str, like: Image) -> Float[Array, " t"]:
         return jnp.asarray(self.process.aggregation.alpha_tilde[name], like.dtype)
 
+    def _framed(self, known: Known) -> set[str]:
+        """Modalities whose drift is taken out of z_t where they are read."""
+        return {m.name for m in self.modalities if m.frame != "none"} & set(known)
+
     def _read_frame(self, t, codes, known) -> Image | float:
         """The drift of what is read, where its modality takes that out."""
         latents = {
             m.name: codes[m.name].latent * over(known[m.name], codes[m.name].latent)
             for m in self.modalities
-            if m.name in known and m.frame != "none"
+            if m.name in self._framed(known)
         }
         return self.process.aggregation.drift(latents, t)
 
@@ -119,6 +123,8 @@ class Denoiser:
         )
         names = self.process.aggregation.alpha_tilde
         drifts = {name: self._drift(name, y_t)[t] for name in names}
+        for name in self._framed(known) - {m.name}:
+            drifts[name] *= ~known[name]  # its drift is out of y_t already
         guessed = m.evidence(y_t, Level(signal, noise, drifts))
         if m.name not in known:
             return guessed
