@@ -50,7 +50,7 @@ def test_none_is_no_weight_whatever_its_scale():
 
 
 def test_drifts_are_bounded_by_the_noise_or_refused():
-    """The ramp's d_t / sigma_t: at most 2 c / pi with cosine betas, near 0.6 c.
+    """The ramp's d_t / sigma_t is at most 2 c / pi (with cosine betas 0.6 c).
 
     That of `first` is that of the signal: sqrt(SNR_t), the most at t = 1.
     """
@@ -64,18 +64,14 @@ def test_drifts_are_bounded_by_the_noise_or_refused():
     snr = cosine.alpha_bar[1] / (1 - cosine.alpha_bar[1])
     for sign in (1, -1):
         tilde = aggregation.first(cosine, sign * 2.0)
-        words = (
-            f"modalities.x.drift makes the code {2 * np.sqrt(snr):.0f} times .* t = 1,"
-        )
-        with pytest.raises(UserError, match=words):
+        times = f"{2 * np.sqrt(snr):.0f} times .* at t = 1,"
+        with pytest.raises(UserError, match=f"x.drift makes the code {times}"):
             aggregation.check_bounded("x", tilde, cosine)
     with pytest.raises(UserError, match="as strong as the noise at t = "):
         aggregation.check_bounded("x", aggregation.ramp(cosine, 40.0), cosine)
-    # Where it is least: below the limit, just, and just above.
-    share = (
-        aggregation.ramp(linear, 1.0)[1:] / np.sqrt(1 - linear.alpha_bar[1:])
-    ).max()
-    limit = aggregation.MAX_NOISE_SHARE / share
+    # Just below the limit, and just above.
+    shares = aggregation.ramp(linear, 1.0)[1:] / np.sqrt(1 - linear.alpha_bar[1:])
+    limit = aggregation.MAX_NOISE_SHARE / shares.max()
     aggregation.check_bounded("x", aggregation.ramp(linear, 0.999 * limit), linear)
     with pytest.raises(UserError, match="config.modalities.x.drift"):
         aggregation.check_bounded("x", aggregation.ramp(linear, 1.001 * limit), linear)
