@@ -23,6 +23,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from mt_diffusion import generation, sampling
 from mt_diffusion import main as command
 from mt_diffusion.training import loop, sharding  # noqa: F401  Grain defines flags
 
@@ -201,6 +202,25 @@ def test_samples_depend_on_seed_and_index_alone(trained, tmp_path):
         assert np.mean(images[other] == images["four"]) < most
 
 
+@pytest.mark.parametrize("least, warns", [(0.2, True), (0.1, False)])
+def test_a_state_that_training_hardly_had_is_warned_of(
+    trained, tmp_path, least, warns, monkeypatch
+):
+    """Before anything is drawn: 15% of the examples had no label."""
+    drawn = {"image": np.zeros((3, 8, 8, 1), np.uint8), "label": np.zeros(3, int)}
+    monkeypatch.setattr(generation.Generator, "__call__", lambda *args: drawn)
+    monkeypatch.setattr(sampling, "RARE", least)
+    result = main(
+        "--mode=sample", f"--workdir={trained[0]}", "--num_samples=3",
+        "--guess=label=absent", f"--out={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert result.code == 0, result
+    warning = "warning: this model was trained in 15.0% of its examples with label abs"
+    assert (warning in result.out) == warns
+    if warns:
+        assert result.out.index(warning) < result.out.index("wrote")
+
+
 def test_an_image_given_is_read(trained, tmp_path):
     workdir, _ = trained
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
@@ -269,6 +289,19 @@ def test_training_mistakes_are_explained(tmp_path):
     assert refused(
         main(*LABEL, workdir, "--config.data.image_size=0"), "image_size = 0"
     )
+    assert refused(
+        main(*LABEL, workdir, "--config.modalities.label.drift_scale=2.5"),
+        "label.drift_scale = 2.5", "energy = 400",
+    )  # fmt: skip
+    assert refused(
+        main(*LABEL, workdir, "--config.sampling.guess=label=best"),
+        "label=best",
+        "held",
+    )
+    assert refused(
+        main(*LABEL, workdir, "--config.presence.read.share=0.6"), "add up to 1.1"
+    )
+    assert refused(main("--config=configs/from_run.py:no", workdir), "names no run")
     assert refused(main(*LABEL, workdir, *from_folder), "no image in the folder")
     (folder / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot really")
     PIL.Image.new("L", (8, 8)).save(folder / "a" / "whole.png")
@@ -309,6 +342,9 @@ def test_sampling_mistakes_are_explained(trained, tmp_path):
         "--guidance=2.0 would change nothing", "NAME one of label", "leave it out",
     )  # fmt: skip
     assert refused(main(*sample, "--head_guidance=1"), "NAME one of label")
+    assert refused(main(*sample, "--guess=label=best"), "label=best", "coherent")
+    assert refused(main(*sample, "--guess=lable=held"), "lable=held", "one of label")
+    assert refused(main(*sample, "--generated_drift=0"), "--guess", "NAME=absent for 0")
     assert sorted(workdir.rglob("*")) == before
 
 

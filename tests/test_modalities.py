@@ -12,7 +12,7 @@ import scipy.special
 from configs import image_label, image_transition, masked_image
 from mt_diffusion.data import pairs
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base
+from mt_diffusion.modalities import base, guess
 from mt_diffusion.modalities.image import to_uint8, to_unit
 from mt_diffusion.modalities.masked_image import MaskedImage
 
@@ -536,6 +536,12 @@ class Inverted(MaskedImage):
     darkness: float
 
 
+class Mute(MaskedImage):
+    """A modality that can't be drawn."""
+
+    draw = base.Modality.draw
+
+
 def test_a_users_own_class_is_built_by_its_full_path():
     own = make_masked(kind=f"{__name__}.Inverted", darkness=0.5)
     assert type(own).__name__ == "Inverted" and own.darkness == 0.5
@@ -595,6 +601,18 @@ def test_words_that_mean_nothing_are_refused():
         make_label(guess="best")
     with pytest.raises(UserError, match="label.codes.family is 'pink'.*'highpass'"):
         make_label(codes={"family": "pink"})
+
+
+def test_a_guess_that_can_not_be_drawn_is_refused():
+    """Of a class without draws; whether its config says so, or a flag."""
+    parse = guess.parse
+    for word in ("mean", "absent"):
+        mute = make_masked(kind=f"{__name__}.Mute", guess=word)
+        assert parse("", {"masked_image": mute}) == {"masked_image": word}
+    for own, text in (("held", ""), ("mean", "masked_image=coherent")):
+        mute = make_masked(kind=f"{__name__}.Mute", guess=own)
+        with pytest.raises(UserError, match="Mute draws no values; .*'mean' or 'abs"):
+            parse(text, {"masked_image": mute})
 
 
 @pytest.mark.parametrize("energy", [0.0, -1.0, float("nan")])

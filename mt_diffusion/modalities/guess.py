@@ -57,7 +57,7 @@ DRAWN = ("held", "coherent", "fresh")
 def parse(text: str, modalities: Mapping[str, Modality]) -> dict[str, str]:
     """{modality: guess}: their own, or as text 'label=held,other=mean' says.
 
-    Raises UserError for a modality or guess that there is not.
+    Raises UserError for a modality or guess that there is not, or that can't be drawn.
     """
     found = {name: m.guess for name, m in modalities.items()}
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -68,6 +68,13 @@ def parse(text: str, modalities: Mapping[str, Modality]) -> dict[str, str]:
                 f"{', '.join(found) or 'none'} and GUESS one of {', '.join(GUESSES)}."
             )
         found[name] = word
+    for name, word in found.items():
+        if word in DRAWN and type(modalities[name]).draw is Modality.draw:
+            raise UserError(
+                f"the guess of {name!r} is {word!r}, but its class "
+                f"{type(modalities[name]).__name__} draws no values; add a method "
+                "`draw` to it, or use 'mean' or 'absent'."
+            )
     return found
 
 

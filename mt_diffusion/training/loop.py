@@ -18,7 +18,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import guidance, presence, sampler, schedule
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
-from mt_diffusion.modalities import leak
+from mt_diffusion.modalities import guess, leak
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.training import init_from, sharding, watch
 from mt_diffusion.training.checkpoint import Checkpoints
@@ -76,6 +76,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
+    guess.parse(config.sampling.guess, {m.name: m for m in experiment.modalities})
     mesh = sharding.make_mesh(config.mesh.fsdp)
     init_key, step_key, look_key = jax.random.split(jax.random.key(config.seed), 3)
     step_key = sharding.spread_key(step_key, mesh)

@@ -1,0 +1,79 @@
+"""What a model is asked to draw in, against what it was trained in."""
+
+import pytest
+
+from configs import common, joint
+from mt_diffusion import experiment as experiments
+from mt_diffusion import sampling
+from mt_diffusion.data import sources
+from mt_diffusion.generation import Generator
+from mt_diffusion.training import sharding
+
+GIVEN = {name: None for name in ("image", "label", "masked_image")}
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    """Labels and masked images, both of which the network can read."""
+    config = joint.get_config()
+    return experiments.resolve(config, sources.open_source(config.data, "train"))
+
+
+def warned(config, given, guess, capsys):
+    """(state of each modality, what is printed)."""
+    config = config.copy_and_resolve_references()
+    config.sampling.guess = guess
+    experiment = experiments.build(config)
+    generator = Generator(experiment, config.sampling, sharding.make_mesh())
+    states = generator.states([name for name in GIVEN if name in given])
+    sampling.warn_of_rare_state(experiment, states)
+    return states, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given, guess, label, masked, share",
+    [
+        # Held, and read from the second step on; the masked image's guess is absent.
+        ((), "", "read", "absent", "25.0%"),
+        (("label",), "", "read", "absent", "25.0%"),
+        (("label", "masked_image"), "", "read", "read", "30.0%"),
+        (("masked_image",), "label=absent", "absent", "read", "10.0%"),
+        ((), "label=coherent", "unread", "absent", "10.0%"),
+        (("masked_image",), "label=coherent", "unread", "read", "0.0%"),
+        (("label",), "masked_image=mean", "read", "unread", "0.0%"),
+        (("label",), "masked_image=held", "read", "read", "30.0%"),
+    ],
+)
+def test_states_of_a_walk_and_how_often_training_had_them(
+    resolved, given, guess, label, masked, share, capsys
+):
+    states, printed = warned(resolved, given, guess, capsys)
+    assert states == {"label": label, "masked_image": masked}
+    assert bool(printed) == (share == "0.0%")
+    if printed:
+        paragraph = f"warning: this model was trained in {share} of its examples"
+        assert printed.startswith(paragraph) and printed.count("\n") == 1
+        assert f"label {label}" in printed and f"masked_image {masked}" in printed
+        assert "--guess" in printed and "config.presence" in printed
+
+
+def test_a_label_that_the_network_never_reads_is_unread(resolved, capsys):
+    config = resolved.copy_and_resolve_references()
+    config.modalities.label.conditions = False
+    for given in ((), ("label",)):
+        states, printed = warned(config, given, "", capsys)
+        assert states == {"label": "unread", "masked_image": "absent"}
+        assert not printed  # of what was "read" as well, 35%
+
+
+@pytest.mark.parametrize("share, warns", [(0.04, True), (0.06, False)])
+def test_less_than_a_twentieth_is_rare(resolved, share, warns, capsys):
+    config = resolved.copy_and_resolve_references()
+    config.presence.unread.share, config.presence.absent.share = share, 0.35 - share
+    _, printed = warned(config, (), "label=coherent", capsys)
+    assert ("4.0% of its examples" in printed) == bool(printed) == warns
+
+
+def test_without_modalities_there_is_no_state(capsys):
+    states, printed = warned(common.digits(), (), "", capsys)
+    assert states == {} and not printed
