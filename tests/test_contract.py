@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import image_label
 from mt_diffusion import experiment as experiments
 from mt_diffusion import overrides
 from mt_diffusion.data import pipeline, sources
@@ -25,6 +26,7 @@ from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import contract
 from mt_diffusion.modalities.base import Code, Identity, Known, Modality
+from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.training import state
 
@@ -371,6 +373,22 @@ BROKEN = {
         "mean of an example depends on the others",
     ),
     "mean is another's": (dict(mean=lambda s, p: -p), "the square of encode"),
+    "scale is no number": (dict(scale=float("nan")), "its scale is nan"),
+    "no draw": (dict(draw=Modality.draw), "guess is 'coherent'.*no values"),
+    "draw of a shape": (dict(draw=lambda s, k, p: p[:, :2]), "draw gives float32"),
+    "draw is not finite": (
+        dict(draw=lambda s, k, p: SOUND.draw(s, k, p) / 0),
+        "a draw's code is not finite",
+    ),
+    "draw is random": (
+        dict(draw=lambda s, k, p: SOUND.draw(s, k, p) + np.float32(np.random.random())),
+        "draw gives two values of one key",
+    ),
+    "draw of one key": (
+        dict(draw=lambda s, k, p: p + jax.random.normal(k[0], p.shape)),
+        "draw of an example depends on the others",
+    ),
+    "draw is the mean": (dict(draw=lambda s, k, p: p), "the same of 8 keys"),
     "known without a mask": (
         dict(known=lambda s, v: Known(SOUND.encode(s, v).latent, v)),
         "a mask of one channel",
@@ -408,6 +426,113 @@ def test_a_broken_promise_is_found(what):
     broken = type("Broken", (SOUND,), {"num_planes": 1} | overrides)
     with pytest.raises(UserError, match=words):
         check(broken)
+
+
+# That of evidence as well
+
+READS = Codebook  # a sound modality that looks for its code in z_t
+
+
+def at_drift_1(self, y_t, level):
+    """It takes its code to be in z_t even where it can't be."""
+    drifts = {name: jnp.ones_like(x) for name, x in level.drifts.items()}
+    return READS.evidence(self, y_t, level._replace(drifts=drifts))
+
+
+def found(**changes):
+    """An `evidence` some of whose parts are others."""
+
+    def evidence(self, y_t, level):
+        sound = READS.evidence(self, y_t, level)
+        return sound._replace(**{n: of(getattr(sound, n)) for n, of in changes.items()})
+
+    return evidence
+
+
+def encode_by_a_constant(self, value):
+    codes = jnp.asarray(READS.images.func(self))
+    return Code(latent=jnp.einsum("bk,khwc->bhwc", value, codes))
+
+
+BROKEN_EVIDENCE = {
+    "latent of a shape": (
+        dict(evidence=found(latent=lambda x: x[:, :4])),
+        r"evidence of 3 examples gives .*promise a latent \(8, 8, 1\)",
+    ),
+    "vector of a size": (dict(evidence_size=7), r"promise .* a vector \[7\]"),
+    "gain of the batch": (
+        dict(evidence=found(gain=lambda x: jnp.sum(x))),
+        "a gain for each",
+    ),
+    "evidence is not finite": (
+        dict(evidence=found(gain=lambda x: jnp.log(0 * x))),
+        "evidence is not finite",
+    ),
+    "evidence looks around": (
+        dict(evidence=lambda s, y, at: READS.evidence(s, y - y[:1], at)),
+        "evidence of an example depends on the others",
+    ),
+    "evidence is random": (
+        dict(
+            evidence=lambda s, y, at: READS.evidence(
+                s, y + np.random.normal(size=y.shape).astype(np.float32), at
+            )
+        ),
+        "evidence finds something else under jax.jit",
+    ),
+    "evidence of nothing": (dict(evidence=at_drift_1), "what has no part in z_t"),
+    "nothing is found": (
+        dict(evidence=found(latent=lambda x: 0 * x)),
+        "does not find a code 10000 times as strong",
+    ),
+    "certain of another": (
+        dict(certain=lambda s, v, latent: READS.certain(s, v, 0 * latent)),
+        "with the latent that it is told",
+    ),
+    "certain is another thing": (
+        dict(certain=lambda s, v, latent: v),
+        "certain of 3 examples gives",
+    ),
+    "combine is not finite": (
+        dict(combine=lambda s, p, gain: p / 0),
+        "combine gives what is not finite",
+    ),
+    "combine looks around": (
+        dict(combine=lambda s, p, gain: p + gain - gain.mean()),
+        "combine of an example depends on the others",
+    ),
+    "combine of a shape": (
+        dict(combine=lambda s, p, gain: p[:, :1] + gain[:, :1]),
+        "raises|mean gives",
+    ),
+    "tables that are none": (dict(tables=("class_names",)), "no finite array"),
+    "tables that nothing reads": (
+        dict(encode=encode_by_a_constant),
+        "encode makes the same of other tables",
+    ),
+}
+
+
+def check_evidence(cls):
+    config = image_label.get_config()
+    fields = config.modalities.label.to_dict() | {"class_names": tuple("abc")}
+    del fields["kind"]
+    modality = cls(name="label", shape=(8, 8, 1), **fields)
+    image = np.zeros((8, 8, 1), np.uint8)
+    examples = [{"image": image, "label": i} for i in (0, 2)]
+    contract.check(modality, examples, {"mid": (4, 4, 16), "out": (8, 8, 8)})
+
+
+def test_a_sound_modality_that_looks_for_its_code_keeps_it():
+    """Before it has measured anything, too."""
+    check_evidence(type("Sound", (READS,), {}))
+
+
+@pytest.mark.parametrize("what", BROKEN_EVIDENCE)
+def test_a_broken_promise_of_evidence_is_found(what):
+    overrides, words = BROKEN_EVIDENCE[what]
+    with pytest.raises(UserError, match=words):
+        check_evidence(type("Broken", (READS,), overrides))
 
 
 # The example of the documentation

@@ -19,14 +19,16 @@ LAYERS = [
     | {"evaluation.features"},
     {"modalities.base", "diffusion.process"},
     {"modalities.image", "modalities.guess", "translate"}
-    | {"diffusion.prediction", "pictures", "overrides"},
-    {"modalities.masked_image", "modalities.label", "modalities.contract", "options"}
+    | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"},
+    {"modalities.masked_image", "modalities.label", "options"}
+    | {"modalities.contract_of_evidence"}
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"}
     | {"evaluation.inception"},
     {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
-    | {"modalities.leak", "modalities.cluster", "models.denoiser"}
+    | {"modalities.leak", "modalities.cluster", "modalities.contract"}
+    | {"models.denoiser"}
     | {"evaluation.supervised"},
     {"diffusion.objective"},
     {"experiment"},

@@ -5,30 +5,31 @@ For a modality of your own it runs, together with the network of your config, as
 """
 
 import copy
-import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import NO_DRIFT, Code, Modality, Variable
-from mt_diffusion.modalities.evidence import Evidence, Level
+from mt_diffusion.modalities.base import Code, Modality, Variable
+from mt_diffusion.modalities.contract_of_evidence import OfEvidence
 from mt_diffusion.modalities.guess import DRAWN
+from mt_diffusion.modalities.promises import (
+    Promises,
+    Shape,
+    describe,
+    finite,
+    has,
+    keys,
+    same,
+)
 
 METHODS = ("preprocess", "placeholder", "postprocess", "show")
 METHODS += ("encode", "head", "nll", "log_likelihood", "mean")
 STEPS, RATE = 300, 0.05  # of Adam, from a prediction by chance to one of the value
 NEAR = 0.25  # at most, of the square distance at first, is left of it then
 TRIES = 8  # draws of each example, which can't all be the same
-STRONG = 1e4  # of a code, against noise of 1: read without a doubt
-TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest number
-
-Shape = tuple[int, ...]
 
 
 def check(
@@ -51,37 +52,14 @@ def check(
     contract.check_value("mean", prediction, values, code)
     contract.check_draw(prediction, values, code)
     contract.check_tables(values, code)
-    contract.check_evidence(prediction, values, code, real)
+    OfEvidence(modality).check(prediction, values, code, real)
     fitted = contract.check_fit(prediction[:-1], values[:-1])
     contract.check_items(real)
     contract.check_items(np.asarray(modality.mean(fitted)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Contract:
+class Contract(Promises):
     """One modality, held to its promises; every method raises UserError."""
-
-    modality: Modality
-
-    def require(self, held: Any, broken: str) -> None:
-        """Raises UserError that says what is broken, where the promise is not held."""
-        if not held:
-            cls = type(self.modality)
-            raise UserError(
-                f"the modality {self.modality.name!r} ({cls.__module__}.{cls.__name__})"
-                f" breaks the contract of mt_diffusion/modalities/base.py: {broken}."
-            )
-
-    def call(self, method: str, *args: Any) -> Any:
-        """The result of a method; to raise anything is to break a promise."""
-        try:
-            return getattr(self.modality, method)(*args)
-        except UserError:
-            raise
-        except Exception as error:  # of a user's code: whatever it is
-            given = ", ".join(map(describe, args))
-            broken = f"{method}({given}) raises {type(error).__name__}: {error}"
-            raise UserError(f"{self.modality.name}: {broken}") from error
 
     def check_methods(self) -> None:
         """All that have no default."""
@@ -161,16 +139,6 @@ class Contract:
             f"num_planes {m.num_planes}; they say what the network reads",
         )
 
-    def check_rows(self, method: str, together: Any, *batches: Any) -> None:
-        """An example's result is its own, whoever is beside it in a batch."""
-        for i in range(len(jax.tree.leaves(together)[0])):
-            row_of = functools.partial(jax.tree.map, lambda x, i=i: x[i : i + 1])
-            alone, row = self.call(method, *map(row_of, batches)), row_of(together)
-            self.require(
-                same(alone, row),
-                f"{method} of an example depends on the others of its batch",
-            )
-
     def check_head(self, values: jax.Array, features: Mapping[str, Shape]) -> jax.Array:
         """What its head predicts of random features; it learns from them."""
         num, key = len(values), jax.random.key(0)
@@ -197,48 +165,6 @@ class Contract:
         learns = any(np.any(g) for g in jax.tree.leaves(grads))
         self.require(learns, "gradients of nll are 0 for all parameters of its head")
         return prediction
-
-    def check_likelihood(self, prediction: jax.Array, values: jax.Array) -> None:
-        """A finite number for each example."""
-        for method in ("nll", "log_likelihood"):
-            found = self.call(method, prediction, values)
-            self.require(
-                has(found, (len(values),)),
-                f"{method} of {len(values)} examples is {describe(found)}",
-            )
-            self.require(finite(found), f"{method} is {found}, which is not finite")
-            self.check_rows(method, found, prediction, values)
-
-    def check_value(
-        self, method: str, prediction: jax.Array, values: jax.Array, code: Code
-    ) -> None:
-        """What `mean` makes, `encode` and `known` take as they take values of data."""
-        made = self.call(method, prediction)
-        self.check_alike(method, made, values, code)
-        self.check_rows(method, made, prediction)
-
-    def check_alike(
-        self, method: str, made: jax.Array, values: jax.Array, code: Code
-    ) -> None:
-        """Values that `encode` and `known` take as they take those of data."""
-        self.require(
-            has(made, values.shape),
-            f"{method} gives {describe(made)}, but values are {describe(values)}",
-        )
-        again = self.call("encode", made)
-        shapes = [jax.tree.map(jnp.shape, c) for c in (again, code)]
-        self.require(
-            shapes[0] == shapes[1] and finite(again),
-            f"a {method}'s code is not finite, or its shapes {shapes[0]} not "
-            f"{shapes[1]}",
-        )
-        for known in (self.call("known", values), self.call("known", made)):
-            pixels = (len(values), *self.modality.shape)
-            self.require(
-                known is None
-                or (has(known.pixels, pixels) and has(known.mask, (*pixels[:-1], 1))),
-                f"known must give float32{list(pixels)} and a mask of one channel",
-            )
 
     def check_draw(self, prediction: jax.Array, values: jax.Array, code: Code) -> None:
         """Draws like values of data, each from its own key alone."""
@@ -275,86 +201,6 @@ class Contract:
                 "encode makes the same of other tables; it must read them as its own "
                 f"{list(tables)}, which are arguments of the programs",
             )
-
-    def check_evidence(
-        self,
-        prediction: jax.Array,
-        values: jax.Array,
-        code: Code,
-        real: np.ndarray,
-    ) -> None:
-        """Where it looks for its code in z_t: what it finds, and what heads gain."""
-        m = self.modality
-        if m.frame != "evidence" or m.drift == NO_DRIFT:
-            return
-        contract = Contract(measured(m, real))
-        found = [contract.check_found(values, code, s) for s in (0.0, 1.0, STRONG)]
-        contract.check_gain(prediction, found[1].gain, values, code)
-        sure = contract.call("certain", values, code.latent)
-        contract.check_shapes_of_evidence("certain", sure, values)
-        self.require(
-            jax.tree.map(jnp.shape, sure) == jax.tree.map(jnp.shape, found[0])
-            and same(sure.latent, code.latent),
-            "certain must give what evidence gives, with the latent that it is told",
-        )
-        for gain in (found[0].gain, found[2].gain, sure.gain):
-            both = contract.call("combine", prediction, gain)
-            self.require(
-                all(finite(f(both, values)) for f in (m.nll, m.log_likelihood)),
-                "a likelihood of what combine gives is not finite",
-            )
-
-    def check_found(self, values: jax.Array, code: Code, strength: float) -> Evidence:
-        """What is found in z_t that is a code times `strength`, and noise of 1."""
-        num, latent = len(values), code.latent
-        level = level_of(self.modality, num, strength)
-        noise = jax.random.normal(jax.random.key(4), latent.shape)
-        y_t = strength * latent + noise
-        found = self.call("evidence", y_t, level)
-        self.check_shapes_of_evidence("evidence", found, values)
-        traced = jax.jit(lambda y, at: self.call("evidence", y, at))(y_t, level)
-        self.require(same(traced, found), "evidence finds something else under jax.jit")
-        self.check_rows("evidence", found, y_t, level)
-        if not strength:
-            other = self.call("evidence", y_t[::-1], level)
-            self.require(same(other, found), "evidence finds what has no part in z_t")
-        if strength == STRONG:
-            # But the placeholder's, which may say that there is none.
-            off, all_of = (x[:-1] ** 2 for x in (found.latent - latent, latent))
-            self.require(
-                jnp.sum(off) <= NEAR * jnp.sum(all_of),
-                f"evidence does not find a code {STRONG:g} times as strong as noise",
-            )
-        return found
-
-    def check_shapes_of_evidence(self, method: str, found: Any, values: jax.Array):
-        """As `shape` and `evidence_size` promise."""
-        num, size = len(values), self.modality.evidence_size
-        self.require(
-            isinstance(found, Evidence)
-            and has(found.latent, (num, *self.modality.shape))
-            and has(found.vector, (num, size))
-            and jnp.shape(found.gain)[:1] == (num,),
-            f"{method} of {num} examples gives {jax.tree.map(describe, found)}; its "
-            f"shape and evidence_size promise a latent {self.modality.shape}, a vector "
-            f"[{size}] and a gain for each, float32",
-        )
-        self.require(finite(found), f"{method} is not finite")
-
-    def check_gain(
-        self, prediction: jax.Array, gain: jax.Array, values: jax.Array, code: Code
-    ) -> None:
-        """The head's parameters, with what the code says, are its parameters too."""
-        both = self.call("combine", prediction, gain)
-        self.require(finite(both), "combine gives what is not finite")
-        self.check_rows("combine", both, prediction, gain)
-        self.check_likelihood(both, values)
-        self.check_value("mean", both, values, code)
-        self.check_alike("draw", self.call("draw", keys(0, values), both), values, code)
-        slopes = jax.grad(
-            lambda p: jnp.sum(self.modality.nll(self.call("combine", p, gain), values))
-        )(prediction)
-        self.require(finite(slopes), "gradients of nll through combine are not finite")
 
     def check_fit(self, prediction: jax.Array, values: jax.Array) -> jax.Array:
         """What descends nll: log_likelihood rises, the mean's code nears the value's.
@@ -397,57 +243,6 @@ class Contract:
                 isinstance(shown, str) or (picture and shown.shape[-1] in (1, 3)),
                 f"show gives {describe(shown)}, no uint8[H, W, 1 or 3] and no str",
             )
-
-
-def keys(seed: int, values: jax.Array) -> jax.Array:
-    """A key for each example."""
-    return jax.random.split(jax.random.key(seed), len(values))
-
-
-def measured(modality: Modality, real: np.ndarray) -> Modality:
-    """The modality with what it measures, of noise where the data told it nothing."""
-    if getattr(modality, "measured", True):
-        return modality
-    noise = np.random.default_rng(0).standard_normal((100, *modality.shape))
-    fields = modality.measure(real, {"": noise / 4})
-    fields["measured"]["absent"] = 0.1
-    return dataclasses.replace(modality, **fields)
-
-
-def level_of(modality: Modality, num: int, strength: float) -> Level:
-    """A level at which z_t is a code times `strength`, and noise."""
-    ones = jnp.ones(num)
-    others = getattr(modality, "measured", {}).get("sources", ())
-    drifts = dict.fromkeys(others, 0 * ones) | {modality.name: strength * ones}
-    return Level(0 * ones, ones, drifts)
-
-
-def describe(x: Any) -> str:
-    """Type and shape of an argument or a result."""
-    if isinstance(x, dict):
-        return f"an example with {sorted(x)}"
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x).__name__
-
-
-def has(x: Any, shape: Shape, dtype: Any = np.float32) -> bool:
-    """Whether x is an array of this shape and type."""
-    return getattr(x, "shape", None) == tuple(shape) and x.dtype == dtype
-
-
-def finite(tree: Any) -> bool:
-    """Whether all numbers of a tree are finite."""
-    return all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
-
-
-def same(a: Any, b: Any, tolerance: float = TOLERANCE) -> bool:
-    """Whether trees agree, to `tolerance` times the largest number of a leaf."""
-
-    def close(x, y):
-        at_most = tolerance * np.max(np.abs(y), initial=0) if tolerance else 0
-        return np.array_equal(x, y) or (at_most and np.allclose(x, y, 0, at_most))
-
-    shapes = [jax.tree.map(np.shape, tree) for tree in (a, b)]
-    return shapes[0] == shapes[1] and jax.tree.all(jax.tree.map(close, a, b))
 
 
 def descend(loss: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
