@@ -116,6 +116,7 @@ def build_measure(
     modalities = {m.name: m for m in experiment.modalities}
     words = guess.parse(settings.guess, modalities)
     held = [n for n, word in words.items() if word == "held"]
+    read_held = [n for n in held if modalities[n].conditions]
     drifting = [n for n, word in words.items() if word != "absent"]
     fixed_v = 2 * settings.fixed_variance - 1
     clip = sampler.build_clip(settings.clip)
@@ -148,19 +149,25 @@ def build_measure(
             found = {n: c.latent for n, c in denoiser.encode(params, drawn).items()}
             return {n: latents[n] if n in held else found[n] for n in drifting}
 
+        def look(z_t, t, names):
+            """What the model says where it reads these."""
+            read = {n: known[n] for n in names}
+            return denoiser(params, z_t, t, codes, read, batch.values)
+
         def of_all(z_t, t):
-            alone = denoiser(params, z_t, t, {}, {}, {})
-            # Where nothing can be read both are one pass, which XLA does not find.
-            if known:
-                informed = denoiser(params, z_t, t, codes, known, batch.values)
-            else:
-                informed = alone
+            # Of z_t alone; of what is drawn first and kept as well; of everything. All
+            # that read the same are one pass, which XLA does not find.
+            alone = look(z_t, t, ())
+            kept = look(z_t, t, read_held) if read_held else alone
+            informed = kept if len(known) == len(read_held) else look(z_t, t, known)
             nll = {
-                n: -m.log_likelihood(alone.heads[n], batch.values[n])
+                n: -m.log_likelihood(
+                    (alone if n in held else kept).heads[n], batch.values[n]
+                )
                 for n, m in modalities.items()
             }
             return bounds.Belief(
-                reading(alone, z_t, t, believed(alone, t)),
+                reading(kept, z_t, t, believed(kept, t)),
                 reading(informed, z_t, t, latents),
                 {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()},
             )
@@ -193,6 +200,7 @@ def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
     """{modality, or "" where all examples count: {name with its unit: [B]}}."""
     images = {
         "L0": found.L0,
+        "L0_conditional": found.L0_conditional,
         "L1": found.L1,
         "L3": found.L3,
         "image": found.image,

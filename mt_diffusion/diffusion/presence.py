@@ -103,8 +103,8 @@ def build(table: Mapping[str, Mapping], reads: Mapping[str, bool]) -> Presence:
     states that say too little, too much, or nothing known.
     """
     if INDEPENDENT in table:
-        rates = {n: dict(table[INDEPENDENT][n]) for n in reads}
-        return Independent({n: _checked_rates(n, r) for n, r in rates.items()})
+        rates = table[INDEPENDENT]
+        return Independent({n: _checked_rates(n, rates.get(n)) for n in reads})
     if not reads:
         return Joint(("image",), np.ones(1), {})
     kept = {name: fields for name, fields in table.items() if fields.get("share", 1)}
@@ -138,13 +138,18 @@ def _check(name: str, fields: Mapping, reads: Mapping[str, bool]) -> None:
             )
 
 
-def _checked_rates(name: str, rates: Mapping[str, float]) -> Mapping[str, float]:
+def _checked_rates(name: str, rates: Mapping[str, float] | None) -> dict[str, float]:
+    field = f"config.presence.{INDEPENDENT}.{name}"
+    if not rates or set(rates) != {ABSENT, UNREAD}:
+        raise UserError(
+            f"{field} is {rates}; give the shares {ABSENT!r} and {UNREAD!r}."
+        )
     if min(rates.values()) < 0 or sum(rates.values()) > 1:
         raise UserError(
-            f"config.presence.{INDEPENDENT}.{name} is {rates}; these are shares of the "
-            "examples, each 0 or more, together at most 1."
+            f"{field} is {dict(rates)}; these are shares of the examples, each 0 or "
+            "more, together at most 1."
         )
-    return rates
+    return dict(rates)
 
 
 def lines(presence: Presence) -> list[str]:
