@@ -84,6 +84,7 @@ def digits() -> ConfigDict:
         weighting="none",  # of the network's error by t: none, min_snr, p2
         min_snr_gamma=5.0,
         p2_gamma=1.0,
+        bare_every=2,  # examples: one is looked at again, bare, for heads with evidence
         learn_balance=False,  # of modalities: learned log variances times loss_weight
         variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance
         tasks="",  # that are trained, as "image" or "image,label"; "": all

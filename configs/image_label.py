@@ -24,9 +24,9 @@ def get_config(preset: str = "digits"):
         config.train.num_steps = 8000
     config.modalities.label = label(config)
     config.presence = dict(
-        read=dict(share=0.5, label="read"),  # in variant U: unread
+        read=dict(share=0.6, label="read"),  # in variant U: unread
         unread=dict(share=0.35, label="unread"),
-        absent=dict(share=0.15, label="absent"),
+        absent=dict(share=0.05, label="absent"),
     )
     return config
 
@@ -38,7 +38,7 @@ def label(config: ConfigDict) -> dict:
         kind="label.Codebook",  # or .SharedUNet, the paper's, with frame="read"
         drift="ramp",  # ramp, constant, first, none, or a table of w_1..w_T
         energy=3136.0,  # of a code, c^2 D, against the noise's 1
-        loss_weight=0.1,
+        loss_weight=0.02,
         conditions=False,
         frame="evidence",  # taken out of z_t: evidence, read, none
         guess="held",  # while it is generated: held, coherent, fresh, mean, absent

@@ -14,8 +14,8 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base, leak
-from mt_diffusion.modalities.base import NO_DRIFT, Modality, Variable
-from mt_diffusion.models.denoiser import Denoiser, is_evident
+from mt_diffusion.modalities.base import NO_DRIFT, Modality, Variable, is_evident
+from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 from mt_diffusion.models.unet import REMAT, UNet
 

@@ -120,7 +120,7 @@ def loss(objective, params, batch, present):
     draws = objective.draw(jax.random.key(2), batch)
     presence = {n: jnp.zeros_like(p) for n, p in draws.present.items()} | present
     draws = draws.replace(present=presence, known=presence)
-    counts = objective.counts(batch)
+    counts = objective.counts(batch, draws)
 
     def of_params(learned):
         variables = params | {"params": learned}

@@ -469,12 +469,12 @@ def test_programs_do_not_grow_with_the_codes():
             {"label": jax.ShapeDtypeStruct((8, num), jnp.float32)},
             {"label": jax.ShapeDtypeStruct((8,), bool)},
         )
-        step = jax.jit(
-            lambda params, batch: loss.loss(
-                params, batch, loss.draw(jax.random.key(0), batch), loss.counts(batch),
-                None,
-            )
-        ).lower(variables, batch)  # fmt: skip
+
+        def step_of(params, batch):
+            draws = loss.draw(jax.random.key(0), batch)
+            return loss.loss(params, batch, draws, loss.counts(batch, draws), None)
+
+        step = jax.jit(step_of).lower(variables, batch)
         return len(draw.as_text()), len(step.as_text())
 
     small, large = lowered(4), lowered(128)

@@ -71,7 +71,8 @@ def norms(parts, batch):
 
         @jax.jit
         def grad(params, batch, loss=loss):
-            draws, counts = loss.draw(jax.random.key(1), batch), loss.counts(batch)
+            draws = loss.draw(jax.random.key(1), batch)
+            counts = loss.counts(batch, draws)
             return jax.grad(lambda p: loss.loss(p, batch, draws, counts, None)[0])(
                 params
             )

@@ -88,7 +88,7 @@ def make(modalities=(Toy(),), schedule_name="cosine", predicts="eps", **settings
 def evaluate(loss, batch, params=None, seed=0):
     """(loss, terms) of a whole batch, without dropout."""
     draws = loss.draw(jax.random.key(seed), batch)
-    return loss.loss(params or {}, batch, draws, loss.counts(batch), None)
+    return loss.loss(params or {}, batch, draws, loss.counts(batch, draws), None)
 
 
 def batch_of(available):
@@ -160,7 +160,8 @@ def test_only_conditioning_modalities_are_read():
 
 def test_there_is_dropout_where_it_has_a_key():
     loss = make()
-    draws, counts = loss.draw(jax.random.key(0), EVERYWHERE), loss.counts(EVERYWHERE)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE)
+    counts = loss.counts(EVERYWHERE, draws)
     network = loss.experiment.network
     loss.loss({}, EVERYWHERE, draws, counts, None)
     assert network.deterministic and not network.rngs
@@ -221,7 +222,7 @@ def test_the_right_output_has_no_error_and_its_variance_is_bounded_alike(
     inside = draws.t > 1  # at t = 1 it is a likelihood, and no divergence
     some = jax.tree.map(lambda x: x[inside], (EVERYWHERE, draws))
     params = {"out": out[inside], "v": -jnp.ones(())}
-    _, terms = loss.loss(params, *some, loss.counts(some[0]), None)
+    _, terms = loss.loss(params, *some, loss.counts(*some), None)
     assert float(terms["variance"]) == pytest.approx(0, abs=1e-6)
 
 
@@ -293,7 +294,7 @@ def test_without_modalities_it_is_guided_diffusions_hybrid_loss(name, predicts):
     bits = np.mean(data["vb_bits_per_dim"])
 
     def evaluated(**params):
-        return loss.loss(params, batch, draws, loss.counts(batch), None)
+        return loss.loss(params, batch, draws, loss.counts(batch, draws), None)
 
     total, terms = evaluated(out=out)
     np.testing.assert_allclose(
@@ -403,7 +404,8 @@ def test_parts_with_the_counts_of_the_whole_add_up_to_it():
     """Of 64 examples 20 have a value: 16, 4 and 0 and 0 in the parts."""
     loss, batch = make(weighting="p2"), batch_of(jnp.arange(B) < 20)
     params = {"v": jnp.array(0.3), "log_variances": {"x": jnp.array(0.4)}}
-    draws, counts = loss.draw(jax.random.key(0), batch), loss.counts(batch)
+    draws = loss.draw(jax.random.key(0), batch)
+    counts = loss.counts(batch, draws)
     assert {n: int(c) for n, c in counts.items()} == {"image": B, "x": 20}
     whole = loss.loss(params, batch, draws, counts, None)
     parts = []

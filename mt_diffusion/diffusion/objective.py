@@ -8,14 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Int, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import weighting
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.bound import variational_bound
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Batch
+from mt_diffusion.modalities.base import Batch, is_evident
+
+
+@struct.dataclass
+class Bare:
+    """Examples of a batch that are looked at once more, without any modality."""
+
+    batch: Batch
+    t: Any
+    eps: Any
 
 
 @struct.dataclass
@@ -23,13 +32,15 @@ class Draws:
     """What is random in the loss of a batch, per example.
 
     t [B] in 1..T, eps [B, H, W, C], and by modality: present [B], whether it drifts,
-    and known [B], whether the network may also read it.
+    and known [B], whether the network may also read it. bare: None where no head needs
+    them.
     """
 
     t: Any
     eps: Any
     present: Mapping[str, Any]
     known: Mapping[str, Any]
+    bare: Bare | None = None
 
 
 def uniform(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
@@ -56,6 +67,10 @@ class Objective:
     loss). A learned balance makes it lambda_i (exp(-s_i) nll_i + s_i), with the log
     variances s_i among the parameters (Kendall et al. 2018).
 
+    A modality that is looked for by its code is told to the network by that where it
+    drifts, and a head would learn to repeat it. So such heads learn where it is absent,
+    and from one example in `bare_every` looked at once more, bare of all modalities.
+
     experiment: its denoiser and presence. weights: float64 [T + 1]. tasks: names of the
     variables whose terms count.
     """
@@ -65,9 +80,22 @@ class Objective:
     weights: np.ndarray
     variance_weight: float
     tasks: frozenset[str]
+    bare_every: int
 
-    def draw(self, key: PRNGKeyArray, batch: Batch) -> Draws:
-        """All that is random in the loss of this batch, dropout aside."""
+    @property
+    def evident(self) -> list[str]:
+        """Modalities that are looked for by their code."""
+        return [m.name for m in self.experiment.modalities if is_evident(m)]
+
+    def draw(self, key: PRNGKeyArray, batch: Batch, multiple: int = 1) -> Draws:
+        """All that is random in the loss of this batch, dropout aside.
+
+        multiple: of how many examples there must be a multiple to share them out.
+        """
+        bare = None
+        if self.evident and self.bare_every:
+            key, bare_key = jax.random.split(key)
+            bare = self._draw_bare(bare_key, batch, multiple)
         time_key, noise_key, presence_key = jax.random.split(key, 3)
         num_steps = self.experiment.process.schedule.num_steps
         names = [m.name for m in self.experiment.modalities]
@@ -78,13 +106,35 @@ class Objective:
             eps=jax.random.normal(noise_key, batch.z0.shape, batch.z0.dtype),
             present=present,
             known=known,
+            bare=bare,
         )
 
-    def counts(self, batch: Batch) -> dict[str, Array]:
+    def _draw_bare(self, key: PRNGKeyArray, batch: Batch, multiple: int) -> Bare:
+        """The first of every `bare_every` examples, at times and noise of their own."""
+        num = max(len(batch.z0) // self.bare_every // multiple, 1) * multiple
+        some = jax.tree.map(lambda x: x[:: len(x) // num][:num], batch)
+        time_key, noise_key = jax.random.split(key)
+        num_steps = self.experiment.process.schedule.num_steps
+        return Bare(
+            batch=some,
+            t=self.draw_times(time_key, num, num_steps),
+            eps=jax.random.normal(noise_key, some.z0.shape, some.z0.dtype),
+        )
+
+    def _reads(self, name: str, batch: Batch, draws: Draws) -> Bool[Array, " b"]:
+        """From which examples of the batch itself a modality's head learns, [B]."""
+        there = batch.available[name]
+        return there & ~draws.present[name] if name in self.evident else there
+
+    def counts(self, batch: Batch, draws: Draws) -> dict[str, Array]:
         """Over how many examples of a batch each modality's mean goes; 1 for none."""
-        return {n: jnp.maximum(jnp.sum(a), 1) for n, a in batch.available.items()} | {
-            self.experiment.primary.name: jnp.asarray(len(batch.z0))
-        }
+        found = {self.experiment.primary.name: jnp.asarray(len(batch.z0))}
+        for name in batch.available:
+            num = jnp.sum(self._reads(name, batch, draws))
+            if draws.bare is not None and name in self.evident:
+                num += jnp.sum(draws.bare.batch.available[name])
+            found[name] = jnp.maximum(num, 1)
+        return found
 
     def loss(
         self,
@@ -116,7 +166,11 @@ class Objective:
 
         Arguments and terms as in `loss`.
         """
+        bare_key = None
+        if draws.bare is not None and dropout_key is not None:
+            dropout_key, bare_key = jax.random.split(dropout_key)
         latents, z_t, view = self._look(params, batch, draws, dropout_key)
+        losses = self._losses(params, view, batch, draws, bare_key)
         denoiser, primary = self.experiment.denoiser, self.experiment.primary.name
         step, num = denoiser.process.adjacent(draws.t), counts[primary]
         target = denoiser.prediction.target(step, view.y_t, batch.z0, draws.eps)
@@ -124,19 +178,16 @@ class Objective:
         weights = over(jnp.asarray(self.weights)[draws.t], error)
         terms = {"eps": jnp.sum(error) / num}
         parts = {primary: jnp.sum(weights * error) / num}
-        for m in self.experiment.modalities:
-            # By the features alone: where a code is legible it says all, and nothing
-            # would be left for a head to learn (labels read: 61% so, 14x14).
-            nll = m.nll(view.features[m.name], batch.values[m.name])
-            there = batch.available[m.name]
-            terms[m.name] = jnp.sum(nll * there) / counts[m.name]
-            parts[m.name] = m.loss_weight * terms[m.name]
-            if m.name in view.log_variances:
-                s = view.log_variances[m.name]
-                share = jnp.sum(there) / counts[m.name]
-                balanced = jnp.exp(-s) * terms[m.name] + s * share
-                parts[m.name] = m.loss_weight * balanced
-                terms[f"log_variance_{m.name}"] = s * share
+        for name, (nll, num_read) in losses.items():
+            weight = self.experiment.variables[name].loss_weight
+            terms[name] = nll / counts[name]
+            parts[name] = weight * terms[name]
+            if name in view.log_variances:
+                s = view.log_variances[name]
+                share = num_read / counts[name]
+                balanced = jnp.exp(-s) * terms[name] + s * share
+                parts[name] = weight * balanced
+                terms[f"log_variance_{name}"] = s * share
         if view.v is not None:
             frozen = view._replace(out=jax.lax.stop_gradient(view.out))
             z0 = denoiser.z0(frozen, step, step.to_comoving(z_t, latents))
@@ -145,6 +196,27 @@ class Objective:
             scale = self.variance_weight * denoiser.process.schedule.num_steps
             parts[primary] += scale * terms["variance"]
         return parts, terms
+
+    def _losses(self, params, view, batch, draws, bare_key):
+        """{modality: (the sum of its nll, over how many examples)}."""
+        reads = {n: self._reads(n, batch, draws) for n in batch.available}
+        looks = [(view.features, batch, reads)]
+        if draws.bare is not None:
+            bare, denoiser = draws.bare, self.experiment.denoiser
+            u_t = denoiser.process.diffuse(bare.batch.z0, {}, bare.t, bare.eps)
+            of_bare = denoiser(params, u_t, bare.t, {}, {}, {}, bare_key)
+            reads = {name: bare.batch.available[name] for name in self.evident}
+            looks.append((of_bare.features, bare.batch, reads))
+        found = {}
+        for m in self.experiment.modalities:
+            parts = [
+                (m.nll(features[m.name], some.values[m.name]), reads[m.name])
+                for features, some, reads in looks
+                if m.name in reads
+            ]
+            nll = sum(jnp.sum(nll * there) for nll, there in parts)
+            found[m.name] = nll, sum(jnp.sum(there) for _, there in parts)
+        return found
 
     def _look(self, params, batch, draws, dropout_key):
         """Codes' latents where present, z_t, and what the model says of it."""
@@ -182,4 +254,5 @@ def build(config: ConfigDict, experiment: Any) -> Objective:
         weights=weighting.build(settings, schedule, experiment.denoiser.prediction),
         variance_weight=settings.variance_weight,
         tasks=frozenset(tasks),
+        bare_every=settings.bare_every,
     )

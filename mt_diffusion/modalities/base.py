@@ -234,6 +234,11 @@ class Modality(Variable):
         )
 
 
+def is_evident(modality: Modality) -> bool:
+    """Whether its code in z_t is looked for before the network looks."""
+    return modality.frame == "evidence" and modality.drift != NO_DRIFT
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(Modality):
     """A modality whose p(x_i | z_t) is a Gaussian around the head's prediction.

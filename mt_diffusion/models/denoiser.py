@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.process import Image, Process, Transition
-from mt_diffusion.modalities.base import NO_DRIFT, Code, Modality
+from mt_diffusion.modalities.base import Code, Modality, is_evident
 from mt_diffusion.modalities.evidence import Level
 from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 
@@ -135,8 +135,3 @@ class Denoiser:
         return jax.tree.map(
             lambda a, b: jnp.where(over(read, a) > 0, a, b), sure, guessed
         )
-
-
-def is_evident(modality: Modality) -> bool:
-    """Whether its code in z_t is looked for before the network looks."""
-    return modality.frame == "evidence" and modality.drift != NO_DRIFT

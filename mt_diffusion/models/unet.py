@@ -64,8 +64,7 @@ class UNet(nn.Module):
 
         y [B]: classes, for a class-conditional network. tokens [B, L, D]: for
         use_tokens. condition [B, 4 model_channels]: what joins the embedding of
-        t on the way up, so that 'mid' is a function of x and t alone.
-        Returns the output [B, H, W, out_channels] in float32, and the
+        t. Returns the output [B, H, W, out_channels] in float32, and the
         features that heads read: 'mid', the middle block's, and 'out', what the last
         block sees.
         """
@@ -75,6 +74,8 @@ class UNet(nn.Module):
         if self.num_classes:
             classes = nn.Embed(self.num_classes, emb.shape[-1], name="label_emb")
             emb += classes(y)
+        if condition is not None:
+            emb += condition
         res = functools.partial(self._res, emb=emb, deterministic=deterministic)
         attend = functools.partial(self._attend, tokens=tokens)
         levels = list(enumerate(self.channel_mult))
@@ -98,8 +99,6 @@ class UNet(nn.Module):
         h = attend(h, "middle_block_1")
         h = mid = res(h, "middle_block_2", h.shape[-1])
 
-        if condition is not None:
-            res = functools.partial(res, emb=emb + condition)
         for level, mult in reversed(levels):
             for i in range(self.num_res_blocks + 1):
                 block = f"output_blocks_{num_skips - len(skips)}"

@@ -31,7 +31,7 @@ def build(
     def norm(params, batch, weights):
         batch = jax.tree.map(lambda x: x[::num_microbatches], batch)
         draws = loss.draw(jax.random.clone(key), batch)  # the same for every variable
-        counts = loss.counts(batch)
+        counts = loss.counts(batch, draws)
         unet = params["params"][TRUNK]
 
         def weighted(trunk):

@@ -35,11 +35,13 @@ class Look:
         replicated = sharding.replicated(mesh)
         self._tables = jax.device_put(experiment.tables, replicated)
         loss = objective.build(config, experiment)
-        self._loss = jax.jit(
-            lambda params, batch: loss.loss(
-                params, batch, loss.draw(key, batch), loss.counts(batch), None
-            )
-        )
+
+        @jax.jit
+        def measure(params, batch):
+            draws = loss.draw(key, batch)
+            return loss.loss(params, batch, draws, loss.counts(batch, draws), None)
+
+        self._loss = measure
         self._shares = gradient_share.build(loss, key, config.train.num_microbatches)
         # One term alone has the whole gradient.
         self._has_shares = config.watch.gradient_shares and len(loss.tasks) > 1

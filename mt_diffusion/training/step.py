@@ -122,7 +122,8 @@ def shared_gradients(
 
     def shared(params, tables, batch, key):
         draw_key, dropout_key = jax.random.split(key)
-        draws, counts = loss.draw(draw_key, batch), loss.counts(batch)
+        draws = loss.draw(draw_key, batch, mesh.size * parts)
+        counts = loss.counts(batch, draws)
         places = jax.tree.map(lambda s: s.spec, sharding.by_shape(mesh, params))
 
         def of_device(params, tables, batch, draws, counts, key):
