@@ -35,6 +35,7 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     }
     return config | {
         "diffusion": config["diffusion"] | {"prediction": "eps"},
+        "objective": config["objective"] | {"bare_every": 0},
         "presence": {INDEPENDENT: rates} if rates else {},
         "sampling": sampling | {"guess": ""},
         "modalities": {

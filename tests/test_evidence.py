@@ -259,6 +259,10 @@ def test_the_leak_of_two_sources_is_what_brute_force_finds(x64):
 
 def test_what_a_run_measures_is_the_leak_of_its_training_images():
     config = image_label.get_config()
+    config.presence = {
+        "unread": {"share": 0.85, "label": "read"},  # but the network reads none
+        "absent": {"share": 0.15, "label": "absent"},
+    }
     source = sources.open_source(config.data, "train")
     resolved = experiments.resolve(config, source)
     found = resolved.modalities.label.measured

@@ -23,6 +23,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from configs import image_label
 from mt_diffusion import generation, sampling
 from mt_diffusion import main as command
 from mt_diffusion.training import loop, sharding  # noqa: F401  Grain defines flags
@@ -202,20 +203,22 @@ def test_samples_depend_on_seed_and_index_alone(trained, tmp_path):
         assert np.mean(images[other] == images["four"]) < most
 
 
-@pytest.mark.parametrize("least, warns", [(0.2, True), (0.1, False)])
+@pytest.mark.parametrize("more, warns", [(0.01, True), (-0.01, False)])
 def test_a_state_that_training_hardly_had_is_warned_of(
-    trained, tmp_path, least, warns, monkeypatch
+    trained, tmp_path, more, warns, monkeypatch
 ):
-    """Before anything is drawn: 15% of the examples had no label."""
+    """Before anything is drawn; so many of the examples had no label."""
+    share = image_label.get_config("smoke").presence.absent.share
     drawn = {"image": np.zeros((3, 8, 8, 1), np.uint8), "label": np.zeros(3, int)}
     monkeypatch.setattr(generation.Generator, "__call__", lambda *args: drawn)
-    monkeypatch.setattr(sampling, "RARE", least)
+    monkeypatch.setattr(sampling, "RARE", share + more)
     result = main(
         "--mode=sample", f"--workdir={trained[0]}", "--num_samples=3",
         "--guess=label=absent", f"--out={tmp_path / 'out'}",
     )  # fmt: skip
     assert result.code == 0, result
-    warning = "warning: this model was trained in 15.0% of its examples with label abs"
+    words = f"this model was trained in {share:.1%} of its examples with label absent"
+    warning = f"warning: {words}"
     assert (warning in result.out) == warns
     if warns:
         assert result.out.index(warning) < result.out.index("wrote")
@@ -299,7 +302,7 @@ def test_training_mistakes_are_explained(tmp_path):
         "held",
     )
     assert refused(
-        main(*LABEL, workdir, "--config.presence.read.share=0.6"), "add up to 1.1"
+        main(*LABEL, workdir, "--config.presence.absent.share=0.9"), "add up to 1."
     )
     assert refused(main("--config=configs/from_run.py:no", workdir), "names no run")
     assert refused(main(*LABEL, workdir, *from_folder), "no image in the folder")

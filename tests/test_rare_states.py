@@ -16,6 +16,10 @@ GIVEN = {name: None for name in ("image", "label", "masked_image")}
 def resolved():
     """Labels and masked images, both of which the network can read."""
     config = joint.get_config()
+    shares = dict(all=0.3, label=0.25, masked_image=0.1, unread=0.1, absent=0.25)
+    assert set(config.presence) == shares.keys()
+    for name, share in shares.items():
+        config.presence[name].share = share
     return experiments.resolve(config, sources.open_source(config.data, "train"))
 
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import common, from_run, image_label, joint
 from mt_diffusion import experiment as experiments
 from mt_diffusion import overrides, translate
-from mt_diffusion.diffusion import schedule
+from mt_diffusion.diffusion import objective, schedule
 from mt_diffusion.diffusion.prediction import Eps
 from mt_diffusion.errors import UserError
 from mt_diffusion.training.checkpoint import Checkpoints
@@ -75,7 +75,7 @@ def old(generated_drift=1.0, **modalities):
     """A stored config of that time, which had neither predictions nor presence."""
     config = json.loads(common.digits().to_json())
     del config["diffusion"]["prediction"], config["presence"]
-    del config["sampling"]["guess"]
+    del config["sampling"]["guess"], config["objective"]["bare_every"]
     config["sampling"]["generated_drift"] = generated_drift
     return config | {"modalities": modalities}
 
@@ -92,6 +92,8 @@ def shapes_of(experiment):
 def test_an_old_model_predicts_the_noise_of_all_of_z_t():
     experiment = built(old(**ALL))
     assert isinstance(experiment.denoiser.prediction, Eps)
+    config = ConfigDict(translate.translated(old(**ALL)))
+    assert objective.build(config, experiment).bare_every == 0
     assert {m.frame for m in experiment.modalities} == {"none"}
     assert experiment.network.evident == {}
     assert not [n for n in shapes_of(experiment) if n.startswith("evidence")]
