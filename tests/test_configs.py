@@ -114,6 +114,7 @@ def test_impossible_networks_are_refused(field, value, words):
         ("train.num_microbatches", 0, "num_microbatches is 0; it must be 1 or more"),
         ("objective.p2_gamma", -1.0, "gamma is -1.0"),
         ("objective.min_snr_gamma", 0.0, "gamma is 0.0"),
+        ("objective.bare_every", -1, "bare_every is -1; it must be 0 or more"),
         ("objective.variance_weight", -0.1, "variance_weight is -0.1"),
         ("watch.log_every", 0, "log_every"),
         ("watch.num_pictures", 0, "num_pictures is 0"),

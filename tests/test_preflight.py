@@ -69,7 +69,10 @@ def conv(n, channels, features):
 
 
 def count_by_hand(config):
-    """FLOPs per image of the forward pass of a U-Net of one level: see its shapes."""
+    """FLOPs per image of a training step of a U-Net of one level: see its shapes.
+
+    One image in `bare_every` is looked at again, as far as the middle block.
+    """
     n, c, k = config.data.image_size, config.unet.model_channels, 10
     pixels, emb, channels = n**2, 4 * c, config.data.channels
 
@@ -78,10 +81,12 @@ def count_by_hand(config):
         return conv(n, inputs, c) + conv(n, c, c) + 2 * emb * 2 * c + skip
 
     attention = 2 * pixels * c * (3 * c + c) + 2 * 2 * pixels**2 * c
-    blocks = [res(c), res(c), res(c), res(2 * c), res(2 * c)]
-    rest = conv(n, c, channels) + 2 * (c * emb + emb * emb) + 2 * (c * emb + emb * k)
+    dense = 2 * (c * emb + emb * emb) + 2 * (c * emb + emb * k)
+    to_middle = 3 * res(c) + 2 * attention + dense
+    rest = 2 * res(2 * c) + 2 * attention + conv(n, c, channels)
     first = conv(n, channels, c)  # whose input needs no gradient
-    return 3 * (sum(blocks) + 4 * attention + rest) + 2 * first
+    again = (3 * to_middle + 2 * first) / config.objective.bare_every
+    return 3 * (to_middle + rest) + 2 * first + again
 
 
 def test_operations_are_those_of_convolutions_attention_and_dense_layers(step):

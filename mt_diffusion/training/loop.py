@@ -43,6 +43,7 @@ RANGES = {
     "train.ema_decay": (0, 1),
     "train.num_microbatches": (1, math.inf),
     "objective.min_snr_gamma": (1e-6, math.inf),
+    "objective.bare_every": (0, math.inf),
     "objective.p2_gamma": (0, math.inf),
     "objective.variance_weight": (0, math.inf),
     "train.max_skipped_in_a_row": (1, math.inf),
