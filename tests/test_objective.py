@@ -18,23 +18,27 @@ from mt_diffusion.diffusion import (
 )
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Batch, Code
+from mt_diffusion.modalities.base import Batch, Code, Modality
+from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
 
 B, SHAPE = 64, (4, 4, 1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Toy:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Toy(Modality):
     """A modality whose value is its code, and whose nll is its distance from zero."""
 
     name: str = "x"
+    shape: tuple = SHAPE
+    drift: str = "ramp"
     loss_weight: float = 0.5
     absent: float = 0.25
     unread: float = 0.25
     conditions: bool = True
     frame: str = "none"
+    guess: str = "mean"
 
     def nll(self, prediction, value):
         return jnp.mean((prediction - value) ** 2, axis=(1, 2, 3))
@@ -51,11 +55,10 @@ class Recorder:
             (values,) = args
             return {n: Code(latent=v) for n, v in values.items()}
         self.y_t, self.t, self.codes, self.known, evidence, self.deterministic = args
-        assert not evidence
         self.rngs = rngs
         zeros = jnp.zeros_like(self.y_t)
         v = zeros + params["v"] if "v" in params else None
-        heads = {n: zeros + params.get(n, 0.0) for n in self.codes}
+        heads = {n: zeros + params.get(n, 0.0) for n in {*self.codes, *evidence}}
         log_variances = params.get("log_variances", {})
         return Output(zeros + params.get("out", 0.0), v, heads, log_variances)
 
@@ -224,6 +227,67 @@ def test_the_right_output_has_no_error_and_its_variance_is_bounded_alike(
     params = {"out": out[inside], "v": -jnp.ones(())}
     _, terms = loss.loss(params, *some, loss.counts(*some), None)
     assert float(terms["variance"]) == pytest.approx(0, abs=1e-6)
+
+
+# Modalities that are looked for by their code
+
+
+class Evident(Toy):
+    """A toy whose code tells nothing."""
+
+    has_evidence = True
+
+    def evidence(self, y_t, level):
+        return Evidence(jnp.zeros_like(y_t), jnp.zeros((len(y_t), 1)), jnp.zeros(()))
+
+    def combine(self, prediction, gain):
+        return prediction
+
+
+def evident(**rates):
+    return Evident(frame="evidence", conditions=False, **rates)
+
+
+def test_heads_learn_nothing_where_their_code_tells():
+    """Present everywhere: only what is looked at bare counts."""
+    present = evident(absent=0.0, unread=1.0)
+    for every, term in ((0, 0.0), (4, 0.25)):
+        loss = make((present,), bare_every=every)
+        params = {"x": jnp.array(0.0)}
+        grads, terms = jax.grad(
+            lambda p, loss=loss: evaluate(loss, EVERYWHERE, p), has_aux=True
+        )(params)
+        assert float(terms["x"]) == pytest.approx(term)
+        assert bool(grads["x"]) == (every > 0)
+
+
+def test_bare_examples_are_of_the_image_alone():
+    loss = make((evident(absent=0.0, unread=1.0),), bare_every=4)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE)
+    loss.loss({}, EVERYWHERE, draws, loss.counts(EVERYWHERE, draws), None)
+    network, bare = loss.experiment.network, draws.bare  # asked of these at last
+    assert network.y_t.shape == (B // 4, *SHAPE) and network.codes == {}
+    signal = loss.experiment.process.schedule.alpha_bar[np.asarray(bare.t)]
+    noise = np.sqrt(1 - signal)[:, None, None, None] * np.asarray(bare.eps)
+    np.testing.assert_allclose(network.y_t, noise, rtol=1e-4, atol=1e-5)
+
+
+def test_means_of_heads_go_over_absent_and_bare_examples_that_have_a_value():
+    available = jnp.arange(B) % 2 == 0
+    loss = make((evident(absent=0.5, unread=0.5),), bare_every=4)
+    batch = batch_of(available)
+    draws = loss.draw(jax.random.key(0), batch)
+    absent = int(jnp.sum(available & ~draws.present["x"]))
+    bare = int(jnp.sum(draws.bare.batch.available["x"]))
+    assert 0 < absent < B // 2 and bare == B // 4  # every fourth has a value
+    assert int(loss.counts(batch, draws)["x"]) == absent + bare
+
+
+@pytest.mark.parametrize("multiple, num", [(1, 16), (8, 16), (12, 12), (24, 24)])
+def test_bare_examples_can_be_shared_out(multiple, num):
+    loss = make((evident(),), bare_every=4)
+    draws = loss.draw(jax.random.key(0), EVERYWHERE, multiple)
+    assert len(draws.bare.t) == len(draws.bare.batch.z0) == num
 
 
 # Times
