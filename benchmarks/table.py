@@ -103,7 +103,11 @@ def any_to_any(name: str, given: str, column: int, steps: int = 250) -> Figure:
 
 
 LABELS = (JOINT, FRECHET, FRECHET_GIVEN, FOUND, READ)
-X = "--config.modalities.label.conditions=true --config.modalities.label.drift_scale=1"
+X = "--config.modalities.label.conditions=true"
+SHARED = (
+    "--config.modalities.label.kind=label.SharedUNet "
+    "--config.modalities.label.frame=read --config.modalities.label.guess=mean"
+)
 FINE_TUNE = "--config.init_from={out}/label --config.train.num_steps=2000"
 ROWS = {
     "masked": Row("masked_image", "", (RESTORED,)),
@@ -115,9 +119,7 @@ ROWS = {
     "label": Row("image_label", "", LABELS),
     "label_x": Row("image_label", X, LABELS),
     "label_e": Row("image_label", "--config.modalities.label.head_kind=E", LABELS),
-    "label_unet": Row(
-        "image_label", "--config.modalities.label.kind=label.SharedUNet", LABELS
-    ),
+    "label_unet": Row("image_label", SHARED, LABELS),
     "label_tuned": Row(
         "image_label",
         f"{FINE_TUNE} --config.objective.tasks=image",

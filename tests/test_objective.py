@@ -283,11 +283,20 @@ def test_means_of_heads_go_over_absent_and_bare_examples_that_have_a_value():
     assert int(loss.counts(batch, draws)["x"]) == absent + bare
 
 
-@pytest.mark.parametrize("multiple, num", [(1, 16), (8, 16), (12, 12), (24, 24)])
+@pytest.mark.parametrize("multiple, num", [(1, 16), (8, 16), (12, 24), (24, 24)])
 def test_bare_examples_can_be_shared_out(multiple, num):
+    """What fills them up counts for nothing."""
     loss = make((evident(),), bare_every=4)
-    draws = loss.draw(jax.random.key(0), EVERYWHERE, multiple)
+    draws, alone = (loss.draw(jax.random.key(0), EVERYWHERE, m) for m in (multiple, 1))
     assert len(draws.bare.t) == len(draws.bare.batch.z0) == num
+    assert jnp.all((draws.bare.t >= 1) & (draws.bare.t <= 1000))
+    assert int(jnp.sum(draws.bare.batch.available["x"])) == B // 4
+    params = {"x": jnp.array(0.3)}
+    found, expected = (
+        loss.loss(params, EVERYWHERE, d, loss.counts(EVERYWHERE, d), None)
+        for d in (draws, alone)
+    )
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
 
 
 # Times

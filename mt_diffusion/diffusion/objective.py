@@ -110,16 +110,19 @@ class Objective:
         )
 
     def _draw_bare(self, key: PRNGKeyArray, batch: Batch, multiple: int) -> Bare:
-        """The first of every `bare_every` examples, at times and noise of their own."""
-        num = max(len(batch.z0) // self.bare_every // multiple, 1) * multiple
-        some = jax.tree.map(lambda x: x[:: len(x) // num][:num], batch)
+        """The first of every `bare_every` examples, at times and noise of their own.
+
+        What fills them up to a multiple has no values, and counts for nothing.
+        """
+        num = max(len(batch.z0) // self.bare_every, 1)
+        rest = -num % multiple
         time_key, noise_key = jax.random.split(key)
         num_steps = self.experiment.process.schedule.num_steps
-        return Bare(
-            batch=some,
-            t=self.draw_times(time_key, num, num_steps),
-            eps=jax.random.normal(noise_key, some.z0.shape, some.z0.dtype),
-        )
+        t = self.draw_times(time_key, num, num_steps)
+        eps = jax.random.normal(noise_key, (num, *batch.z0.shape[1:]), batch.z0.dtype)
+        some = jax.tree.map(lambda x: x[:: len(x) // num][:num], batch)
+        fill = lambda x: jnp.pad(x, [(0, rest), *[(0, 0)] * (x.ndim - 1)])  # noqa: E731
+        return Bare(jax.tree.map(fill, some), fill(t) + (fill(t) == 0), fill(eps))
 
     def _reads(self, name: str, batch: Batch, draws: Draws) -> Bool[Array, " b"]:
         """From which examples of the batch itself a modality's head learns, [B]."""
