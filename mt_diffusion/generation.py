@@ -15,6 +15,7 @@ from mt_diffusion.diffusion.presence import ABSENT, READ, UNREAD
 from mt_diffusion.diffusion.process import Transition
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities import guess
+from mt_diffusion.modalities.base import is_evident
 from mt_diffusion.training import sharding
 
 Guide = Callable[[Array, Array, Transition, Array], Array]  # z_t, u_t, step, z_0
@@ -75,50 +76,8 @@ class Generator:
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given) -> dict[str, Array]:
         """One batch: rows [B] of all examples, given {variable: values [B, ...]}."""
-        experiment, denoiser = self._experiment, self._experiment.denoiser
+        experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
-        modalities = {m.name: m for m in experiment.modalities}
-        given_values = {n: v for n, v in given.items() if n in modalities}
-        given_codes = denoiser.encode(params, given_values)
-        generated = self._generated(given)
-        drifting = [n for n, word in generated.items() if word != "absent"]
-        read_held = [
-            n for n in drifting if generated[n] == "held" and modalities[n].conditions
-        ]
-        here = jnp.ones(rows.shape, bool)
-        known = {n: here for n in given_codes if modalities[n].conditions}
-        own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
-        guide = self._build_guide(params, given_values, given_codes)
-        fixed_v = 2 * self._settings.fixed_variance - 1
-
-        def denoise(z_t, step, is_first, guesses):
-            t = jnp.full(rows.shape, step.t)
-            held = {n: guesses[n] for n in read_held}
-            codes = given_codes | denoiser.encode(params, held)
-            read = known | dict.fromkeys(read_held, here & ~is_first)
-            values = given_values | held
-            view = denoiser(params, z_t, t, codes, read, values)
-            guesses = {
-                n: guess.GUESSES[word](
-                    modalities[n],
-                    view.heads[n],
-                    own_keys[n],
-                    t,
-                    is_first,
-                    guesses[n],
-                )
-                for n, word in generated.items()
-            }
-            fed = denoiser.encode(params, {n: guesses[n] for n in drifting})
-            latents = {n: code.latent for n, code in (given_codes | fed).items()}
-            u_t = step.to_comoving(z_t, latents)
-            z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
-            v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
-            told = {
-                n: guesses[n] if word == "held" else modalities[n].mean(view.heads[n])
-                for n, word in generated.items()
-            }
-            return sampler.Denoised(z0, v, given_values | told, guesses, latents)
 
         def restrict(z0):
             z0 = self._clip(z0)
@@ -130,28 +89,79 @@ class Generator:
         result = sampler.sample(
             keys=keys,
             shape=experiment.shape,
-            denoise=denoise,
+            denoise=self._build_denoise(params, keys, given),
             process=experiment.process,
             times=self._times,
             step=self._step,
             restrict=restrict,
             guesses={
-                n: jnp.zeros((len(rows), *modalities[n].placeholder().shape))
-                for n in generated
+                m.name: jnp.zeros((len(rows), *m.placeholder().shape))
+                for m in experiment.modalities
+                if m.name not in given
             },
         )
         return {experiment.primary.name: result.z0} | result.values
 
+    def _build_denoise(self, params, keys, given) -> sampler.Denoise:
+        """What the model says of z_t, given these values: guesses, codes, z_0."""
+        denoiser = self._experiment.denoiser
+        modalities = {m.name: m for m in self._experiment.modalities}
+        generated = self._generated(given)
+        given = {n: v for n, v in given.items() if n in modalities}
+        given_codes = denoiser.encode(params, given)
+        drifting = [n for n, word in generated.items() if word != "absent"]
+        read_held = [
+            n for n in drifting if generated[n] == "held" and modalities[n].conditions
+        ]
+        here = jnp.ones(keys.shape, bool)
+        known = {n: here for n in given_codes if modalities[n].conditions}
+        own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
+        guide = self._build_guide(params, given, given_codes)
+        fixed_v = 2 * self._settings.fixed_variance - 1
+
+        def make_guess(name, view, t, is_first, before):
+            parameters, own = view.heads[name], own_keys[name]
+            make = guess.GUESSES[generated[name]]
+            return make(modalities[name], parameters, own, t, is_first, before)
+
+        def denoise(z_t, step, is_first, guesses):
+            t = jnp.full(keys.shape, step.t)
+            held = {n: guesses[n] for n in read_held}
+            codes = given_codes | denoiser.encode(params, held)
+            read = known | dict.fromkeys(read_held, here & ~is_first)
+            view = denoiser(params, z_t, t, codes, read, given | held)
+            guesses = {
+                n: make_guess(n, view, t, is_first, guesses[n]) for n in generated
+            }
+            fed = denoiser.encode(params, {n: guesses[n] for n in drifting})
+            latents = {n: code.latent for n, code in (given_codes | fed).items()}
+            u_t = step.to_comoving(z_t, latents)
+            z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
+            v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
+            told = {
+                n: guesses[n] if word == "held" else modalities[n].mean(view.heads[n])
+                for n, word in generated.items()
+            }
+            return sampler.Denoised(z0, v, given | told, guesses, latents)
+
+        return denoise
+
     def _generated(self, given: Collection[str]) -> dict[str, str]:
         """{modality that is not given: its guess}.
 
-        What is held is drawn from p(x | z_T), which knows nothing of a given image:
-        then it is absent instead, and read off that image.
+        The first guess is drawn from p(x | z_T), which knows nothing of a given image,
+        and then drifts z_t, where it is found again. So with an image given, what is
+        drawn or looked for is absent instead, and read off that image.
         """
         image_given = self._experiment.primary.name in given
-        instead = {"held": "absent"} if image_given else {}
-        words = {n: w for n, w in self._guesses.items() if n not in given}
-        return {name: instead.get(word, word) for name, word in words.items()}
+        found = {}
+        for m in self._experiment.modalities:
+            word = self._guesses[m.name]
+            if image_given and (word in guess.DRAWN or is_evident(m)):
+                word = "absent"
+            if m.name not in given:
+                found[m.name] = word
+        return found
 
     def states(self, given: Collection[str]) -> dict[str, str]:
         """What each modality is to the network in most steps: read, unread, absent."""

@@ -7,7 +7,8 @@ from typing import Any
 from mt_diffusion.diffusion.presence import ABSENT, INDEPENDENT, UNREAD
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
-from mt_diffusion.modalities.base import NO_DRIFT, Coded
+from mt_diffusion.modalities.base import NO_DRIFT
+from mt_diffusion.modalities.kinds import Coded
 
 GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
 

@@ -25,7 +25,8 @@ from mt_diffusion.diffusion import objective
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import contract
-from mt_diffusion.modalities.base import Code, Identity, Known, Modality
+from mt_diffusion.modalities.base import Code, Known, Modality
+from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.training import state

@@ -18,9 +18,9 @@ LAYERS = [
     | {"data.pairs", "data.views"}
     | {"evaluation.features"},
     {"modalities.base", "diffusion.process"},
-    {"modalities.image", "modalities.guess", "translate"}
+    {"modalities.image", "modalities.guess", "modalities.kinds"}
     | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"},
-    {"modalities.masked_image", "modalities.label", "options"}
+    {"modalities.masked_image", "modalities.label", "options", "translate"}
     | {"modalities.contract_of_evidence"}
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
-import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Key
@@ -237,74 +236,6 @@ class Modality(Variable):
 def is_evident(modality: Modality) -> bool:
     """Whether its code in z_t is looked for before the network looks."""
     return modality.frame == "evidence" and modality.drift != NO_DRIFT
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Gaussian(Modality):
-    """A modality whose p(x_i | z_t) is a Gaussian around the head's prediction.
-
-    std: its standard deviation in a bound, and the scale of guidance by heads, as
-    1 / std^2; no part of training, which has the MSE.
-    """
-
-    std: float
-
-    def __post_init__(self):
-        """Refuses a deviation that is none."""
-        super().__post_init__()
-        if not self.std > 0:
-            raise UserError(
-                f"config.modalities.{self.name}.std is {self.std}, a standard "
-                "deviation; it must be above 0."
-            )
-
-    def draw(self, keys, prediction):
-        """As of `Modality`: around the mean."""
-        mean = self.mean(prediction)
-        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
-        return mean + self.std * noise.astype(mean.dtype)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Identity(Gaussian):
-    """A modality whose code is its value, an image.
-
-    drift_scale: c, the code's RMS being that of its pixels.
-    """
-
-    drift_scale: float
-
-    @property
-    def scale(self):
-        return self.drift_scale
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Coded(Modality):
-    """A modality whose code mixes fixed codes, orthogonal images of unit RMS.
-
-    energy: of a code, c^2 D, against the unit variance of the noise in each direction;
-    the same number means the same legibility at every image size.
-    codes: their recipe (see codes.py), and `measured`, empty, for `measure` to fill.
-    """
-
-    energy: float
-    codes: Mapping[str, Any]
-    measured: Mapping[str, Any]
-
-    def __post_init__(self):
-        """Refuses an energy that is none."""
-        super().__post_init__()
-        if not self.energy > 0:
-            raise UserError(
-                f"config.modalities.{self.name}.energy is {self.energy}; it must be "
-                f"above 0. A modality that does not drift has drift = {NO_DRIFT!r}."
-            )
-
-    @classmethod
-    def energy_of(cls, scale: float, fields: Mapping, numbers: int) -> float:
-        """The energy of codes of scale c; numbers: D, of an image."""
-        return scale**2 * numbers
 
 
 def locate(kind: str) -> type[Variable]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import codes, evidence
-from mt_diffusion.modalities.base import Code, Coded
+from mt_diffusion.modalities.base import Code
 from mt_diffusion.modalities.evidence import Evidence
+from mt_diffusion.modalities.kinds import Coded
 from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
 

@@ -14,8 +14,9 @@ import numpy as np
 from mt_diffusion.data import files
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Identity, Known
+from mt_diffusion.modalities.base import Code, Known
 from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
+from mt_diffusion.modalities.kinds import Identity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,8 +9,9 @@ import numpy as np
 from mt_diffusion.data import files, pairs
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Identity
+from mt_diffusion.modalities.base import Code
 from mt_diffusion.modalities.image import OutputHead, read_images, to_uint8, to_unit
+from mt_diffusion.modalities.kinds import Identity
 
 LOOKED_AT = 1000  # examples, at most, to find one with a second image
 

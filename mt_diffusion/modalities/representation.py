@@ -20,8 +20,9 @@ from mt_diffusion.data.representers import Representer
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import codes, evidence
-from mt_diffusion.modalities.base import Code, Coded, Gaussian
+from mt_diffusion.modalities.base import Code
 from mt_diffusion.modalities.evidence import Evidence
+from mt_diffusion.modalities.kinds import Coded, Gaussian
 from mt_diffusion.models.layers import PooledMLP
 
 MAX_FITTED = 2048  # training examples that statistics are taken from, at most
