@@ -112,88 +112,115 @@ def build_measure(
     but z_t; a modality that an example lacks has no code and no nats, so that its bound
     is on what is there. A guess that is drawn is drawn once for each t.
     """
-    denoiser, process = experiment.denoiser, experiment.process
-    modalities = {m.name: m for m in experiment.modalities}
-    words = guess.parse(settings.guess, modalities)
-    held = [n for n, word in words.items() if word == "held"]
-    read_held = [n for n in held if modalities[n].conditions]
-    drifting = [n for n, word in words.items() if word != "absent"]
-    fixed_v = 2 * settings.fixed_variance - 1
-    clip = sampler.build_clip(settings.clip)
-
-    def reading(view, z_t, t, latents):
-        step = process.adjacent(t)
-        z0 = denoiser.z0(view, step, step.to_comoving(z_t, latents))
-        v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
-        return bounds.Reading(z0, v, latents)
+    believer = Believer(experiment, settings)
 
     @jax.jit
     def measure(params, seed, rows, batch):
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
-        codes = denoiser.encode(params, batch.values)
+        codes = experiment.denoiser.encode(params, batch.values)
         there = {n: a[:, None, None, None] for n, a in batch.available.items()}
         latents = {n: code.latent * there[n] for n, code in codes.items()}
-        known = {n: batch.available[n] for n, m in modalities.items() if m.conditions}
-
-        def believed(view, t):
-            """Codes of the model's guesses, and of what it draws first and keeps."""
-            fold = jax.vmap(jax.random.fold_in)
-            own = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
-            drawn = {
-                n: modalities[n].draw(fold(own[n], t), view.heads[n])
-                if word in guess.DRAWN
-                else modalities[n].mean(view.heads[n])
-                for n, word in words.items()
-                if word not in ("held", "absent")
-            }
-            found = {n: c.latent for n, c in denoiser.encode(params, drawn).items()}
-            return {n: latents[n] if n in held else found[n] for n in drifting}
-
-        def look(z_t, t, names):
-            """What the model says where it reads these."""
-            read = {n: known[n] for n in names}
-            return denoiser(params, z_t, t, codes, read, batch.values)
-
-        def of_all(z_t, t):
-            # Of z_t alone; of what is drawn first and kept as well; of everything. All
-            # that read the same are one pass, which XLA does not find.
-            alone = look(z_t, t, ())
-            kept = look(z_t, t, read_held) if read_held else alone
-            informed = kept if len(known) == len(read_held) else look(z_t, t, known)
-            nll = {
-                n: -m.log_likelihood(
-                    (alone if n in held else kept).heads[n], batch.values[n]
-                )
-                for n, m in modalities.items()
-            }
-            return bounds.Belief(
-                reading(kept, z_t, t, believed(kept, t)),
-                reading(informed, z_t, t, latents),
-                {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()},
-            )
 
         def estimate(latents):
             return bounds.estimate(
                 keys=keys,
                 z0=batch.z0,
                 codes=latents,
-                read=of_all,
-                process=process,
+                read=believer.build(params, keys, batch, codes, latents),
+                process=experiment.process,
                 num_times=num_times,
                 log_prob=experiment.primary.log_prob,
-                restrict=clip,
-                held=held,
+                restrict=believer.clip,
+                held=believer.held,
             )
 
         found = estimate(latents)
-        if len(drifting) < len(modalities):
+        if len(believer.drifting) < len(latents):
             # What is absent while it is generated has no drift in the joint's bound.
-            joint = estimate({n: latents[n] for n in drifting})
+            joint = estimate({n: latents[n] for n in believer.drifting})
             conditional = ("L0_conditional", "L1_conditional", "L3_conditional")
             found = joint._replace(**{n: getattr(found, n) for n in conditional})
         return name_terms(found, experiment.shape)
 
     return measure
+
+
+class Believer:
+    """What a model says of z_t where it knows nothing else, and where it knows X.
+
+    settings: config.sampling. Raises UserError for a clipping or guess that there is
+    not. held, drifting: modalities that are drawn first and kept; that drift at all.
+    """
+
+    def __init__(self, experiment: Experiment, settings: ConfigDict):
+        self._experiment = experiment
+        self._modalities = {m.name: m for m in experiment.modalities}
+        self._words = guess.parse(settings.guess, self._modalities)
+        self._fixed_v = 2 * settings.fixed_variance - 1
+        self.clip = sampler.build_clip(settings.clip)
+        self.held = [n for n, word in self._words.items() if word == "held"]
+        self.drifting = [n for n, word in self._words.items() if word != "absent"]
+
+    def build(self, params, keys, batch, codes, latents) -> Callable:
+        """(z_t, t [B]) -> `bounds.Belief` of the examples of a batch."""
+        reads = {n: m for n, m in self._modalities.items() if m.conditions}
+        known = {n: batch.available[n] for n in reads}
+        read_held = [n for n in self.held if n in reads]
+
+        def look(z_t, t, names):
+            """What the model says where it reads these."""
+            read = {n: known[n] for n in names}
+            denoiser = self._experiment.denoiser
+            return denoiser(params, z_t, t, codes, read, batch.values)
+
+        def believe(z_t, t):
+            # Of z_t alone; of what is drawn first and kept as well; of everything. All
+            # that read the same are one pass, which XLA does not find.
+            alone = look(z_t, t, ())
+            kept = look(z_t, t, read_held) if read_held else alone
+            informed = kept if len(known) == len(read_held) else look(z_t, t, known)
+            heads = {
+                n: (alone if n in self.held else kept).heads[n]
+                for n in self._modalities
+            }
+            nll = {
+                n: -m.log_likelihood(heads[n], batch.values[n])
+                for n, m in self._modalities.items()
+            }
+            guessed = self._guess(params, keys, kept, t)
+            believed = {
+                n: latents[n] if n in self.held else guessed[n] for n in latents
+            }
+            return bounds.Belief(
+                self._reading(kept, z_t, t, believed),
+                self._reading(informed, z_t, t, latents),
+                {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()},
+            )
+
+        return believe
+
+    def _guess(self, params, keys, view, t):
+        """Codes of what is guessed anew at each t; of `absent`, 0 drift."""
+        own = {n: guess.split(keys, i) for i, n in enumerate(self._modalities)}
+        made = {}
+        for n, word in self._words.items():
+            if word in guess.DRAWN:
+                at_t = jax.vmap(jax.random.fold_in)(own[n], t)
+                made[n] = self._modalities[n].draw(at_t, view.heads[n])
+            else:
+                made[n] = self._modalities[n].mean(view.heads[n])
+        made = {n: x for n, x in made.items() if n not in self.held}
+        encoded = self._experiment.denoiser.encode(params, made)
+        return {
+            n: code.latent * (self._words[n] != "absent") for n, code in encoded.items()
+        }
+
+    def _reading(self, view, z_t, t, latents):
+        denoiser = self._experiment.denoiser
+        step = denoiser.process.adjacent(t)
+        z0 = denoiser.z0(view, step, step.to_comoving(z_t, latents))
+        v = jnp.full_like(z0, self._fixed_v) if view.v is None else view.v
+        return bounds.Reading(z0, v, latents)
 
 
 def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
