@@ -1,15 +1,18 @@
 """Joint image-label modelling on digits: the image and its class.
 
 The paper's setting "image-label" with head M, variant U, and a fixed codebook for an
-encoder (kind=label.SharedUNet: the paper's own). For variant X, in which the network
-reads the label as well, set conditions=true and drift_scale=1.0. Head E, the encoder
-classifier: --config.modalities.label.head_kind=E.
+encoder. The label's code is found in z_t by Bayes' rule and taken out before the
+network looks; from nothing, the label is drawn first and the image follows it. Variant
+X, in which the network reads the label as well: conditions=true. Head E, the encoder
+classifier: head_kind=E. The paper's encoder, the shared U-Net: kind=label.SharedUNet,
+frame=read, guess=mean. The paper's own form: --config.diffusion.prediction=eps with
+frame=none, guess=mean, codes.family=white.
 
   bash launch/local.sh --config=configs/image_label.py --workdir=runs/image_label
 
 8,000 steps of 64 images, about 6 minutes on 2 CPU cores. A support vector machine
-agrees with 96.5% of the generated pairs, and finds a given label in 94.8% (seed 0;
-results/digits.md).
+agrees with 99.2% of the generated pairs, and finds a given label in 99.6%; labels of
+test images are read right in 99.4% (seed 0; results/digits.md).
 """
 
 from ml_collections import ConfigDict
