@@ -18,6 +18,7 @@ from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 
 LEAST_PRIOR = 1e-6  # of absence, where a model was never trained in it
+AT_ONCE = 256  # images, for large ones in double precision take much memory
 LEGIBLE = 16.0  # energy over variance at which 2% of ten classes are misread
 
 
@@ -120,8 +121,7 @@ def measure(images: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
     """
     codes = images.reshape(len(images), -1).astype(np.float64)
     codes /= np.linalg.norm(codes, axis=1, keepdims=True)
-    flat = [x.reshape(len(x), -1).astype(np.float64) for x in sources.values()]
-    found = np.stack([x @ codes.T for x in flat])  # [S, N, K]
+    found = np.stack([project(x, codes) for x in sources.values()])  # [S, N, K]
     means = found.mean(axis=1)
     centred = found - means[:, None]
     covariance = np.einsum("snk,tnk->st", centred, centred) / found[0].size
@@ -131,6 +131,13 @@ def measure(images: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
         "means": tuple(map(rounded, means)),
         "covariance": tuple(map(rounded, covariance)),
     }
+
+
+def project(images: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Components [N, K] of images [N, H, W, C], in double precision, some at a time."""
+    flat = images.reshape(len(images), -1)
+    parts = (flat[i : i + AT_ONCE] for i in range(0, len(flat), AT_ONCE))
+    return np.concatenate([part.astype(np.float64) @ codes.T for part in parts])
 
 
 def check_legible(
