@@ -62,6 +62,15 @@ def ramp(schedule: Schedule, scale: float) -> np.ndarray:
     return scale * time * np.sqrt(schedule.alpha_bar)
 
 
+def quadratic(schedule: Schedule, scale: float) -> np.ndarray:
+    """alpha_tilde_t = scale (t / T)^2 sqrt(alpha_bar_t): less where noise is low.
+
+    There a code is no longer legible, for images leak into it, and is noise of its own.
+    """
+    time = np.arange(schedule.num_steps + 1) / schedule.num_steps
+    return scale * time**2 * np.sqrt(schedule.alpha_bar)
+
+
 def constant(schedule: Schedule, scale: float) -> np.ndarray:
     """w_t = scale / T."""
     return accumulate(
@@ -81,7 +90,13 @@ def none(schedule: Schedule, scale: float) -> np.ndarray:
     return np.zeros(schedule.num_steps + 1)
 
 
-DESIGNS = {"ramp": ramp, "constant": constant, "first": first, "none": none}
+DESIGNS = {
+    "ramp": ramp,
+    "quadratic": quadratic,
+    "constant": constant,
+    "first": first,
+    "none": none,
+}
 
 
 def weights(
