@@ -2,7 +2,7 @@
 
   bash launch/local.sh --config=configs/ddpm.py --workdir=runs/ddpm
 
-What joint training is compared with; `configs/image_label.py` with drift_scale=0,
+What joint training is compared with; `configs/image_label.py` with drift=none,
 loss_weight=0 and conditions=true is its class-conditional sister.
 """
 
