@@ -18,7 +18,7 @@ from mt_diffusion.diffusion import (
 )
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import guess
+from mt_diffusion.modalities import base, guess
 from mt_diffusion.modalities.base import Known, Variable
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.denoiser import Denoiser
@@ -326,3 +326,8 @@ def test_a_guess_is_the_modalitys_own_or_what_is_said_now():
     assert guess.parse("", modalities) == {"label": "fresh"}
     for text in ("label=held", " label=held ", "label=mean,label=held"):
         assert guess.parse(text, modalities) == {"label": "held"}
+
+
+def test_every_word_that_a_config_may_have_is_a_guess():
+    assert tuple(guess.GUESSES) == base.GUESSES
+    assert set(guess.DRAWN) < set(base.GUESSES)
