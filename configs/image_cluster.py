@@ -1,8 +1,8 @@
 """Joint modelling of an image and its cluster: labels that nobody has to give.
 
 `image_label.py` with k-means clusters of the training images in place of classes. The
-cluster is drawn first, and the image follows it, so images are better than those of
-plain diffusion, though no label was ever seen.
+cluster is drawn first, and the image follows it, as it does a label; no label is ever
+seen. How good it is was not measured yet.
 
   bash launch/local.sh --config=configs/image_cluster.py --workdir=runs/image_cluster
 
