@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import evidence
 from mt_diffusion.modalities.base import NO_DRIFT, Modality
 
 
@@ -71,6 +72,10 @@ class Coded(Modality):
                 f"config.modalities.{self.name}.energy is {self.energy}; it must be "
                 f"above 0. A modality that does not drift has drift = {NO_DRIFT!r}."
             )
+
+    def check_design(self, alpha_tilde, schedule):
+        of_unit = alpha_tilde / self.scale
+        evidence.check_legible(self.name, self.energy, of_unit, schedule)
 
     @classmethod
     def energy_of(cls, scale: float, fields: Mapping, numbers: int) -> float:

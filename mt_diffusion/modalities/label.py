@@ -173,10 +173,6 @@ class Codebook(Label):
         measured = evidence.measure(self.images, sources)
         return {"measured": measured | {"shares": tuple(shares.tolist())}}
 
-    def check_design(self, alpha_tilde, schedule):
-        of_unit = alpha_tilde / self.scale
-        evidence.check_legible(self.name, self.energy, of_unit, schedule)
-
     @property
     def evidence_size(self):
         return self.num_classes + 1

@@ -220,10 +220,6 @@ class Projection(Representation):
     def measure(self, values, sources):
         return {"measured": evidence.measure(self.images, sources)}
 
-    def check_design(self, alpha_tilde, schedule):
-        of_unit = alpha_tilde / self.scale
-        evidence.check_legible(self.name, self.energy, of_unit, schedule)
-
     @property
     def evidence_size(self):
         return self.size + 2
