@@ -11,19 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from mt_diffusion.diffusion import sampler
+from mt_diffusion.diffusion import sampler, solvers, spacing
 from mt_diffusion.experiment import Experiment
-
-
-def walk(times: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(t, s, whether to go back to t afterwards) of all steps, each [calls]."""
-    counts = np.where(times[1:] > 0, repeats, 1)
-    last = np.cumsum(counts) - 1
-    start, end = (np.repeat(x, counts) for x in (times[:-1], times[1:]))
-    return start, end, ~np.isin(np.arange(counts.sum()), last)
 
 
 @functools.partial(jax.jit, static_argnames=("experiment", "num_steps", "repeats"))
@@ -44,9 +35,9 @@ def fill(
     one step).
     """
     denoiser = experiment.denoiser
-    times = np.asarray(denoiser.process.schedule.respaced(num_steps))
-    start, end, again = walk(times, repeats)
-    transitions = denoiser.process.transition(start, end)
+    times = spacing.respaced(denoiser.process.schedule, num_steps)
+    steps, visit = sampler.visits(times, repeats)
+    transitions = denoiser.process.transition(times[:-1][steps], times[1:][steps])
     transitions = jax.tree.map(jnp.asarray, transitions)
     first_key, walk_key = jax.random.split(key)
     codes = denoiser.encode(params, values)
@@ -61,9 +52,10 @@ def fill(
         z_t = u_t + denoiser.process.aggregation.drift(latents, t)
         view = denoiser(params, z_t, t, codes, known, values)
         z0 = sampler.static(denoiser.z0(view, step, u_t))
-        here = sampler.Point(step, u_t, z0)
+        here = solvers.Point(step, z_t, z0, latents)
         v = -jnp.ones_like(u_t) if view.v is None else view.v
-        filled = sampler.ancestral(here, here, 0, v, draw(noise_key))
+        z_s = solvers.ancestral(here, here, 0, v, draw(noise_key))
+        filled = step.at_end(z_s, latents)
         noised = step.signal_s * images + step.noise_s * draw(known_key)
         u_s = jnp.where(seen > 0, noised, filled)
         kept = step.signal_t / step.signal_s
@@ -71,6 +63,6 @@ def fill(
         return jnp.where(go_back, back, u_s), None
 
     u_T = jax.random.normal(first_key, images.shape)
-    keys = jax.random.split(walk_key, len(start))
-    u_0, _ = jax.lax.scan(body, u_T, (transitions, jnp.asarray(again), keys))
+    keys = jax.random.split(walk_key, len(steps))
+    u_0, _ = jax.lax.scan(body, u_T, (transitions, jnp.asarray(visit.again), keys))
     return jnp.where(seen > 0, images, jnp.clip(u_0, -1, 1))

@@ -107,6 +107,8 @@ def digits() -> ConfigDict:
     config.sampling = dict(
         sampler="ancestral",  # ancestral, ddim, dpmpp_2m, dpmpp_2s
         num_steps=250,
+        spacing="",  # of its times: even (in t), log_snr; "": the sampler's own
+        resample=1,  # how often each step is taken (RePaint); for pixels that are known
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
         fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
         guess="",  # of modalities not given, as "label=held"; "": each one's own

@@ -39,7 +39,7 @@ def label(config: ConfigDict) -> dict:
     width = 4 * config.unet.get_ref("model_channels")
     return dict(
         kind="label.Codebook",  # or .SharedUNet, the paper's, with frame="read"
-        drift="ramp",  # ramp, quadratic, constant, first, none, or a table of w_1..w_T
+        drift="slow_ramp",  # slow_ramp, ramp, constant, first, none, or w_1..w_T
         energy=3136.0,  # of a code, c^2 D, against the noise's 1
         loss_weight=0.02,
         conditions=False,

@@ -25,7 +25,8 @@ class Generator:
     """Draws examples jointly, any of their variables given.
 
     settings: config.sampling. mesh: the batch is split over all its devices. Raises
-    UserError for a sampler, clipping, guess or number of steps that there is not.
+    UserError for a sampler, spacing, clipping, guess or number of steps that there is
+    not.
     """
 
     def __init__(
@@ -34,8 +35,8 @@ class Generator:
         self._experiment = experiment
         self._mesh = mesh
         self._settings = settings
-        self._times = experiment.process.schedule.respaced(settings.num_steps)
-        self._step = sampler.build_step(settings.sampler, settings.eta)
+        schedule = experiment.process.schedule
+        self._step, self._times = sampler.build_walk(settings, schedule)
         self._clip = sampler.build_clip(settings.clip)
         modalities = {m.name: m for m in experiment.modalities}
         self._guesses = guess.parse(settings.guess, modalities)
@@ -79,17 +80,28 @@ class Generator:
         experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
 
+        fixed = [experiment.variables[n].known(value) for n, value in given.items()]
+        fixed = [known for known in fixed if known]
+
         def restrict(z0):
             z0 = self._clip(z0)
-            for name, value in given.items():
-                if fixed := experiment.variables[name].known(value):
-                    z0 = jnp.where(fixed.mask > 0, fixed.pixels, z0)
+            for known in fixed:
+                z0 = jnp.where(known.mask > 0, known.pixels, z0)
             return z0
+
+        denoise = self._build_denoise(params, keys, given)
+
+        def certain(*args):
+            """Known pixels have the noise of the true posterior, beta_tilde."""
+            found = denoise(*args)
+            for known in fixed:
+                found = found._replace(v=jnp.where(known.mask > 0, -1.0, found.v))
+            return found
 
         result = sampler.sample(
             keys=keys,
             shape=experiment.shape,
-            denoise=self._build_denoise(params, keys, given),
+            denoise=certain,
             process=experiment.process,
             times=self._times,
             step=self._step,
@@ -99,6 +111,8 @@ class Generator:
                 for m in experiment.modalities
                 if m.name not in given
             },
+            soft=[n for n, word in self._generated(given).items() if word == "mean"],
+            repeats=self._settings.resample,
         )
         return {experiment.primary.name: result.z0} | result.values
 

@@ -125,6 +125,8 @@ def settings() -> dict[str, Any]:
     wishes = {
         "num_steps": options.STEPS.value,
         "sampler": options.SAMPLER.value,
+        "spacing": options.SPACING.value,
+        "resample": options.RESAMPLE.value,
         "batch_size": options.BATCH_SIZE.value,
         "guess": options.GUESS.value,
         "clip": options.CLIP.value,

@@ -11,7 +11,7 @@ from mt_diffusion.errors import UserError
 
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
-SAMPLING = {"steps", "sampler", "clip", "num_samples"} | {
+SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | {
     "guess",
     "guidance",
     "head_guidance",
@@ -77,6 +77,19 @@ SAMPLER = flags.DEFINE_string(
     "sampler",
     None,
     "sample, evaluate: ancestral, ddim, dpmpp_2m or dpmpp_2s (the config's).",
+)
+SPACING = flags.DEFINE_string(
+    "spacing",
+    None,
+    "sample, evaluate: of the steps' times, even (in t) or log_snr (the sampler's "
+    "own: log_snr of dpmpp_*, even of the others).",
+)
+RESAMPLE = flags.DEFINE_integer(
+    "resample",
+    None,
+    "sample, evaluate: how often each step is taken, where pixels are given that the "
+    "network does not read (RePaint; the config's, 1).",
+    lower_bound=1,
 )
 CLIP = flags.DEFINE_string(
     "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."

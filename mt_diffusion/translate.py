@@ -14,14 +14,20 @@ GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
 
 
 def translated(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored config; one from before there were predictions says the same anew.
+    """A stored config, as if written today; one that has all that is of today as is."""
+    if "prediction" not in config["diffusion"]:
+        config = predicting(config)
+    # What was sampled with times even in t, whatever the sampler, still is.
+    sampling = {"spacing": "even", "resample": 1} | config["sampling"]
+    return config | {"sampling": sampling}
+
+
+def predicting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config from before there were predictions.
 
     Such models predict eps, look at all of z_t, and have white or smooth codes; the
     programs that these fields describe are those of that time, to the bit.
     """
-    if "prediction" in config["diffusion"]:
-        return config
-    config = dict(config)
     data, sampling = config["data"], dict(config["sampling"])
     numbers = data["image_size"] ** 2 * data["channels"]
     drift = sampling.pop("generated_drift", 1.0)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import common
 from mt_diffusion import experiment as experiments
@@ -97,12 +96,9 @@ def generator(word, logits=of_z, conditions=False, frame="none", **settings):
             {"present": {"share": 1.0, "label": "read"}}, {"label": conditions}
         ),
     )
-    wishes = dict(
-        sampler="ancestral", num_steps=STEPS, eta=0.0, fixed_variance=0.0, clip="none",
-        guidance=1.0, head_guidance=0.0, guidance_interval=(0.0, 1.0),
-        batch_size=NUM, guess="",
-    )  # fmt: skip
-    return generation.Generator(experiment, ConfigDict(wishes | settings), ONE_DEVICE)
+    wishes = common.get_config("digits").sampling
+    wishes.update(num_steps=STEPS, clip="none", batch_size=NUM, **settings)
+    return generation.Generator(experiment, wishes, ONE_DEVICE)
 
 
 def walk(draw, monkeypatch, given=None):

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs import joint
+from configs import common, joint
 from mt_diffusion import experiment as experiments
 from mt_diffusion import generation, sampling
 from mt_diffusion.data import sources
@@ -195,15 +194,10 @@ def generator(conditions=False, drift=3.0, predicts="eps", frame="none", **setti
             {"present": {"share": 1.0, "y": "read"}}, {"y": conditions}
         ),
     )
-    defaults = ConfigDict(
-        dict(
-            sampler="ddim", num_steps=20, eta=0.0, fixed_variance=0.0, clip="none",
-            guidance=1.0, head_guidance=0.0, guidance_interval=(0.0, 1.0),
-            batch_size=4096, guess="",
-        )
-    )  # fmt: skip
-    defaults.update(settings)
-    return generation.Generator(experiment, defaults, ONE_DEVICE)
+    wishes = common.get_config("digits").sampling
+    wishes.update(sampler="ddim", num_steps=20, clip="none", batch_size=4096)
+    wishes.update(settings)
+    return generation.Generator(experiment, wishes, ONE_DEVICE)
 
 
 @functools.cache

@@ -1,7 +1,9 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from mt_diffusion.diffusion import schedule
+from mt_diffusion.diffusion import schedule, spacing
 from mt_diffusion.errors import UserError
 
 
@@ -16,9 +18,10 @@ def test_tables_are_those_of_guided_diffusion(name):
     assert table.alpha_bar[0] == 1
 
 
+@pytest.mark.parametrize("word", spacing.SPACINGS)
 @pytest.mark.parametrize("num_steps", [2, 7, 250, 1000])
-def test_respacing_keeps_both_ends_and_decreases(num_steps):
-    times = schedule.cosine(1000).respaced(num_steps)
+def test_respacing_keeps_both_ends_and_decreases(num_steps, word):
+    times = spacing.respaced(schedule.cosine(1000), num_steps, word)
     assert (times[0], times[-2], times[-1]) == (1000, 1, 0)
     assert len(times) == num_steps + 1
     assert np.all(np.diff(times) < 0)
@@ -27,7 +30,24 @@ def test_respacing_keeps_both_ends_and_decreases(num_steps):
 @pytest.mark.parametrize("num_steps", [0, 1, 1001])
 def test_respacing_refuses_what_it_cannot_do(num_steps):
     with pytest.raises(UserError, match=f"{num_steps} steps"):
-        schedule.linear(1000).respaced(num_steps)
+        spacing.respaced(schedule.linear(1000), num_steps)
+
+
+def test_an_unknown_spacing_is_refused():
+    with pytest.raises(UserError, match="'karras'.*log_snr"):
+        spacing.respaced(schedule.linear(1000), 10, "karras")
+
+
+@pytest.mark.parametrize("name", schedule.BY_NAME)
+def test_no_other_whole_times_have_a_shorter_longest_step(name):
+    """By all subsets of a small schedule."""
+    table = schedule.build(name, 25)
+    half = 0.5 * np.log(table.alpha_bar[1:] / (1 - table.alpha_bar[1:]))
+    for num_steps in (2, 3, 5):
+        inner = itertools.combinations(range(24, 1, -1), num_steps - 2)
+        longest = [np.diff(half[np.array([25, *some, 1]) - 1]).max() for some in inner]
+        times = spacing.respaced(table, num_steps, "log_snr")[:-1]
+        np.testing.assert_allclose(np.diff(half[times - 1]).max(), min(longest))
 
 
 def test_unknown_schedules_and_bad_lengths_are_refused():

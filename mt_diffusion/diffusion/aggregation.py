@@ -62,13 +62,15 @@ def ramp(schedule: Schedule, scale: float) -> np.ndarray:
     return scale * time * np.sqrt(schedule.alpha_bar)
 
 
-def quadratic(schedule: Schedule, scale: float) -> np.ndarray:
-    """alpha_tilde_t = scale (t / T)^2 sqrt(alpha_bar_t): less where noise is low.
+def slow_ramp(schedule: Schedule, scale: float) -> np.ndarray:
+    """alpha_tilde_t = scale (t / T)^1.5 sqrt(alpha_bar_t): less where noise is low.
 
-    There a code is no longer legible, for images leak into it, and is noise of its own.
+    There images leak into a code more than it is strong, so it can't be found, and is
+    noise: bits per dimension above plain diffusion's on Fashion-MNIST at 14x14, 17%
+    with exponent 1, 1% with 1.5, 1% with 2; FID from nothing 2.24, 2.27, 2.46.
     """
     time = np.arange(schedule.num_steps + 1) / schedule.num_steps
-    return scale * time**2 * np.sqrt(schedule.alpha_bar)
+    return scale * time**1.5 * np.sqrt(schedule.alpha_bar)
 
 
 def constant(schedule: Schedule, scale: float) -> np.ndarray:
@@ -92,7 +94,7 @@ def none(schedule: Schedule, scale: float) -> np.ndarray:
 
 DESIGNS = {
     "ramp": ramp,
-    "quadratic": quadratic,
+    "slow_ramp": slow_ramp,
     "constant": constant,
     "first": first,
     "none": none,

@@ -60,6 +60,14 @@ class Transition:
         """z_s = u_s + d_s(X)."""
         return u_s + combine(self.drift_s, codes)
 
+    def at_start(self, u_t: Image, codes: Codes) -> Image:
+        """z_t = u_t + d_t(X)."""
+        return u_t + combine(self.drift_t, codes)
+
+    def at_end(self, z_s: Image, codes: Codes) -> Image:
+        """u_s = z_s - d_s(X)."""
+        return z_s - combine(self.drift_s, codes)
+
     def z0_from_eps(self, u_t: Image, eps: Image) -> Image:
         """The z_0 that u_t and its noise eps imply."""
         scale = over(1 / self.signal_t, u_t)

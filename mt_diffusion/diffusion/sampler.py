@@ -1,123 +1,24 @@
 """Sampling: z_T walked back to z_0 in one scan, with any modalities given.
 
-Every sampler known for DDPM works in the co-moving frame: subtract the drift at t,
-step, add the drift at s. A step is a function of u_t alone; `sample` does the rest.
+What a step does is the solver's (solvers.py); here are the walk, its noise, and what is
+known of z_0 on the way.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
+from ml_collections import ConfigDict
 
+from mt_diffusion.diffusion import solvers, spacing
 from mt_diffusion.diffusion.aggregation import Codes, over
 from mt_diffusion.diffusion.process import Image, Process, Transition
+from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.diffusion.solvers import Point, Step
 from mt_diffusion.errors import UserError
-
-
-class Point(NamedTuple):
-    """Where a walk stands: the transition ahead, u_t, and the z_0 predicted there."""
-
-    transition: Transition
-    u_t: Image
-    z0: Image
-
-
-@runtime_checkable
-class Step(Protocol):
-    """One step of plain DDPM: u_s from where the walk stands and stood before.
-
-    i: number of the step, from 0, where `before` means nothing. v: the variance's place
-    in its range. noise: standard normal. All but i are [B, H, W, C].
-    """
-
-    def __call__(
-        self, here: Point, before: Point, i: Any, v: Image, noise: Image
-    ) -> Image: ...
-
-
-def ancestral(here, before, i, v, noise):
-    """Draws u_s ~ p(u_s | u_t); v puts its log variance between beta_tilde and beta."""
-    transition, u_t, z0 = here
-    scale = jnp.exp(0.5 * transition.log_variance(v)) * over(
-        transition.noise_s > 0, u_t
-    )
-    return transition.posterior_mean(u_t, z0) + scale * noise
-
-
-@dataclasses.dataclass(frozen=True)
-class DDIM:
-    """Song et al. 2021; eta = 0 is deterministic, eta = 1 has DDPM's variance."""
-
-    eta: float
-
-    def __call__(self, here, before, i, v, noise):
-        transition, u_t, z0 = here
-        eps = transition.eps_from_z0(u_t, z0)
-        variance = self.eta**2 * transition.variance
-        towards = jnp.sqrt(jnp.maximum(transition.noise_s**2 - variance, 0))
-        mean = over(transition.signal_s, z0) * z0 + over(towards, eps) * eps
-        return mean + over(jnp.sqrt(variance), noise) * noise
-
-
-def exponential(start: Transition, end: Transition, u_t: Image, z0: Image) -> Image:
-    """u_s, s the end's, from u_t at the start's t, were z_0 the same all the way.
-
-    The first-order exponential integrator, which is DDIM (DPM-Solver++, eq. 8).
-    """
-    ratio = end.noise_s / start.noise_t
-    return over(ratio, u_t) * u_t + over(end.signal_s - start.signal_t * ratio, z0) * z0
-
-
-def multistep(here, before, i, v, noise):
-    """DPM-Solver++(2M), Lu et al. 2022: the line through the last two z_0.
-
-    First order in the first step and the last. The line is not followed further than
-    it was drawn: in times even in t the last steps grow fast in log-SNR, and would
-    overshoot. As these ratios tend to 1 with more steps, the order stays two.
-    """
-    now = here.transition
-    ahead = now.log_snr_s - now.log_snr_t
-    behind = now.log_snr_t - before.transition.log_snr_t
-    ratio = jnp.minimum(ahead / behind, 1.0)
-    slope = jnp.where((i > 0) & (now.noise_s > 0), ratio / 2, 0.0)
-    z0 = here.z0 + over(slope, here.z0) * (here.z0 - before.z0)
-    return exponential(now, now, here.u_t, z0)
-
-
-def singlestep(here, before, i, v, noise):
-    """DPM-Solver++(2S), Lu et al. 2022: every second step repeats two as one.
-
-    Even steps are of first order and find the z_0 of the intermediate time; odd ones
-    start again from the time before, with what z_0 was there and is here.
-    """
-    start, now = before.transition, here.transition
-    whole = now.log_snr_s - start.log_snr_t
-    half = now.log_snr_t - start.log_snr_t
-    slope = jnp.where(now.noise_s > 0, whole / (2 * half), 1.0)
-    z0 = before.z0 + over(slope, here.z0) * (here.z0 - before.z0)
-    second = exponential(start, now, before.u_t, z0)
-    return jnp.where(i % 2 == 1, second, exponential(now, now, here.u_t, here.z0))
-
-
-STEPS = {
-    "ancestral": lambda eta: ancestral,
-    "ddim": DDIM,
-    "dpmpp_2m": lambda eta: multistep,
-    "dpmpp_2s": lambda eta: singlestep,
-}
-
-
-def build_step(name: str, eta: float) -> Step:
-    """The step of that name. Raises UserError for one that does not exist."""
-    if name not in STEPS:
-        raise UserError(
-            f"the sampler {name!r} does not exist; choose one of {list(STEPS)}."
-        )
-    return STEPS[name](eta)
 
 
 def unclipped(z0: Image) -> Image:
@@ -173,6 +74,30 @@ class Result(NamedTuple):
 Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]
 
 
+class Visit(NamedTuple):
+    """A step of a walk; all [steps], or one of them.
+
+    i: number of the step, from 0. repeat: how often it was taken before. again:
+    whether the walk then goes back to t, and takes it once more.
+    """
+
+    i: Any
+    repeat: Any
+    again: Any
+
+
+def visits(times: np.ndarray, repeats: int) -> tuple[np.ndarray, Visit]:
+    """Which of the transitions `times` [S + 1] has are taken, in turn.
+
+    repeats: how often each but the last is (RePaint's resampling, jumps of one step).
+    """
+    counts = np.where(times[1:] > 0, repeats, 1)
+    steps = np.repeat(np.arange(len(counts)), counts)
+    repeat = np.concatenate([np.arange(count) for count in counts])
+    number = np.arange(len(steps))
+    return steps, Visit(number, repeat, repeat + 1 < counts[steps])
+
+
 def sample(
     keys: Key[Array, " b"],
     shape: tuple[int, int, int],
@@ -182,35 +107,73 @@ def sample(
     step: Step,
     restrict: Callable[[Image], Image],
     guesses: Mapping[str, Array] | None = None,
+    soft: Collection[str] = (),
+    repeats: int = 1,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
     denoise: (z_t, the transition ahead, is it the first, guesses of the step before) ->
     Denoised. times: decreasing, from T to 0. restrict: brings a predicted z_0 back to
     what is possible, or known of it. guesses: arrays of the guesses' shapes, for the
-    first step, which does not read them. An example depends on its own key and values
-    alone, not on its batch.
+    first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
+    1 for a step that reads where the walk was before. An example depends on its own key
+    and values alone, not on its batch.
     """
-    transitions = jax.tree.map(jnp.asarray, process.transition(times[:-1], times[1:]))
+    steps, visit = visits(times, repeats)
+    transitions = process.transition(times[:-1][steps], times[1:][steps])
+    transitions = jax.tree.map(jnp.asarray, transitions)
 
-    def noise(i: Array | int) -> Float[Array, "b h w c"]:
-        draw = lambda key: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
+    def noise(*numbers: Array | int) -> Float[Array, "b h w c"]:
+        def draw(key):
+            for number in numbers:
+                key = jax.random.fold_in(key, number)
+            return jax.random.normal(key, shape)
+
         return jax.vmap(draw)(keys)
 
-    def body(carry: tuple, this: tuple[Array, Transition]):
+    def back(here: Point, z_s: Image, number: Array) -> Image:
+        """Up from s to t, by the process itself."""
+        transition = here.transition
+        u_s = transition.at_end(z_s, here.codes)
+        kept = transition.signal_t / transition.signal_s
+        lost = jnp.sqrt(1 - kept**2)
+        fresh = noise(transition.t, repeats + number)
+        u_t = over(kept, u_s) * u_s + over(lost, u_s) * fresh
+        return transition.at_start(u_t, here.codes)
+
+    def body(carry: tuple, this: tuple[Visit, Transition]):
         z_t, before, _, guesses = carry
-        i, transition = this
+        (i, repeat, again), transition = this
         z0, v, values, guesses, codes = denoise(z_t, transition, i == 0, guesses)
-        u_t = transition.to_comoving(z_t, codes)
-        here = Point(transition, u_t, restrict(z0))
-        u_s = step(here, before, i, v, noise(transition.t))
-        return (transition.from_comoving(u_s, codes), here, values, guesses), None
+        here = Point(transition, z_t, restrict(z0), codes)
+        if repeats == 1:
+            z_s = step(here, before, i, v, noise(transition.t), soft)
+        else:
+            z_s = step(here, before, i, v, noise(transition.t, repeat), soft)
+            z_s = jnp.where(again, back(here, z_s, repeat), z_s)
+        return (z_s, here, values, guesses), None
 
     z_T, start = noise(0), dict(guesses or {})
     first = jax.tree.map(lambda x: x[0], transitions)
-    shapes = jax.eval_shape(lambda: denoise(z_T, first, jnp.array(True), start).values)
-    no_values = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    carry = (z_T, Point(first, z_T, z_T), no_values, start)
-    steps = (jnp.arange(len(times) - 1), transitions)
-    (z0, _, values, _), _ = jax.lax.scan(body, carry, steps)
+    shapes = jax.eval_shape(lambda: denoise(z_T, first, jnp.array(True), start))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    nowhere = Point(first, z_T, z_T, zeros.codes)
+    carry = (z_T, nowhere, zeros.values, start)
+    (z0, _, values, _), _ = jax.lax.scan(body, carry, (visit, transitions))
     return Result(restrict(z0), values)
+
+
+def build_walk(settings: ConfigDict, schedule: Schedule) -> tuple[Step, np.ndarray]:
+    """The step that config.sampling names, and the times that a walk by it visits.
+
+    Raises UserError for steps, spacings and numbers of steps that there are not.
+    """
+    name, repeats = settings.sampler, settings.resample
+    step = solvers.build_step(name, settings.eta)
+    if repeats > 1 and name not in solvers.REPEATABLE:
+        raise UserError(
+            f"config.sampling.resample is {repeats}, but {name} reads where the walk "
+            f"was before, so it can't go back; use one of {list(solvers.REPEATABLE)}."
+        )
+    word = settings.spacing or solvers.SPACING[name]
+    return step, spacing.respaced(schedule, settings.num_steps, word)

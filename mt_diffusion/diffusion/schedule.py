@@ -23,20 +23,6 @@ class Schedule:
         """Cumulative products of alpha, float64 [T + 1]."""
         return np.cumprod(self.alpha)
 
-    def respaced(self, num_steps: int) -> np.ndarray:
-        """Evenly spaced times T = t_S > ... > t_1 = 1 > t_0 = 0, int [num_steps + 1].
-
-        These are the steps that ADM's `space_timesteps` keeps. Raises UserError unless
-        2 <= num_steps <= T, or num_steps == T == 1.
-        """
-        if not min(2, self.num_steps) <= num_steps <= self.num_steps:
-            raise UserError(
-                f"cannot sample in {num_steps} steps: choose between 2 and the "
-                f"{self.num_steps} diffusion steps of this model."
-            )
-        times = np.round(np.linspace(self.num_steps, 1, num_steps)).astype(int)
-        return np.append(times, 0)
-
 
 def from_betas(betas: np.ndarray) -> Schedule:
     """Schedule whose alpha_t is 1 - betas[t - 1]; betas [T] in (0, 1)."""

@@ -60,6 +60,7 @@ RANGES = {
     "sampling.num_steps": (1, math.inf),
     "sampling.batch_size": (1, math.inf),
     "sampling.eta": (0, 1),
+    "sampling.resample": (1, math.inf),
     "sampling.fixed_variance": (0, 1),
     "sampling.guidance": (0, math.inf),
     "sampling.head_guidance": (0, math.inf),
@@ -240,12 +241,11 @@ def check(config: ConfigDict) -> None:
             most = f" to {high:g}" if math.isfinite(high) else " or more"
             raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
     images_per_device(config, jax.device_count())
-    sampler.build_step(config.sampling.sampler, config.sampling.eta)
     sampler.build_clip(config.sampling.clip)
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
-    table.respaced(config.sampling.num_steps)
+    sampler.build_walk(config.sampling, table)
 
 
 def is_done(in_flight: Sequence[dict]) -> bool:

@@ -1,0 +1,166 @@
+"""Solvers: one step of a walk from t down to s, in the co-moving frame.
+
+Every sampler known for DDPM works there: subtract the drift at t, step, add the drift
+at s. What a walk was at an earlier time is put into the frame of the codes in use now,
+for it stood there before these were known.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mt_diffusion.diffusion.aggregation import Codes, over
+from mt_diffusion.diffusion.process import Image, Transition
+from mt_diffusion.errors import UserError
+
+# How much longer than the step before, in log-SNR, a step of 2M may be to follow its
+# line all the way. Steps even in log-SNR are below; those even in t overshoot at the
+# end: error of the flow in 10 steps, linear schedule, 0.53 with 2 and 0.59 with 1.
+FURTHEST = 2.0
+
+
+class Point(NamedTuple):
+    """Where a walk stands: the transition ahead, z_t, and z_0 and codes as seen there.
+
+    codes: those that drift z_t, whether given, drawn or expected.
+    """
+
+    transition: Transition
+    z_t: Image
+    z0: Image
+    codes: Codes
+
+    def comoving(self, codes: Codes) -> Image:
+        """u_t, were these the codes."""
+        return self.transition.to_comoving(self.z_t, codes)
+
+
+@runtime_checkable
+class Step(Protocol):
+    """z_s from where the walk stands and stood before.
+
+    i: number of the step, from 0, where `before` means nothing. v: the variance's place
+    in its range. noise: standard normal. All but i are [B, H, W, C]. soft: modalities
+    whose codes are expectations, which change smoothly; all others are values.
+    """
+
+    def __call__(
+        self,
+        here: Point,
+        before: Point,
+        i: Any,
+        v: Image,
+        noise: Image,
+        soft: Collection[str] = (),
+    ) -> Image: ...
+
+
+def ancestral(here, before, i, v, noise, soft=()):
+    """Draws u_s ~ p(u_s | u_t); v puts its log variance between beta_tilde and beta."""
+    transition, u_t = here.transition, here.comoving(here.codes)
+    scale = jnp.exp(0.5 * transition.log_variance(v)) * over(
+        transition.noise_s > 0, u_t
+    )
+    u_s = transition.posterior_mean(u_t, here.z0) + scale * noise
+    return transition.from_comoving(u_s, here.codes)
+
+
+@dataclasses.dataclass(frozen=True)
+class DDIM:
+    """Song et al. 2021; eta = 0 is deterministic, eta = 1 has DDPM's variance."""
+
+    eta: float
+
+    def __call__(self, here, before, i, v, noise, soft=()):
+        transition, z0 = here.transition, here.z0
+        eps = transition.eps_from_z0(here.comoving(here.codes), z0)
+        variance = self.eta**2 * transition.variance
+        towards = jnp.sqrt(jnp.maximum(transition.noise_s**2 - variance, 0))
+        mean = over(transition.signal_s, z0) * z0 + over(towards, eps) * eps
+        u_s = mean + over(jnp.sqrt(variance), noise) * noise
+        return transition.from_comoving(u_s, here.codes)
+
+
+def exponential(start: Transition, end: Transition, u_t: Image, z0: Image) -> Image:
+    """u_s, s the end's, from u_t at the start's t, were z_0 the same all the way.
+
+    The first-order exponential integrator, which is DDIM (DPM-Solver++, eq. 8).
+    """
+    ratio = end.noise_s / start.noise_t
+    return over(ratio, u_t) * u_t + over(end.signal_s - start.signal_t * ratio, z0) * z0
+
+
+def on_line(
+    start: Point, end: Point, place: Array, soft: Collection[str]
+) -> tuple[Image, Codes]:
+    """z_0 and codes on the line through two points, `place` 0 at start and 1 at end.
+
+    Codes of values are the start's: between two values there is none.
+    """
+    z0 = start.z0 + over(place, start.z0) * (end.z0 - start.z0)
+    moved = {
+        n: code + over(place, code) * (end.codes[n] - code)
+        for n, code in start.codes.items()
+        if n in soft
+    }
+    return z0, dict(start.codes) | moved
+
+
+def multistep(here, before, i, v, noise, soft=()):
+    """DPM-Solver++(2M), Lu et al. 2022: the line through the last two z_0.
+
+    First order in the first step and the last.
+    """
+    now = here.transition
+    ahead = now.log_snr_s - now.log_snr_t
+    behind = now.log_snr_t - before.transition.log_snr_t
+    ratio = jnp.minimum(ahead / behind, FURTHEST)
+    slope = jnp.where((i > 0) & (now.noise_s > 0), ratio / 2, 0.0)
+    z0, codes = on_line(here, before, -slope, soft)
+    u_s = exponential(now, now, here.comoving(codes), z0)
+    return now.from_comoving(u_s, codes)
+
+
+def singlestep(here, before, i, v, noise, soft=()):
+    """DPM-Solver++(2S), Lu et al. 2022: every second step repeats two as one.
+
+    Even steps are of first order and find what is seen at the intermediate time; odd
+    ones start again from the time before, with what was seen there and is here.
+    """
+    start, now = before.transition, here.transition
+    whole = now.log_snr_s - start.log_snr_t
+    half = now.log_snr_t - start.log_snr_t
+    slope = jnp.where(now.noise_s > 0, whole / (2 * half), 1.0)
+    z0, codes = on_line(before, here, slope, soft)
+    second = exponential(start, now, before.comoving(codes), z0)
+    second = now.from_comoving(second, codes)
+    first = exponential(now, now, here.comoving(here.codes), here.z0)
+    return jnp.where(i % 2 == 1, second, now.from_comoving(first, here.codes))
+
+
+STEPS = {
+    "ancestral": lambda eta: ancestral,
+    "ddim": DDIM,
+    "dpmpp_2m": lambda eta: multistep,
+    "dpmpp_2s": lambda eta: singlestep,
+}
+# What each step needs of its times to be as accurate as it can; see spacing.py.
+SPACING = {
+    "ancestral": "even",
+    "ddim": "even",
+    "dpmpp_2m": "log_snr",
+    "dpmpp_2s": "log_snr",
+}
+REPEATABLE = ("ancestral", "ddim")  # the others read where the walk was before
+
+
+def build_step(name: str, eta: float) -> Step:
+    """The step of that name. Raises UserError for one that does not exist."""
+    if name not in STEPS:
+        raise UserError(
+            f"the sampler {name!r} does not exist; choose one of {list(STEPS)}."
+        )
+    return STEPS[name](eta)
