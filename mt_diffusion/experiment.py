@@ -1,6 +1,7 @@
 """A config as the parts that every command needs: modalities, process, network."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -109,6 +110,7 @@ def build_process(
         weights[m.name] = aggregation.weights(m.name, m.drift, m.scale, table)
         if m.drift == NO_DRIFT:
             continue
+        aggregation.check_forgotten(m.name, weights[m.name], math.prod(m.shape))
         if is_evident(m):
             m.check_design(weights[m.name], table)
         if predicted.uses_frame:

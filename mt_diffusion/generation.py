@@ -209,7 +209,7 @@ class Generator:
             def log_prob(undrifted):
                 features = absent(undrifted, step).features
                 return sum(
-                    modalities[n].log_likelihood(features[n], value)
+                    modalities[n].log_density(features[n], value)
                     for n, value in values.items()
                 )
 

@@ -98,6 +98,18 @@ def test_designs_that_reach_the_last_step_are_refused():
         aggregation.weights("label", (float("nan"),) * 1000, 1.0, linear)
 
 
+def test_what_is_left_counts_in_nats():
+    """By hand: c = 2.5 at 128x128x3 leaves 6.2 nats with linear betas, c = 7.5 56."""
+    linear, cosine = SCHEDULES
+    for scale, words in ((2.5, "6.2 nats"), (7.5, "55.8 nats")):
+        left = aggregation.weights("label", "ramp", scale, linear)
+        with pytest.raises(UserError, match=f"{words}.*cosine"):
+            aggregation.check_forgotten("label", left, 128 * 128 * 3)
+        left = aggregation.weights("label", "ramp", scale, cosine)
+        aggregation.check_forgotten("label", left, 128 * 128 * 3)
+        assert aggregation.final_nats(left[-1], 128 * 128 * 3) < 0.01
+
+
 def test_unknown_designs_and_short_tables_are_refused():
     with pytest.raises(UserError, match="'rampp'"):
         aggregation.weights("label", "rampp", 1.0, SCHEDULES[0])

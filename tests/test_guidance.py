@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common, joint
+from configs import common, image_transition, joint, masked_image
 from mt_diffusion import experiment as experiments
 from mt_diffusion import generation, sampling
 from mt_diffusion.data import sources
@@ -21,6 +21,7 @@ from mt_diffusion.diffusion import (
 )
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import base
 from mt_diffusion.modalities.base import Code, Modality, Variable
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
@@ -311,6 +312,27 @@ def test_every_head_can_guide():
     found = draw(params, 0, 8, given)["image"]  # a NaN would warn when made uint8
     assert np.all(found[:, :, :4] == 191)  # pixels known stay
     assert len(np.unique(found[:, :, 4:])) > 1
+
+
+@pytest.mark.parametrize("distance", [0.5, 2.0, 6.0, 6.5, 8.0])
+@pytest.mark.parametrize("name", ["masked_image", "image_b"])
+def test_an_images_head_pulls_as_its_gaussian_does(name, distance, x64):
+    """By (x - mean) / std^2, however far; a level's mass pulled 1.5 times at 6 std."""
+    made = {
+        "masked_image": masked_image.get_config("smoke").modalities.masked_image,
+        "image_b": image_transition.get_config("smoke").modalities.image_b,
+    }[name]
+    fields = made.to_dict() | {"std": 0.2}
+    modality = base.build(name, fields, (8, 8, 1))
+    value = np.full((1, 8, 8, 1), 0.9)
+    mask = np.zeros_like(value)
+    mask[:, :4] = 1
+    if name == "masked_image":
+        value = np.concatenate([value * mask, mask], axis=-1)
+    mean = np.full((1, 8, 8, 1), 0.9 - distance * 0.2)
+    pull = jax.grad(lambda p: modality.log_density(p, jnp.asarray(value)).sum())(mean)
+    mask = mask if name == "masked_image" else np.ones_like(mask)
+    np.testing.assert_allclose(pull, distance / 0.2 * mask)
 
 
 @pytest.mark.parametrize(

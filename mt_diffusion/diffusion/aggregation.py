@@ -17,6 +17,8 @@ from mt_diffusion.errors import UserError
 
 MAX_NOISE_SHARE = 20.0  # alpha_tilde_t / sigma_t above this can't be predicted
 MAX_FINAL_WEIGHT = 0.05  # |alpha_tilde_T| above this, and N(0, I) is no start for T
+# Of L0, by one code: ADM's own schedule leaves as much of its images of 128x128x3.
+MAX_FINAL_NATS = 1.0
 
 Codes = Mapping[str, Float[Array, "b h w c"]]
 
@@ -145,4 +147,24 @@ def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> Non
             f"as strong as the noise at t = {1 + shares.argmax()}, so no network can "
             "predict both as one (config.diffusion.prediction). Use the 'ramp' design, "
             "less energy (or drift_scale), or prediction = 'eps', the paper's form."
+        )
+
+
+def final_nats(weight: float, numbers: int) -> float:
+    """What a code of unit RMS, with `numbers` numbers, adds to L0 by its weight at T.
+
+    KL(N(weight e, I) || N(0, I)); a weight counts more the larger an image is.
+    """
+    return weight**2 * numbers / 2
+
+
+def check_forgotten(name: str, alpha_tilde: np.ndarray, numbers: int) -> None:
+    """Raises UserError where too much of a code is left at T, in nats."""
+    nats = final_nats(alpha_tilde[-1], numbers)
+    if nats > MAX_FINAL_NATS:
+        raise UserError(
+            f"config.modalities.{name}.drift leaves {nats:.3g} nats of the code at the "
+            f"last step, in {numbers:,} numbers, but sampling starts from pure noise: "
+            f"at most {MAX_FINAL_NATS:g} may be left. Use the cosine schedule "
+            "(config.diffusion.schedule), or less energy (or drift_scale)."
         )

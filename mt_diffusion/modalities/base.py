@@ -218,6 +218,12 @@ class Modality(Variable):
         """Normalised log p(x_i | z_t) of the whole value in nats, for bounds."""
         raise NotImplementedError
 
+    def log_density(
+        self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
+    ) -> Float[Array, " b"]:
+        """The same but for a constant, for guidance, which follows its gradient."""
+        return self.log_likelihood(prediction, value)
+
     def mean(self, prediction: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """E[x_i | z_t], a value that `encode` takes."""
         raise NotImplementedError

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import evidence
@@ -49,6 +50,15 @@ class Identity(Gaussian):
     @property
     def scale(self):
         return self.drift_scale
+
+    def log_density(self, prediction, value):
+        # Of a level of 256 the gradient is wrong in the tails: none beyond 6 std.
+        distance = (self.comparable(value) - prediction) / self.std
+        return -0.5 * jnp.sum(distance**2 * self._counts(value), axis=(1, 2, 3))
+
+    def _counts(self, value: jax.Array) -> jax.Array | float:
+        """Which of the pixels are the value's own, 1 or 0."""
+        return 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

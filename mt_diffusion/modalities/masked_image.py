@@ -104,6 +104,9 @@ class MaskedImage(Identity):
         mass = likelihood.discretised(value[..., :-1], prediction, log_variance)
         return jnp.sum(mass * value[..., -1:], axis=(1, 2, 3))
 
+    def _counts(self, value):
+        return value[..., -1:]
+
     def comparable(self, value):
         return value[..., :-1]
 

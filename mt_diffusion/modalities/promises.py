@@ -55,7 +55,7 @@ class Promises:
 
     def check_likelihood(self, prediction: jax.Array, values: jax.Array) -> None:
         """A finite number for each example."""
-        for method in ("nll", "log_likelihood"):
+        for method in ("nll", "log_likelihood", "log_density"):
             found = self.call(method, prediction, values)
             self.require(
                 has(found, (len(values),)),

@@ -15,7 +15,13 @@ from ml_collections import ConfigDict
 from mt_diffusion import experiment as experiments
 from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import guidance, presence, sampler, schedule
+from mt_diffusion.diffusion import (
+    aggregation,
+    guidance,
+    presence,
+    sampler,
+    schedule,
+)
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities import guess, leak
@@ -155,10 +161,20 @@ def describe(
     for name, squares in leak.of_config(config).items():
         said = ", ".join(f"{source} {square:.3g}" for source, square in squares.items())
         facts["leak"] = f"into the codes of {name}, of unit noise: {said}"
+    facts["left at T"] = left_at_T(experiment)
     return facts | {
         "training": f"steps {start:,} to {config.train.num_steps:,}, "
         f"{config.train.batch_size} images each; the first waits for its program",
     }
+
+
+def left_at_T(experiment: Experiment) -> str:
+    """L0, were the images and all codes of unit RMS, which is the most they have."""
+    process, numbers = experiment.process, math.prod(experiment.shape)
+    parts = {experiment.primary.name: math.sqrt(process.schedule.alpha_bar[-1])}
+    parts |= {n: table[-1] for n, table in process.aggregation.alpha_tilde.items()}
+    nats = {n: aggregation.final_nats(w, numbers) for n, w in parts.items()}
+    return "at most " + ", ".join(f"{n} {x:.2g} nats" for n, x in nats.items())
 
 
 def open_run(
