@@ -110,7 +110,9 @@ def digits() -> ConfigDict:
         spacing="",  # of its times: even (in t), log_snr; "": the sampler's own
         resample=1,  # how often each step is taken (RePaint); for pixels that are known
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
-        fixed_variance=0.0,  # ancestral without learned variance: 0 beta_tilde, 1 beta
+        # Of ancestral steps and of bounds, where none is learned: measured (the best
+        # one, found on training data when first needed), beta_tilde, beta.
+        variance="measured",
         guess="",  # of modalities not given, as "label=held"; "": each one's own
         clip="static",  # of a predicted z_0: static, dynamic, none
         guidance=1.0,  # classifier-free, towards what is given; 1: none

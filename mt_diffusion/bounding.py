@@ -2,24 +2,23 @@
 
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
-from mt_diffusion import writing
+from mt_diffusion import calibration, writing
+from mt_diffusion.believer import Believer
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
-from mt_diffusion.diffusion import sampler
+from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
-from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.base import Batch
 from mt_diffusion.sampling import restore
 from mt_diffusion.training import sharding
@@ -50,7 +49,8 @@ def bound(
     most = config.diffusion.num_steps - 1
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")
     num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
-    measure = build_measure(experiment, config.sampling, num_times)
+    errors = calibration.find(workdir, step, use_ema, config, experiment, params, mesh)
+    measure = build_measure(experiment, config.sampling, num_times, errors)
     if out is None:  # of the same step they are measured anew
         out = workdir / "bounds" / f"{step}.json"
         writing.make_folder(out.parent, f"--workdir={workdir}")
@@ -103,16 +103,20 @@ def measure_source(
 
 
 def build_measure(
-    experiment: Experiment, settings: ConfigDict, num_times: int
+    experiment: Experiment,
+    settings: ConfigDict,
+    num_times: int,
+    errors: Mapping[str, Errors] | None = None,
 ) -> Callable[[Any, Array, Int[Array, " b"], Batch], Terms]:
     """(params, seed, rows [B], batch) -> terms of each example, jitted.
 
     settings: config.sampling, for the variance of a network that learns none, the
-    clipping of z_0 and the guesses, as sampling has them. The joint model reads nothing
-    but z_t; a modality that an example lacks has no code and no nats, so that its bound
-    is on what is there. A guess that is drawn is drawn once for each t.
+    clipping of z_0 and the guesses, as sampling has them. errors: as of `Believer`.
+    The joint model reads nothing but z_t; a modality that an example lacks has no code
+    and no nats, so that its bound is on what is there. A guess that is drawn is drawn
+    once for each t.
     """
-    believer = Believer(experiment, settings)
+    believer = Believer(experiment, settings, errors)
 
     @jax.jit
     def measure(params, seed, rows, batch):
@@ -143,84 +147,6 @@ def build_measure(
         return name_terms(found, experiment.shape)
 
     return measure
-
-
-class Believer:
-    """What a model says of z_t where it knows nothing else, and where it knows X.
-
-    settings: config.sampling. Raises UserError for a clipping or guess that there is
-    not. held, drifting: modalities that are drawn first and kept; that drift at all.
-    """
-
-    def __init__(self, experiment: Experiment, settings: ConfigDict):
-        self._experiment = experiment
-        self._modalities = {m.name: m for m in experiment.modalities}
-        self._words = guess.parse(settings.guess, self._modalities)
-        self._fixed_v = 2 * settings.fixed_variance - 1
-        self.clip = sampler.build_clip(settings.clip)
-        self.held = [n for n, word in self._words.items() if word == "held"]
-        self.drifting = [n for n, word in self._words.items() if word != "absent"]
-
-    def build(self, params, keys, batch, codes, latents) -> Callable:
-        """(z_t, t [B]) -> `bounds.Belief` of the examples of a batch."""
-        reads = {n: m for n, m in self._modalities.items() if m.conditions}
-        known = {n: batch.available[n] for n in reads}
-        read_held = [n for n in self.held if n in reads]
-
-        def look(z_t, t, names):
-            """What the model says where it reads these."""
-            read = {n: known[n] for n in names}
-            denoiser = self._experiment.denoiser
-            return denoiser(params, z_t, t, codes, read, batch.values)
-
-        def believe(z_t, t):
-            # Of z_t alone; of what is drawn first and kept as well; of everything. All
-            # that read the same are one pass, which XLA does not find.
-            alone = look(z_t, t, ())
-            kept = look(z_t, t, read_held) if read_held else alone
-            informed = kept if len(known) == len(read_held) else look(z_t, t, known)
-            heads = {
-                n: (alone if n in self.held else kept).heads[n]
-                for n in self._modalities
-            }
-            nll = {
-                n: -m.log_likelihood(heads[n], batch.values[n])
-                for n, m in self._modalities.items()
-            }
-            guessed = self._guess(params, keys, kept, t)
-            believed = {
-                n: latents[n] if n in self.held else guessed[n] for n in latents
-            }
-            return bounds.Belief(
-                self._reading(kept, z_t, t, believed),
-                self._reading(informed, z_t, t, latents),
-                {n: jnp.where(batch.available[n], x, 0.0) for n, x in nll.items()},
-            )
-
-        return believe
-
-    def _guess(self, params, keys, view, t):
-        """Codes of what is guessed anew at each t; of `absent`, 0 drift."""
-        own = {n: guess.split(keys, i) for i, n in enumerate(self._modalities)}
-        made = {}
-        for n, word in self._words.items():
-            if word in guess.DRAWN:
-                at_t = jax.vmap(jax.random.fold_in)(own[n], t)
-                made[n] = self._modalities[n].draw(at_t, view.heads[n])
-            else:
-                made[n] = self._modalities[n].mean(view.heads[n])
-        made = {n: x for n, x in made.items() if n not in self.held}
-        encoded = self._experiment.denoiser.encode(params, made)
-        return {
-            n: code.latent * (self._words[n] != "absent") for n, code in encoded.items()
-        }
-
-    def _reading(self, view, z_t, t, latents):
-        denoiser = self._experiment.denoiser
-        step = denoiser.process.adjacent(t)
-        z0 = denoiser.z0(view, step, step.to_comoving(z_t, latents))
-        v = jnp.full_like(z0, self._fixed_v) if view.v is None else view.v
-        return bounds.Reading(z0, v, latents)
 
 
 def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:

@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import guidance, sampler
+from mt_diffusion.believer import CONDITIONAL, JOINT
+from mt_diffusion.diffusion import guidance, sampler, variance
 from mt_diffusion.diffusion.presence import ABSENT, READ, UNREAD
 from mt_diffusion.diffusion.process import Transition
+from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.base import is_evident
@@ -24,19 +26,25 @@ Guide = Callable[[Array, Array, Transition, Array], Array]  # z_t, u_t, step, z_
 class Generator:
     """Draws examples jointly, any of their variables given.
 
-    settings: config.sampling. mesh: the batch is split over all its devices. Raises
-    UserError for a sampler, spacing, clipping, guess or number of steps that there is
-    not.
+    settings: config.sampling. mesh: the batch is split over all its devices. errors: as
+    of `Believer`; None leaves beta_tilde. Raises UserError for a sampler, spacing,
+    clipping, variance, guess or number of steps that there is not.
     """
 
     def __init__(
-        self, experiment: Experiment, settings: ConfigDict, mesh: jax.sharding.Mesh
+        self,
+        experiment: Experiment,
+        settings: ConfigDict,
+        mesh: jax.sharding.Mesh,
+        errors: Mapping[str, Errors] | None = None,
     ):
         self._experiment = experiment
         self._mesh = mesh
         self._settings = settings
         schedule = experiment.process.schedule
         self._step, self._times = sampler.build_walk(settings, schedule)
+        variance.check(settings.variance)
+        self._errors = errors or {}
         self._clip = sampler.build_clip(settings.clip)
         modalities = {m.name: m for m in experiment.modalities}
         self._guesses = guess.parse(settings.guess, modalities)
@@ -131,7 +139,7 @@ class Generator:
         known = {n: here for n in given_codes if modalities[n].conditions}
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
         guide = self._build_guide(params, given, given_codes)
-        fixed_v = 2 * self._settings.fixed_variance - 1
+        fixed_v = jnp.asarray(self._places(given), jnp.float32)
 
         def make_guess(name, view, t, is_first, before):
             parameters, own = view.heads[name], own_keys[name]
@@ -151,7 +159,7 @@ class Generator:
             latents = {n: code.latent for n, code in (given_codes | fed).items()}
             u_t = step.to_comoving(z_t, latents)
             z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
-            v = jnp.full_like(z0, fixed_v) if view.v is None else view.v
+            v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = {
                 n: guesses[n] if word == "held" else modalities[n].mean(view.heads[n])
                 for n, word in generated.items()
@@ -159,6 +167,18 @@ class Generator:
             return sampler.Denoised(z0, v, given | told, guesses, latents)
 
         return denoise
+
+    def _places(self, given: Collection[str]) -> np.ndarray:
+        """The v by t, [T + 1], of a network that learns none, with these given."""
+        names = {m.name for m in self._experiment.modalities}
+        which = CONDITIONAL if names <= set(given) else JOINT
+        return variance.places(
+            self._settings.variance,
+            self._errors.get(which),
+            self._experiment.process,
+            self._times,
+            set(given) & names,
+        )
 
     def _generated(self, given: Collection[str]) -> dict[str, str]:
         """{modality that is not given: its guess}.

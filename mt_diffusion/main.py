@@ -127,6 +127,7 @@ def settings() -> dict[str, Any]:
         "sampler": options.SAMPLER.value,
         "spacing": options.SPACING.value,
         "resample": options.RESAMPLE.value,
+        "variance": options.VARIANCE.value,
         "batch_size": options.BATCH_SIZE.value,
         "guess": options.GUESS.value,
         "clip": options.CLIP.value,

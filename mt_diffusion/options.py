@@ -12,6 +12,7 @@ from mt_diffusion.errors import UserError
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
 SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | {
+    "variance",
     "guess",
     "guidance",
     "head_guidance",
@@ -21,7 +22,7 @@ FLAGS_OF = {
     "train": {"workdir"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given"},
     "read": CHECKPOINT | {"given"},
-    "bound": CHECKPOINT | {"clip", "guess", "num_examples", "num_times"},
+    "bound": CHECKPOINT | {"clip", "variance", "guess", "num_examples", "num_times"},
     "evaluate": CHECKPOINT
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
@@ -90,6 +91,12 @@ RESAMPLE = flags.DEFINE_integer(
     "sample, evaluate: how often each step is taken, where pixels are given that the "
     "network does not read (RePaint; the config's, 1).",
     lower_bound=1,
+)
+VARIANCE = flags.DEFINE_string(
+    "variance",
+    None,
+    "sample, evaluate, bound: of a step where none is learned: measured, beta_tilde or "
+    "beta (the config's).",
 )
 CLIP = flags.DEFINE_string(
     "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."

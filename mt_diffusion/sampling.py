@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mt_diffusion import calibration, pictures, writing
 from mt_diffusion import experiment as experiments
-from mt_diffusion import pictures, writing
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
@@ -45,7 +45,9 @@ def sample(
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
-    generator = Generator(experiment, settings, mesh)
+    model = (workdir, step, use_ema, config, experiment, params, mesh)
+    errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
+    generator = Generator(experiment, settings, mesh, errors)
     is_first = jax.process_index() == 0
     out = make_folder(out, workdir) if is_first else None
     which = "averaged (EMA)" if use_ema else "raw"

@@ -10,6 +10,7 @@ from mt_diffusion.modalities import base
 from mt_diffusion.modalities.base import NO_DRIFT
 from mt_diffusion.modalities.kinds import Coded
 
+VARIANCES = {0.0: "beta_tilde", 1.0: "beta"}  # fixed_variance -> variance
 GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
 
 
@@ -17,9 +18,21 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config, as if written today; one that has all that is of today as is."""
     if "prediction" not in config["diffusion"]:
         config = predicting(config)
-    # What was sampled with times even in t, whatever the sampler, still is.
-    sampling = {"spacing": "even", "resample": 1} | config["sampling"]
-    return config | {"sampling": sampling}
+    return config | {"sampling": sampling(config["sampling"])}
+
+
+def sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """How to sample; times even in t and fixed variances stay what they were."""
+    kept = {"spacing": "even", "resample": 1} | fields
+    place = kept.pop("fixed_variance", None)
+    if place is None:
+        return kept
+    if place not in VARIANCES:
+        raise UserError(
+            f"the checkpoint's config.sampling.fixed_variance is {place}; this version "
+            f"has only {' and '.join(f'{p:g}' for p in VARIANCES)}."
+        )
+    return kept | {"variance": VARIANCES[place]}
 
 
 def predicting(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,9 +80,7 @@ def hidden(**settings):
     return np.asarray(drawn[:, 0, 1, 0], np.float64)
 
 
-@pytest.mark.parametrize(
-    "settings", [{"v": 1.0}, {"v": 0.3}, {"fixed_variance": 1.0}, {}]
-)
+@pytest.mark.parametrize("settings", [{"v": 1.0}, {"v": 0.3}, {"variance": "beta"}, {}])
 def test_known_pixels_have_the_noise_of_their_marginal(settings):
     """Whatever the variance of the others; with beta it was 3.5 times at the end."""
     made, seen = generator(**settings), {}

@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion import bounding, pictures, writing
+from mt_diffusion import bounding, calibration, pictures, writing
 from mt_diffusion.data import pipeline, sources, weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
@@ -90,7 +90,10 @@ def evaluate(
     given = {name for draw in draws for name in draw.given}
     check_guidance(overrides, experiment, given)
     baseline = read_baseline(settings.baseline)
-    generator = Generator(experiment, config.sampling, mesh)
+    model = (workdir, step, use_ema, config, experiment, params, mesh)
+    needed = config.sampling.sampler == "ancestral" or settings.bound_examples
+    errors = calibration.find(*model) if needed else {}
+    generator = Generator(experiment, config.sampling, mesh, errors)
     root = workdir / "evaluation"
     writing.make_folder(root, f"--workdir={workdir}")
     out = out or root / str(step)
@@ -119,7 +122,9 @@ def evaluate(
             neighbours(drawn, real).save(out / "neighbours.png")
         found += judge(drawn, real, config.sampling)
     if settings.bound_examples:
-        bounds = likelihood(config, experiment, params, real.test, settings, seed, mesh)
+        bounds = likelihood(
+            config, experiment, errors, params, real.test, settings, seed, mesh
+        )
         found += [m.as_json(LIKELIHOOD) for m in bounds]
     put_beside(found, baseline)
     manifest["draws"] = {
@@ -295,6 +300,7 @@ def neighbours(drawn: Drawn, real: Real) -> Any:
 def likelihood(
     config: ConfigDict,
     experiment: Experiment,
+    errors: calibration.Found,
     params: Any,
     source: Any,
     settings: Settings,
@@ -304,7 +310,7 @@ def likelihood(
     """Bounds on test examples at 20 of the times, all of them better when lower."""
     num = min(settings.bound_examples, len(source))
     times = min(BOUND_TIMES, config.diffusion.num_steps - 1)
-    measure = bounding.build_measure(experiment, config.sampling, times)
+    measure = bounding.build_measure(experiment, config.sampling, times, errors)
     size = config.sampling.batch_size
     table = bounding.measure_source(
         measure, experiment, params, source, num, size, seed, mesh

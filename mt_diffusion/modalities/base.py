@@ -208,7 +208,7 @@ class Modality(Variable):
         """Training term of -log p(x_i | z_t): nats, or mean square over dimensions."""
         raise NotImplementedError
 
-    def comparable(self, value: np.ndarray) -> np.ndarray:
+    def comparable(self, value: Array | np.ndarray) -> Array | np.ndarray:
         """The part of values [N, ...] that `mean` predicts, for errors between them."""
         return value
 

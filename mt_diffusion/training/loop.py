@@ -21,6 +21,7 @@ from mt_diffusion.diffusion import (
     presence,
     sampler,
     schedule,
+    variance,
 )
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import Experiment
@@ -67,7 +68,6 @@ RANGES = {
     "sampling.batch_size": (1, math.inf),
     "sampling.eta": (0, 1),
     "sampling.resample": (1, math.inf),
-    "sampling.fixed_variance": (0, 1),
     "sampling.guidance": (0, math.inf),
     "sampling.head_guidance": (0, math.inf),
 }
@@ -258,6 +258,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
     images_per_device(config, jax.device_count())
     sampler.build_clip(config.sampling.clip)
+    variance.check(config.sampling.variance)
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
