@@ -16,7 +16,7 @@ LAYERS = [
     | {"modalities.evidence", "modalities.codes"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
-    | {"evaluation.features"},
+    | {"evaluation.features", "evaluation.uncertainty"},
     {"modalities.base", "diffusion.process"},
     {"modalities.image", "modalities.guess", "modalities.kinds"}
     | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"},
