@@ -25,7 +25,7 @@ LAYERS = [
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"}
-    | {"evaluation.inception"},
+    | {"evaluation.inception", "evaluation.lpips"},
     {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
     | {"modalities.leak", "modalities.cluster", "modalities.contract"}
     | {"models.denoiser"}
