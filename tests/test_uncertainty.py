@@ -192,3 +192,18 @@ def test_recall_error_is_the_spread_of_recalls(rng):
     errors = [uncertainty.of_recall(reference, x, 3) for x in draws]
     assert 0.5 < np.mean(errors) / spread < 2
     assert np.isnan(uncertainty.of_recall(reference, draws[0][:19], 3))
+
+
+def test_images_that_are_all_the_same_have_no_error(rng):
+    """Of a model that has collapsed, and against a reference that has."""
+    same, point = np.ones((20, 3)), Statistics(np.zeros(3), np.zeros((3, 3)), None)
+    groups = np.arange(20)
+    assert uncertainty.of_frechet(same, standard(3), groups) == pytest.approx(0)
+    assert uncertainty.of_frechet(same, point, groups) == 0
+    line = uncertainty.extrapolate(same, standard(3))
+    assert (line.infinity, line.curvature) == pytest.approx((6, 0), abs=1e-9)
+    # From a point: (m - 0)^2 + s^2, of one dimension, spreads by that of 2 m x + x^2.
+    x = 1 + rng.standard_normal((40_000, 1))
+    point = Statistics(np.zeros(1), np.zeros((1, 1)), None)
+    found = uncertainty.of_frechet(x, point, np.arange(40_000))
+    assert found == pytest.approx(np.sqrt((4 + 2) / 40_000), rel=0.03)

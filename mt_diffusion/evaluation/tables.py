@@ -27,9 +27,8 @@ class Setting(NamedTuple):
 class Row(NamedTuple):
     """A metric. place: of its value from floor (0) to ceiling (1), None without both.
 
-    value, floor, ceiling: with their standard errors and spreads.
-
-    of_floor, of_ceiling: what has these values.
+    value, floor, ceiling: with their standard errors and spreads. of_floor, of_ceiling:
+    what has these values.
     """
 
     name: str

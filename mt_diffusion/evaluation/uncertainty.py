@@ -82,7 +82,7 @@ def of_frechet(
     own = quality.statistics(features)
     root = quality.root(reference.sigma)
     values, vectors = np.linalg.eigh(root.T @ own.sigma @ root)
-    there = values > EMPTY * values.max()
+    there = values > EMPTY * values.max(initial=0)
     half = root @ vectors[:, there] * values[None, there] ** -0.25  # T = half half^T
     x = np.asarray(features, np.float64) - own.mu[None]
     moved = 2 * x @ (own.mu - reference.mu)
