@@ -8,7 +8,9 @@ step repeated as by RePaint; `repaint`, RePaint by a model of images alone, or i
 state in which the masked image is absent. Errors are those of hidden pixels, as a share
 of the training mean's: of one filling, of the mean of `--fillings` ones, whose
 difference is their spread. Distances are those of the features of a small frozen
-classifier (`--mode=evaluate`), as LPIPS is of AlexNet's, also of the masked image.
+classifier (`--mode=evaluate`), as LPIPS is of AlexNet's, also of the masked image;
+`--lpips=alexnet-owt-7be5be79.pth,alex.pth`, torchvision's weights and those of the
+package lpips v0.1, adds LPIPS itself, which the paper reports.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from benchmarks import repaint
 from configs import masked_image
 from mt_diffusion import writing
 from mt_diffusion.data import sources
-from mt_diffusion.evaluation import features, real
+from mt_diffusion.evaluation import features, lpips, real, uncertainty
 from mt_diffusion.evaluation.judges import pixels
 from mt_diffusion.generation import Generator
 from mt_diffusion.modalities import base
@@ -78,14 +80,17 @@ def is_mask(modality) -> bool:
     return modality.known(modality.placeholder()[None]) is not None
 
 
-def measure(fills, true, mean, seen, extract) -> dict[str, float]:
-    """Errors and distances of sets of fillings of the same images."""
+def measure(fills, true, mean, seen, extract, perceive=None) -> dict[str, float]:
+    """Errors and distances of sets of fillings of the same images.
+
+    perceive: (images, images) -> their LPIPS [N], None to leave it out.
+    """
     hidden = ~seen
     filled = np.where(seen, true, mean)
     erased = np.where(seen, true, 0).astype(np.uint8)
     truth, trivial = extract(true), error(filled, true, hidden)
     average = np.mean(fills, axis=0)
-    return {
+    figures = {
         "error_share": np.mean([error(made, true, hidden) for made in fills]) / trivial,
         "error_share_of_mean": error(average, true, hidden) / trivial,
         "spread": np.mean([error(made, average, hidden) for made in fills]) / trivial,
@@ -98,6 +103,40 @@ def measure(fills, true, mean, seen, extract) -> dict[str, float]:
         "distance_masked": pixels.distance(extract(erased), truth),
         "seen_identical": float(np.mean((fills[0] == true) | hidden)),
     }
+    return figures | (perceived(fills, true, filled, erased, perceive) or {})
+
+
+def perceived(fills, true, filled, erased, perceive) -> dict[str, float] | None:
+    """LPIPS to the true images: of fillings, with its error, and of what is trivial.
+
+    The fillings of one image are one example of the error.
+    """
+    if perceive is None:
+        return None
+    found = uncertainty.mean(np.mean([perceive(x, true) for x in fills], axis=0))
+    return {
+        "lpips": found.value,
+        "lpips_standard_error": found.error,
+        "lpips_mean": float(perceive(filled, true).mean()),
+        "lpips_masked": float(perceive(erased, true).mean()),
+    }
+
+
+def perception(files, side, batch_size, images):
+    """((images, images) -> LPIPS [N], what it is by); (None, {}) without files.
+
+    Raises UserError for images that it can't take.
+    """
+    if not files:
+        return None, {}
+    network = lpips.load(files.split(","), side)
+
+    def perceive(a, b):
+        return lpips.distances(network, a, b, batch_size)
+
+    jax.eval_shape(lpips.apply, network, images[:1], images[:1])
+    judge = {"network": network.backbone.name, "digest": network.digest, "side": side}
+    return perceive, {"lpips": judge}
 
 
 def error(a, b, where) -> float:
@@ -118,6 +157,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of a walk (the config's)")
     parser.add_argument("--ways", help="some of reads,reads_again,repaint (all)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lpips", help="files of its weights, separated by commas")
+    parser.add_argument("--lpips_side", type=int, default=0, help="enlarge images to")
     args = parser.parse_args()
     mesh = sharding.make_mesh()
     wishes = {"num_steps": args.steps} if args.steps else {}
@@ -134,6 +175,7 @@ def main() -> None:
     def extract(x):
         return features.extract(network, x, size, mesh, "features").pooled
 
+    perceive, judge = perception(args.lpips, args.lpips_side, size, images)
     masks, found = masker(experiment), {}
     for num_patches in map(int, args.patches.split(",")):
         rng = np.random.default_rng(num_patches)
@@ -147,11 +189,11 @@ def main() -> None:
                 fillings(config, experiment, params, mesh, values, way, args.seed + i)
                 for i in range(args.fillings)
             ]
-            figures = measure(fills, images, mean, whole, extract)
+            figures = measure(fills, images, mean, whole, extract, perceive)
             found.setdefault(name, {})[num_patches] = figures
             print(name, num_patches, figures, flush=True)
     facts = {"step": step, "num": len(images), "seed": args.seed}
-    facts |= {"fillings": args.fillings}
+    facts |= {"fillings": args.fillings} | judge
     facts |= {"ways": {n: {"steps": s, "repeats": r} for n, (_, s, r) in ways.items()}}
     writing.as_json(args.out, facts | {"patches": found})
 

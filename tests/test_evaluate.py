@@ -20,7 +20,7 @@ from tests import toy_evaluation
 
 NUM = 64
 OFTEN = ("fid_toy", "sfid_toy", "kid_toy", "inception_score_toy", "precision_toy")
-OFTEN += ("recall_toy", "nearest_train_distance_toy")
+OFTEN += ("fid_inf_toy", "recall_toy", "nearest_train_distance_toy")
 OF_IMAGES = {*OFTEN, "closer_than_1_percent_of_test_toy"}
 OF_DRAW = {
     "joint": OF_IMAGES | {"coherence_toy", "label_total_variation"},
@@ -93,9 +93,10 @@ def test_every_figure_stands_between_its_marks(whole):
         metrics, end = of_draw(found, draw)
         assert metrics.keys() == names and end == f"_{NUM}_cfg1.0"
         for m in metrics.values():
-            keys = ["draw", "name", "value", "better", "floor", "ceiling", "baseline"]
-            assert list(m) == keys
+            keys = ["draw", "name", "value", "standard_error", "better"]
+            assert list(m) == [*keys, "floor", "ceiling", "baseline"]
             assert np.isfinite(m["value"]) and m["baseline"] is None
+            assert np.isfinite(m["standard_error"]) and m["standard_error"] >= 0
             marks = [m[k] and m[k]["value"] for k in ("floor", "ceiling")]
             if None not in marks:
                 assert toy_evaluation.ORDER[m["better"]](*marks)
@@ -112,6 +113,7 @@ def test_bounds_stand_beside(whole):
     names = [m["name"] for m in bounds]
     assert "joint_nll_bound_nats_of_16" in names and "nll_label_nats_of_16" in names
     assert all(m["better"] == "lower" and m["floor"] is None for m in bounds)
+    assert all(m["standard_error"] is not None for m in bounds)
     assert len(found["metrics"]) == len(bounds) + sum(map(len, OF_DRAW.values()))
 
 
@@ -420,8 +422,9 @@ def test_names_and_numbers_of_a_metric():
         "draw": "joint",
         "name": "fid",
         "value": None,
+        "standard_error": None,
         "better": "lower",
-        "floor": {"value": 1.0, "of": "x"},
+        "floor": {"value": 1.0, "of": "x", "spread": None},
         "ceiling": None,
         "baseline": None,
     }

@@ -174,7 +174,7 @@ def test_given_images_are_not_judged(real, perfect):
 def test_top_k_by_ranks(k):
     p, labels = RNG.dirichlet(np.ones(7), 200), RNG.integers(7, size=200)
     ranks = [sum(row > row[y]) for row, y in zip(p, labels, strict=True)]
-    assert label.top(p, labels, k) == np.mean([r < k for r in ranks])
+    np.testing.assert_array_equal(label.top(p, labels, k), [r < k for r in ranks])
 
 
 def rows(confidence, num, num_right):
@@ -229,26 +229,30 @@ def test_total_variation_is_the_largest_difference_of_an_event():
 def test_coherence_is_the_share_of_agreeing_pairs(real):
     images = real.train_images[:400]
     answers = real.classify(images, "classes")
-    found = label.coherence(answers, images, real)
+    found = label.coherence(answers, images, real, np.arange(400))
     assert (found.name, found.value) == ("coherence_toy", 1.0)
     assert 0.02 < found.floor.value < 0.2  # of ten classes
     assert found.ceiling.value == real.classifier.accuracy
     wrong = np.where(np.arange(400) < 100, (answers + 1) % 10, answers)
-    assert label.coherence(wrong, images, real).value == 0.75
-    shuffled = label.coherence(RNG.permutation(answers), images, real)
+    assert label.coherence(wrong, images, real, np.arange(400)).value == 0.75
+    shuffled = label.coherence(RNG.permutation(answers), images, real, np.arange(400))
     assert 0.02 < shuffled.value < 0.2
 
 
 def test_marginal_by_its_marks(real):
     true = real.train_labels
-    assert label.marginal(true, real).value == pytest.approx(0)
-    one = label.marginal(np.full(50, np.bincount(true).argmax()), real)
+
+    def marginal(labels):
+        return label.marginal(labels, real, np.arange(len(labels)))
+
+    assert marginal(true).value == pytest.approx(0)
+    one = marginal(np.full(50, np.bincount(true).argmax()))
     assert one.value == pytest.approx(one.floor.value)
     assert one.floor.value == pytest.approx(1 - np.bincount(true).max() / len(true))
-    drawn = label.marginal(RNG.choice(true, 300), real)
+    drawn = marginal(RNG.choice(true, 300))
     assert 0.2 < drawn.value / drawn.ceiling.value < 5  # as much by chance
     check_marks([one, drawn])
-    assert label.marginal(np.full(50, 12), real).value == 1  # a class it doesn't have
+    assert marginal(np.full(50, 12)).value == 1  # a class it doesn't have
 
 
 @pytest.mark.parametrize(
@@ -351,9 +355,9 @@ def test_diversity_by_brute_force(num):
         for i in range(3)
         for a, b in itertools.combinations(range(4), 2)
     ]
-    assert pixels.diversity(features, 3) == pytest.approx(np.mean(found))
-    assert pixels.diversity(np.tile(features[:3], (4, 1)), 3) == 0
-    assert pixels.diversity(features, 100) == 0
+    assert pixels.diversity(features, 3).value == pytest.approx(np.mean(found))
+    assert pixels.diversity(np.tile(features[:3], (4, 1)), 3).value == 0
+    assert pixels.diversity(features, 100) == (0, None)
 
 
 def restoration(drawn, real):

@@ -16,7 +16,7 @@ LAYERS = [
     | {"modalities.evidence", "modalities.codes"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
-    | {"evaluation.features"},
+    | {"evaluation.features", "evaluation.uncertainty"},
     {"modalities.base", "diffusion.process"},
     {"modalities.image", "modalities.guess", "modalities.kinds"}
     | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"},
@@ -25,7 +25,7 @@ LAYERS = [
     | {"diffusion.weighting"}
     | {"modalities.paired_image", "modalities.representation"}
     | {"models.mt_diffusion", "models.adm", "data.sources"}
-    | {"evaluation.inception"},
+    | {"evaluation.inception", "evaluation.lpips"},
     {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
     | {"modalities.leak", "modalities.cluster", "modalities.contract"}
     | {"models.denoiser"}

@@ -61,6 +61,12 @@ class Drawn:
         return values[np.arange(self.num) % len(values)]
 
     @property
+    def groups(self) -> np.ndarray:
+        """Which rows hang together [N]: those of one given example, if one is given."""
+        every = np.arange(self.num)
+        return every % self.num_true if self.draw.given else every
+
+    @property
     def num(self) -> int:
         """N."""
         return len(next(iter(self.made.values())))

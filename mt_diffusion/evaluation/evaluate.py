@@ -315,4 +315,7 @@ def likelihood(
     table = bounding.measure_source(
         measure, experiment, params, source, num, size, seed, mesh
     )
-    return [Metric(f"{n}_of_{num}", row["mean"], "lower") for n, row in table.items()]
+    return [
+        Metric(f"{n}_of_{num}", row["mean"], "lower", None, None, row["standard_error"])
+        for n, row in table.items()
+    ]

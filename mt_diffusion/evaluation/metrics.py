@@ -10,17 +10,30 @@ from mt_diffusion.errors import UserError
 
 
 class Mark(NamedTuple):
-    """A value to compare with, and what has it."""
+    """A value to compare with, and what has it.
+
+    spread: standard deviation of what has it, measured on as many examples as the
+    figure is; None where it is exact, or not known.
+    """
 
     value: float
     of: str
+    spread: float | None = None
+
+    def as_json(self) -> dict[str, Any] | None:
+        """For metrics.json; None where the value is not finite."""
+        if finite(self.value) is None:
+            return None
+        return self._asdict() | {"spread": finite(self.spread)}
 
 
 class Metric(NamedTuple):
     """A figure of a draw.
 
     better: 'higher', 'lower', or 'near' the ceiling. floor: a trivial level that any
-    model should beat. ceiling: what real data, or the best that can be expected, reach.
+    model should beat. ceiling: what real data, or the best that can be expected, reach
+    with as many examples. standard_error: of the value, over examples drawn anew; None
+    where it is not known.
     """
 
     name: str
@@ -28,17 +41,25 @@ class Metric(NamedTuple):
     better: str
     floor: Mark | None = None
     ceiling: Mark | None = None
+    standard_error: float | None = None
 
     def as_json(self, draw: str) -> dict[str, Any]:
         """For metrics.json. Null where a number is not finite, which JSON can't say."""
         marks = {"floor": self.floor, "ceiling": self.ceiling}
-        marks = {
-            n: m._asdict() if m and math.isfinite(m.value) else None
-            for n, m in marks.items()
+        return {
+            "draw": draw,
+            "name": self.name,
+            "value": finite(self.value),
+            "standard_error": finite(self.standard_error),
+            "better": self.better,
+            **{name: mark and mark.as_json() for name, mark in marks.items()},
+            "baseline": None,
         }
-        value = self.value if math.isfinite(self.value) else None
-        fields = {"name": self.name, "value": value, "better": self.better}
-        return {"draw": draw} | fields | marks | {"baseline": None}
+
+
+def finite(value: float | None) -> float | None:
+    """The value, None where it is no number."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def short(num: int) -> str:
@@ -87,9 +108,20 @@ def tell(found: Sequence[Mapping[str, Any]]) -> None:
         if m["draw"] != draw:
             draw = m["draw"]
             heads = ("value", "floor", "ceiling", "baseline")
-            print(f"\n{draw:{width}}  " + "  ".join(f"{h:>10}" for h in heads))
-        cells = [m["value"], *(m[k] and m[k]["value"] for k in ("floor", "ceiling"))]
-        cells.append(m["baseline"])
-        cells = "  ".join(f"{'' if c is None else f'{c:.4g}':>10}" for c in cells)
+            print(f"\n{draw:{width}}  " + "  ".join(f"{h:>19}" for h in heads))
+        marks = [m[k] or {} for k in ("floor", "ceiling")]
+        cells = [
+            with_error(m["value"], m.get("standard_error")),
+            *(with_error(x.get("value"), x.get("spread")) for x in marks),
+            with_error(m["baseline"], None),
+        ]
+        cells = "  ".join(f"{cell:>19}" for cell in cells)
         print(f"{m['name']:{width}}  {cells}")
     print()
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """'3.25 ± 0.12' with as many digits as a table has room for; '' for no value."""
+    if value is None:
+        return ""
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"

@@ -98,17 +98,17 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     With S = R R^T the trace of the root is the sum of the singular values of R_a^T R_b,
     to which singular covariances do no harm, unlike to a root of their product.
     """
-    cross = np.linalg.svd(_root(a.sigma).T @ _root(b.sigma), compute_uv=False).sum()
+    cross = np.linalg.svd(root(a.sigma).T @ root(b.sigma), compute_uv=False).sum()
     distance = np.sum((a.mu - b.mu) ** 2) + np.trace(a.sigma + b.sigma) - 2 * cross
     return max(float(distance), 0.0)  # below zero by rounding alone
 
 
-def _root(sigma: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:
+def root(sigma: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d r"]:
     """R with R R^T = sigma, r the rank: Cholesky's factor, pivoted."""
     factor, pivots, rank, _ = lapack.dpstrf(sigma, lower=1)
-    root = np.empty((len(sigma), rank))
-    root[pivots - 1] = np.tril(factor)[:, :rank]
-    return root
+    found = np.empty((len(sigma), rank))
+    found[pivots - 1] = np.tril(factor)[:, :rank]
+    return found
 
 
 def kernel_distance(
@@ -140,15 +140,16 @@ def _squared_mmd(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "n d"]) -> fl
     """Unbiased MMD^2 of two sets of one size."""
 
     def among(x):
-        values = _kernel(x, x)
+        values = kernel(x, x)
         return (values.sum() - np.trace(values)) / (len(x) * (len(x) - 1))
 
-    return among(x) + among(y) - 2 * _kernel(x, y).mean()
+    return among(x) + among(y) - 2 * kernel(x, y).mean()
 
 
-def _kernel(
+def kernel(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n m"]:
+    """That of KID between all pairs."""
     base = x @ y.T / x.shape[1] + 1
     return base * base * base
 
@@ -182,10 +183,9 @@ def precision_recall(
     """
     num = min(len(reference), len(generated))
     check_enough(num, k + 1, f"precision and recall by {k} neighbours")
-    reference, generated = _centred(reference, generated)
     return PrecisionRecall(
-        precision=float(_on_manifold(generated, reference, k).mean()),
-        recall=float(_on_manifold(reference, generated, k).mean()),
+        precision=float(on_manifold(generated, reference, k).mean()),
+        recall=float(on_manifold(reference, generated, k).mean()),
     )
 
 
@@ -217,10 +217,11 @@ def _centred(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.n
     return np.float32(reference) - centre, np.float32(other) - centre
 
 
-def _on_manifold(
+def on_manifold(
     queries: Float[np.ndarray, "n d"], members: Float[np.ndarray, "m d"], k: int
 ) -> np.ndarray:
     """Which queries lie in a ball of the members' manifold. bool [N]."""
+    members, queries = _centred(members, queries)
     distances, _ = _closest(members, members, np.zeros(len(members)), k + 1)
     radii = np.partition(distances, k, axis=1)[:, k]  # the first is the member itself
     distances, indices = _closest(queries, members, radii, 1)

@@ -14,6 +14,7 @@ from mt_diffusion.evaluation.reference import Reference
 from mt_diffusion.experiment import Experiment
 
 MAX_TRAIN = 100_000  # training images that a neighbour is looked for among
+MAX_SETS = 4  # of test images, each as many as a draw has
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +58,20 @@ class Real:
         return self.features(self.test_images, "test images")
 
     @functools.cached_property
+    def test_sets(self) -> list[Features]:
+        """Of disjoint sets of as many test images as there are samples, up to four.
+
+        Of all test images, as one set, where these are fewer.
+        """
+        num_sets = min(len(self.test) // self.num, MAX_SETS)
+        if num_sets < 2:
+            return [self.test_features]
+        more = range(self.num, num_sets * self.num)
+        more = np.stack([self.test[i]["image"] for i in more])
+        more = self.features(more, "more test images")
+        return [self.test_features, *split(more, num_sets - 1)]
+
+    @functools.cached_property
     def _train(self) -> tuple[np.ndarray, np.ndarray]:
         examples = [self.train[i] for i in range(min(len(self.train), MAX_TRAIN))]
         labels = np.array([e.get(sources.CLASS, -1) for e in examples])
@@ -97,6 +112,12 @@ class Real:
     def mean_image(self) -> np.ndarray:
         """Of the training images, float64 [H, W, C]."""
         return self.train_images.mean(axis=0, dtype=np.float64)
+
+
+def split(found: Features, num_parts: int) -> list[Features]:
+    """Consecutive parts of features, all of one size."""
+    parts = [num_parts * [None] if x is None else np.split(x, num_parts) for x in found]
+    return [Features(*part) for part in zip(*parts, strict=True)]
 
 
 def noise(shape: tuple[int, ...]) -> np.ndarray:

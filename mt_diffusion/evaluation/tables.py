@@ -27,7 +27,8 @@ class Setting(NamedTuple):
 class Row(NamedTuple):
     """A metric. place: of its value from floor (0) to ceiling (1), None without both.
 
-    of_floor, of_ceiling: what has these values.
+    value, floor, ceiling: with their standard errors and spreads. of_floor, of_ceiling:
+    what has these values.
     """
 
     name: str
@@ -141,17 +142,23 @@ def metrics(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
         floor, ceiling = m["floor"] or {}, m["ceiling"] or {}
         row = Row(
             name=m["name"],
-            value=number(m["value"]),
+            value=with_error(m["value"], m.get("standard_error")),
             better=m["better"],
-            floor=number(floor.get("value")),
+            floor=with_error(floor.get("value"), floor.get("spread")),
             of_floor=floor.get("of", ""),
-            ceiling=number(ceiling.get("value")),
+            ceiling=with_error(ceiling.get("value"), ceiling.get("spread")),
             of_ceiling=ceiling.get("of", ""),
             baseline=number(m.get("baseline")),
             place=place(m),
         )
         found.setdefault(m["draw"], []).append(row)
     return found
+
+
+def with_error(value: float | None, error: float | None) -> str:
+    """'3.25 ± 0.12'; without the second where it is not known."""
+    text = number(value)
+    return text if None in (value, error) else f"{text} ± {error:.2g}"
 
 
 def manifest(evaluation: Mapping[str, Any]) -> Facts:

@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.modalities.base import Modality
 
 BINS = 15  # of confidence
+SIMULATIONS = 200  # of what a perfect model would have by as many examples
 
 
 def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
@@ -15,49 +17,77 @@ def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
     primary, given = real.experiment.primary.name, drawn.draw.given
     found = []
     if not {primary, variable.name} <= set(given) and real.classifier is not None:
-        found.append(coherence(drawn.made[variable.name], drawn.made[primary], real))
+        labels, images = drawn.made[variable.name], drawn.made[primary]
+        found.append(coherence(labels, images, real, drawn.groups))
     if variable.name in given:
         return found
     if primary in given:
         return found + accuracy(variable, drawn, real)
     if len(real.train_labels):
-        found.append(marginal(drawn.made[variable.name], real))
+        found.append(marginal(drawn.made[variable.name], real, drawn.groups))
     return found
 
 
-def coherence(labels: np.ndarray, images: np.ndarray, real: Real) -> Metric:
-    """Share of the pairs on which a frozen classifier agrees with the label."""
+def coherence(
+    labels: np.ndarray, images: np.ndarray, real: Real, groups: np.ndarray
+) -> Metric:
+    """Share of the pairs on which a frozen classifier agrees with the label.
+
+    groups: which pairs hang together.
+    """
     answers = real.classify(images, "classes")
     shuffled = np.random.default_rng(0).permutation(labels)
+    agreeing = uncertainty.mean(answers == labels, groups)
+    by_chance = uncertainty.mean(answers == shuffled)
     return Metric(
         f"coherence_{real.classifier.name}",
-        float(np.mean(answers == labels)),
+        agreeing.value,
         "higher",
-        Mark(float(np.mean(answers == shuffled)), "shuffled labels"),
-        right(real, "real test pairs"),
+        Mark(by_chance.value, "shuffled labels", by_chance.error),
+        right(real, "real test pairs", len(np.unique(groups))),
+        agreeing.error,
     )
 
 
-def right(real: Real, of: str) -> Mark | None:
-    """The classifier's accuracy; None without a classifier, or labels to test it on."""
+def right(real: Real, of: str, num: int) -> Mark | None:
+    """The classifier's accuracy, its spread by `num` examples.
+
+    None without a classifier, or labels to test it on.
+    """
     if real.classifier is None or np.isnan(real.classifier.accuracy):
         return None
-    return Mark(real.classifier.accuracy, of)
+    share = real.classifier.accuracy
+    return Mark(share, of, float(np.sqrt(share * (1 - share) / num)))
 
 
-def marginal(labels: np.ndarray, real: Real) -> Metric:
-    """Total variation between the labels' shares and those of the training set."""
+def marginal(labels: np.ndarray, real: Real, groups: np.ndarray) -> Metric:
+    """Total variation between the labels' shares and those of the training set.
+
+    groups: which labels hang together. A perfect model draws as many from the shares.
+    """
     classes = 1 + max(labels.max(), real.train_labels.max())
     true = np.bincount(real.train_labels, minlength=classes) / len(real.train_labels)
-    made = np.bincount(labels, minlength=classes) / len(labels)
-    drawn = np.random.default_rng(0).multinomial(len(labels), true) / len(labels)
+
+    def distance(rows):
+        made = np.bincount(labels[rows], minlength=classes) / len(rows)
+        return total_variation(made, true)
+
+    num = len(np.unique(groups))
+    draws = np.random.default_rng(0).multinomial(num, true, SIMULATIONS) / num
+    by_chance = [total_variation(draw, true) for draw in draws]
     return Metric(
         "label_total_variation",
-        total_variation(made, true),
+        distance(np.arange(len(labels))),
         "lower",
         Mark(float(1 - true.max()), "always the commonest class"),
-        Mark(total_variation(drawn, true), "as many draws of training labels"),
+        simulated(by_chance, f"{num:,} draws of training labels"),
+        uncertainty.bootstrap(distance, groups),
     )
+
+
+def simulated(values: list[float], of: str) -> Mark:
+    """Mean and deviation of simulations."""
+    return Mark(float(np.mean(values)), of, float(np.std(values, ddof=1)))
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
@@ -72,24 +102,59 @@ def accuracy(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
         return []
     probabilities = drawn.values[variable.name][rows]
     labels = drawn.true(variable.name)[rows].argmax(axis=-1)
+    groups = drawn.groups[rows]
+    num = len(np.unique(groups))
     commonest = float(np.bincount(labels).max() / len(labels))
     floor = Mark(commonest, "always the commonest class")
-    ceiling = right(real, "a supervised classifier")
-    found = [
-        Metric("label_top1", top(probabilities, labels, 1), "higher", floor, ceiling)
-    ]
+    ceiling = right(real, "a supervised classifier", num)
+    first, five = (
+        uncertainty.mean(top(probabilities, labels, k), groups) for k in (1, 5)
+    )
+    found = [Metric("label_top1", first.value, "higher", floor, ceiling, first.error)]
     if probabilities.shape[-1] > 5:
-        found.append(Metric("label_top5", top(probabilities, labels, 5), "higher"))
-    error = calibration_error(probabilities, labels)
-    constant = Mark(abs(1 - commonest), "always the commonest class, and sure of it")
-    found.append(Metric("label_ece", error, "lower", constant, Mark(0.0, "calibrated")))
-    return found
+        top5 = Metric("label_top5", five.value, "higher", standard_error=five.error)
+        found.append(top5)
+    return [*found, calibration(probabilities, labels, groups, commonest)]
 
 
-def top(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of rows [N, K] whose k most probable classes hold the label."""
+def calibration(
+    probabilities: np.ndarray, labels: np.ndarray, groups: np.ndarray, commonest: float
+) -> Metric:
+    """Expected calibration error beside that of a calibrated model of as many examples.
+
+    groups: which rows have one example. commonest: share of the commonest class.
+    """
+    _, own = np.unique(groups, return_index=True)
+    return Metric(
+        "label_ece",
+        calibration_error(probabilities, labels),
+        "lower",
+        Mark(abs(1 - commonest), "always the commonest class, and sure of it"),
+        simulated(calibrated(probabilities[own]), f"{len(own):,} calibrated answers"),
+        uncertainty.bootstrap(
+            lambda rows: calibration_error(probabilities[rows], labels[rows]), groups
+        ),
+    )
+
+
+def calibrated(probabilities: np.ndarray) -> list[float]:
+    """Errors of these answers [N, K] to labels that are drawn from them.
+
+    So by chance alone: 0 is out of reach for N examples.
+    """
+    rng = np.random.default_rng(0)
+    bounds, num = np.cumsum(probabilities, axis=-1), len(probabilities)
+    bounds /= bounds[:, -1:]
+    return [
+        calibration_error(probabilities, (rng.random((num, 1)) >= bounds).sum(axis=-1))
+        for _ in range(SIMULATIONS)
+    ]
+
+
+def top(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Whether the k most probable classes hold the label, of rows [N, K]."""
     best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
-    return float(np.mean((best == labels[:, None]).any(axis=-1)))
+    return (best == labels[:, None]).any(axis=-1)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

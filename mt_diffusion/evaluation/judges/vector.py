@@ -3,6 +3,7 @@
 import numpy as np
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real
@@ -40,23 +41,27 @@ def compare(vectors: np.ndarray, own: np.ndarray, name: str) -> list[Metric]:
     """Cosine with the own one, and whether it is the nearest of all [N, D]."""
     similarity = unit(own) @ unit(vectors).T
     rows = np.arange(len(own))
-    others = float(similarity[rows, np.roll(rows, 1)].mean())
-    nearest = np.mean(np.all(vectors[similarity.argmax(axis=1)] == vectors, axis=1))
+    cosine = uncertainty.mean(similarity[rows, rows])
+    others = uncertainty.mean(similarity[rows, np.roll(rows, 1)])
+    nearest = np.all(vectors[similarity.argmax(axis=1)] == vectors, axis=1)
+    nearest = uncertainty.mean(nearest)
     different = len(np.unique(vectors, axis=0))
     return [
         Metric(
             f"{name}_cosine",
-            float(similarity[rows, rows].mean()),
+            cosine.value,
             "higher",
-            Mark(others, "vectors of others"),
+            Mark(others.value, "vectors of others", others.error),
             Mark(1.0, "equal"),
+            cosine.error,
         ),
         Metric(
             f"{name}_recall_at_1_of_{different}",
-            float(nearest),
+            nearest.value,
             "higher",
             Mark(1 / different, "chance"),
             Mark(1.0, "all"),
+            nearest.error,
         ),
     ]
 
