@@ -42,6 +42,7 @@ def by_hand(model, joint_state):
     some = calibration.Some(source, np.linspace(0, len(source) - 1, NUM).astype(int))
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     batch = pipeline.batches_in_order(some, preprocess, NUM, 0)[0]
+    batch = jax.tree.map(jnp.asarray, batch)
     denoiser, process = experiment.denoiser, experiment.process
     modalities = {m.name: m for m in experiment.modalities}
     label = modalities["label"]
