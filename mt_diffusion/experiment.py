@@ -53,6 +53,10 @@ class Experiment:
         """The primary image and all modalities by name."""
         return {v.name: v for v in (self.primary, *self.modalities)}
 
+    def of(self, name: str) -> Variable:
+        """The variable of a value's name, which may be that of a draw."""
+        return self.variables[name.removesuffix(base.DRAW)]
+
     @property
     def tables(self) -> dict[str, dict]:
         """What stands beside the parameters in the network's variables: fixed codes."""

@@ -17,7 +17,7 @@ from mt_diffusion.diffusion.process import Transition
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.modalities import guess
-from mt_diffusion.modalities.base import is_evident
+from mt_diffusion.modalities.base import DRAW, is_evident
 from mt_diffusion.training import sharding
 
 Guide = Callable[[Array, Array, Transition, Array], Array]  # z_t, u_t, step, z_0
@@ -54,13 +54,14 @@ class Generator:
     ) -> dict[str, np.ndarray]:
         """`num` examples as {variable: [num, ...]}, postprocessed.
 
+        Of a continuous modality that is generated, the mean that its head gives stands
+        under its name, and a draw under the name with DRAW after it.
+
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
         values = self.values(params, seed, range(num), given)
-        return {
-            n: self._experiment.variables[n].postprocess(v) for n, v in values.items()
-        }
+        return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
 
     def values(
         self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
@@ -146,6 +147,17 @@ class Generator:
             make = guess.GUESSES[generated[name]]
             return make(modalities[name], parameters, own, t, is_first, before)
 
+        def tell(view, t, guesses):
+            """What is reported: the head's, a draw beside it, or what was drawn."""
+            found = {}
+            for n, word in generated.items():
+                m, parameters = modalities[n], view.heads[n]
+                found[n] = guesses[n] if word == "held" else m.mean(parameters)
+                if m.is_continuous:
+                    fresh = guess.fresh(m, parameters, own_keys[n], t, None, None)
+                    found[n + DRAW] = guesses[n] if word in guess.DRAWN else fresh
+            return found
+
         def denoise(z_t, step, is_first, guesses):
             t = jnp.full(keys.shape, step.t)
             held = {n: guesses[n] for n in read_held}
@@ -160,10 +172,7 @@ class Generator:
             u_t = step.to_comoving(z_t, latents)
             z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
-            told = {
-                n: guesses[n] if word == "held" else modalities[n].mean(view.heads[n])
-                for n, word in generated.items()
-            }
+            told = tell(view, t, guesses)
             return sampler.Denoised(z0, v, given | told, guesses, latents)
 
         return denoise

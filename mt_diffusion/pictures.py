@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
 
-from mt_diffusion.modalities.base import Variable
+from mt_diffusion.modalities.base import DRAW, Variable
 
 MIN_SIDE = 64  # smaller images are enlarged, pixel by pixel, to be looked at
 MARGIN = 6
@@ -24,7 +24,10 @@ def grid(
     """One tile per example: its pictures side by side, its words below.
 
     examples: {variable: [N, ...]}, postprocessed. Given variables have an orange frame.
+    Of a modality that has a mean and a draw, the mean is shown, and said so.
     """
+    means = {n for n in variables if n + DRAW in examples}
+    examples = {n: values for n, values in examples.items() if n in variables}
     num = len(next(iter(examples.values())))
     tiles = []
     for i in range(num):
@@ -34,7 +37,8 @@ def grid(
     rows = math.ceil(num / columns)
     width, height = tiles[0].size
     heading = TEXT + 2 * MARGIN
-    text = " | ".join(f"{n} (given)" if n in given else n for n in examples)
+    notes = dict.fromkeys(given, " (given)") | dict.fromkeys(means, " (mean)")
+    text = " | ".join(n + notes.get(n, "") for n in examples)
     font = PIL.ImageFont.load_default(TEXT - 2)
     page_width = max(columns * width, math.ceil(font.getlength(text)) + 2 * MARGIN)
     page = PIL.Image.new("RGB", (page_width, heading + rows * height), "white")

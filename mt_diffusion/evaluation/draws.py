@@ -175,6 +175,6 @@ def carry_out(
 
 def as_files(values: Arrays, draw: Draw, experiment: Experiment) -> Arrays:
     """Values as files have them; generated vectors also as the model has them."""
-    made = {n: experiment.variables[n].postprocess(v) for n, v in values.items()}
+    made = {n: experiment.of(n).postprocess(v) for n, v in values.items()}
     vectors = {n: v for n, v in values.items() if v.ndim == 2 and n not in draw.given}
     return made | {VALUES + n: v for n, v in vectors.items()}

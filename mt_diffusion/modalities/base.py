@@ -25,6 +25,7 @@ from mt_diffusion.modalities.evidence import Evidence, Level
 # reads, and the expected drift of the rest as well.
 FRAMES = ("none", "read", "evidence")
 GUESSES = ("held", "coherent", "fresh", "mean", "absent")  # see guess.py
+DRAW = "_drawn"  # after the name of a modality: a draw, where the name's is the mean
 NO_DRIFT = "none"  # the design of a modality that does not drift
 
 
@@ -128,6 +129,7 @@ class Modality(Variable):
     guess: str
     tables: ClassVar[tuple[str, ...]] = ()
     has_evidence: ClassVar[bool] = False
+    is_continuous: ClassVar[bool] = False  # so that a mean is no draw, nor looks so
 
     def __post_init__(self):
         """Refuses words that mean nothing, and evidence where there is none."""
@@ -270,6 +272,11 @@ def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     """The variable `name` as its config describes it: `kind` and its class's fields."""
     fields = dict(fields)
     cls = locate(fields.pop("kind"))
+    if name.endswith(DRAW):
+        raise UserError(
+            f"config.modalities.{name} can't be: names that end in {DRAW!r} are those "
+            "of draws. Name it otherwise."
+        )
     wanted = {f.name for f in dataclasses.fields(cls)} - {"name", "shape"}
     refuse_replaced(cls, name, fields, math.prod(shape))
     if wrong := sorted(wanted ^ set(fields)):

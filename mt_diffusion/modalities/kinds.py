@@ -16,11 +16,13 @@ from mt_diffusion.modalities.base import NO_DRIFT, Modality
 class Gaussian(Modality):
     """A modality whose p(x_i | z_t) is a Gaussian around the head's prediction.
 
-    std: its standard deviation in a bound, and the scale of guidance by heads, as
-    1 / std^2; no part of training, which has the MSE.
+    std: its standard deviation in a bound and in a draw, and the scale of guidance by
+    heads, as 1 / std^2; no part of training, which has the MSE.
     """
 
     std: float
+
+    is_continuous = True
 
     def __post_init__(self):
         """Refuses a deviation that is none."""
