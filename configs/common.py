@@ -117,6 +117,8 @@ def digits() -> ConfigDict:
         clip="static",  # of a predicted z_0: static, dynamic, none
         guidance=1.0,  # classifier-free, towards what is given; 1: none
         head_guidance=0.0,  # by the heads of what is given; 0: none
+        autoguidance=1.0,  # away from what the guide says; 1: none
+        guide="",  # a weaker model of the same: WORKDIR, or WORKDIR:STEP
         guidance_interval=(0.0, 1.0),  # of t / T in which there is guidance
         batch_size=256,
     )

@@ -1,7 +1,7 @@
 """Samples from a network: the jitted sampler and values as people have them."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -11,24 +11,24 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mt_diffusion.believer import CONDITIONAL, JOINT
-from mt_diffusion.diffusion import guidance, sampler, variance
+from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.presence import ABSENT, READ, UNREAD
-from mt_diffusion.diffusion.process import Transition
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.experiment import Experiment
+from mt_diffusion.guiding import Guiding, Seen, Weights
 from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.base import DRAW, is_evident
+from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.training import sharding
-
-Guide = Callable[[Array, Array, Transition, Array], Array]  # z_t, u_t, step, z_0
 
 
 class Generator:
     """Draws examples jointly, any of their variables given.
 
     settings: config.sampling. mesh: the batch is split over all its devices. errors: as
-    of `Believer`; None leaves beta_tilde. Raises UserError for a sampler, spacing,
-    clipping, variance, guess or number of steps that there is not.
+    of `Believer`; None leaves beta_tilde. guide: the weaker model of `Guiding`. Raises
+    UserError for a sampler, spacing, clipping, variance, guess or number of steps that
+    there is not.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class Generator:
         settings: ConfigDict,
         mesh: jax.sharding.Mesh,
         errors: Mapping[str, Errors] | None = None,
+        guide: Denoiser | None = None,
     ):
         self._experiment = experiment
         self._mesh = mesh
         self._settings = settings
         schedule = experiment.process.schedule
         self._step, self._times = sampler.build_walk(settings, schedule)
+        self._guiding = Guiding(experiment.denoiser, settings, guide)
         variance.check(settings.variance)
         self._errors = errors or {}
         self._clip = sampler.build_clip(settings.clip)
@@ -85,7 +87,10 @@ class Generator:
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given) -> dict[str, Array]:
-        """One batch: rows [B] of all examples, given {variable: values [B, ...]}."""
+        """One batch: rows [B] of all examples, given {variable: values [B, ...]}.
+
+        params: the model's variables, or `Weights` of it and of its guide.
+        """
         experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
 
@@ -128,6 +133,8 @@ class Generator:
     def _build_denoise(self, params, keys, given) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""
         denoiser = self._experiment.denoiser
+        weights = params if isinstance(params, Weights) else Weights(params)
+        params = weights.own
         modalities = {m.name: m for m in self._experiment.modalities}
         generated = self._generated(given)
         given = {n: v for n, v in given.items() if n in modalities}
@@ -139,7 +146,7 @@ class Generator:
         here = jnp.ones(keys.shape, bool)
         known = {n: here for n in given_codes if modalities[n].conditions}
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
-        guide = self._build_guide(params, given, given_codes)
+        guide = self._guiding.build(weights, given, given_codes)
         fixed_v = jnp.asarray(self._places(given), jnp.float32)
 
         def make_guess(name, view, t, is_first, before):
@@ -170,7 +177,8 @@ class Generator:
             fed = denoiser.encode(params, {n: guesses[n] for n in drifting})
             latents = {n: code.latent for n, code in (given_codes | fed).items()}
             u_t = step.to_comoving(z_t, latents)
-            z0 = guide(z_t, u_t, step, denoiser.z0(view, step, u_t))
+            seen = Seen(z_t, step, codes, read, given | held)
+            z0 = guide(seen, u_t, denoiser.z0(view, step, u_t))
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
             return sampler.Denoised(z0, v, given | told, guesses, latents)
@@ -214,48 +222,3 @@ class Generator:
             held = READ if m.conditions else UNREAD
             found[m.name] = {"absent": ABSENT, "held": held}.get(word, UNREAD)
         return found
-
-    def _build_guide(self, params, values, codes) -> Guide:
-        """Both kinds of guidance towards the modalities given, in their interval.
-
-        Both ask the network about z_t without the drift of what is given, nor is that
-        read, the absent state of training: from z_t the null would know the given value
-        by its drift, and so would the heads, whose features alone are asked.
-        """
-        settings, denoiser = self._settings, self._experiment.denoiser
-        modalities = {m.name: m for m in self._experiment.modalities}
-        latents = {n: code.latent for n, code in codes.items()}
-        free = bool(values) and settings.guidance != 1
-        by_heads = bool(values) and settings.head_guidance != 0
-
-        def absent(undrifted, step):
-            t = jnp.full(len(undrifted), step.t)
-            return denoiser(params, undrifted, t, {}, {}, {})
-
-        def guided(z_t, u_t, step, z0):
-            undrifted = step.to_comoving(z_t, latents)
-
-            def log_prob(undrifted):
-                features = absent(undrifted, step).features
-                return sum(
-                    modalities[n].log_density(features[n], value)
-                    for n, value in values.items()
-                )
-
-            if free:
-                z0_null = denoiser.z0(absent(undrifted, step), step, u_t)
-                z0 = guidance.classifier_free(z0, z0_null, settings.guidance)
-            if by_heads:
-                scale = settings.head_guidance
-                z0 = guidance.by_classifier(z0, undrifted, step, log_prob, scale)
-            return z0
-
-        def guide(z_t, u_t, step, z0):
-            if not (free or by_heads):
-                return z0
-            num_steps = denoiser.process.schedule.num_steps
-            inside = guidance.within(step.t, settings.guidance_interval, num_steps)
-            unguided = lambda z_t, u_t, step, z0: z0  # noqa: E731
-            return jax.lax.cond(inside, guided, unguided, z_t, u_t, step, z0)
-
-        return guide

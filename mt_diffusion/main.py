@@ -133,6 +133,8 @@ def settings() -> dict[str, Any]:
         "clip": options.CLIP.value,
         "guidance": options.GUIDANCE.value,
         "head_guidance": options.HEAD_GUIDANCE.value,
+        "autoguidance": options.AUTOGUIDANCE.value,
+        "guide": options.GUIDE.value,
         "guidance_interval": interval,
     }
     return {name: value for name, value in wishes.items() if value is not None}

@@ -16,6 +16,8 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
     "guess",
     "guidance",
     "head_guidance",
+    "autoguidance",
+    "guide",
     "guidance_interval",
 }
 FLAGS_OF = {
@@ -119,6 +121,18 @@ HEAD_GUIDANCE = flags.DEFINE_float(
     None,
     "sample, evaluate: guidance by the heads of what is given; 0: none (the config's).",
     lower_bound=0,
+)
+AUTOGUIDANCE = flags.DEFINE_float(
+    "autoguidance",
+    None,
+    "sample, evaluate: guidance away from what --guide says; 1: none (the config's).",
+    lower_bound=0,
+)
+GUIDE = flags.DEFINE_string(
+    "guide",
+    None,
+    "sample, evaluate: a smaller or less trained model of the same process and codes: "
+    "WORKDIR, or WORKDIR:STEP of one of its checkpoints (the config's).",
 )
 GUIDANCE_INTERVAL = flags.DEFINE_list(
     "guidance_interval",

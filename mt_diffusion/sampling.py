@@ -14,6 +14,8 @@ from mt_diffusion import experiment as experiments
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import Experiment
 from mt_diffusion.generation import Generator
+from mt_diffusion.guiding import Weights
+from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.training import sharding
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.state import init_params
@@ -47,7 +49,8 @@ def sample(
     settings = config.sampling
     model = (workdir, step, use_ema, config, experiment, params, mesh)
     errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
-    generator = Generator(experiment, settings, mesh, errors)
+    guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
+    generator = Generator(experiment, settings, mesh, errors, guide)
     is_first = jax.process_index() == 0
     out = make_folder(out, workdir) if is_first else None
     which = "averaged (EMA)" if use_ema else "raw"
@@ -56,7 +59,7 @@ def sample(
         f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
     )
     warn_of_rare_state(experiment, generator.states(values))
-    examples = generator(params, seed, num, values)
+    examples = generator(weights, seed, num, values)
     if is_first:
         write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
@@ -87,13 +90,65 @@ def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path
     return out
 
 
-def restore(
-    workdir: pathlib.Path, overrides: Mapping[str, Any], use_ema: bool, mesh: Mesh
-) -> tuple[int, ConfigDict, Experiment, Any]:
-    """(step, config, experiment, parameters on the mesh) of the newest checkpoint.
+def load_guide(
+    settings: ConfigDict, experiment: Experiment, params: Any, use_ema: bool, mesh: Mesh
+) -> tuple[Denoiser | None, Weights]:
+    """The guide that config.sampling names, and the variables of both.
 
-    overrides: of its config.sampling.
-    Raises UserError for a workdir without one.
+    Raises UserError for one of another process or other codes, or that does nothing.
+    """
+    name, scale = settings.guide, settings.autoguidance
+    if not name:
+        if scale == 1:
+            return None, Weights(params)
+        raise UserError(
+            f"--autoguidance={scale} needs a guide to go away from: add "
+            "--guide=WORKDIR of a smaller or less trained model, or WORKDIR:STEP."
+        )
+    folder, _, step = name.rpartition(":")
+    folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
+    _, _, guide, weak = restore(
+        pathlib.Path(folder).expanduser(), {}, use_ema, mesh, step
+    )
+    if different := differences(experiment, guide):
+        raise UserError(
+            f"--guide={name} can't guide this model: its {different} are others, so "
+            "the same z_t means something else to it. Use a checkpoint of this run, or "
+            "of one whose config differs in the network alone."
+        )
+    return guide.denoiser, Weights(params, weak)
+
+
+def differences(one: Experiment, other: Experiment) -> str:
+    """Which of the things that decide what z_t means are not the same; '' for none."""
+    tables = [e.process.aggregation.alpha_tilde for e in (one, other)]
+    if one.shape != other.shape:
+        return "images"
+    if not same_arrays(one.process.schedule.alpha, other.process.schedule.alpha):
+        return "noise schedules"
+    if not same_arrays(*tables):
+        return "modalities or their drifts"
+    return "" if same_arrays(one.tables, other.tables) else "codes"
+
+
+def same_arrays(one: Any, other: Any) -> bool:
+    """Whether two trees have the same structure and numbers."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+def restore(
+    workdir: pathlib.Path,
+    overrides: Mapping[str, Any],
+    use_ema: bool,
+    mesh: Mesh,
+    step: int | None = None,
+) -> tuple[int, ConfigDict, Experiment, Any]:
+    """(step, config, experiment, parameters on the mesh) of a checkpoint.
+
+    overrides: of its config.sampling. step: its number; None for the newest one.
+    Raises UserError for a workdir without it.
     """
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
@@ -104,7 +159,7 @@ def restore(
         shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
         return {part: sharding.placed(shapes, sharding.replicated(mesh))}
 
-    found = Checkpoints(workdir).newest(abstract)
+    found = Checkpoints(workdir).newest(abstract, step)
     if found is None:
         raise UserError(
             f"--workdir={workdir} has no checkpoint yet; train into it first: "

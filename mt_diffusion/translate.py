@@ -18,12 +18,13 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     """A stored config, as if written today; one that has all that is of today as is."""
     if "prediction" not in config["diffusion"]:
         config = predicting(config)
-    return config | {"sampling": sampling(config["sampling"])}
+    return config | {n: sampling(config[n]) for n in ("sampling",) if n in config}
 
 
 def sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
     """How to sample; times even in t and fixed variances stay what they were."""
-    kept = {"spacing": "even", "resample": 1} | fields
+    none = {"resample": 1, "autoguidance": 1.0, "guide": ""}
+    kept = none | {"spacing": "even"} | fields
     place = kept.pop("fixed_variance", None)
     if place is None:
         return kept

@@ -9,7 +9,7 @@ import pytest
 
 from configs import common, image_transition, joint, masked_image
 from mt_diffusion import experiment as experiments
-from mt_diffusion import generation, sampling
+from mt_diffusion import generation, guiding, sampling
 from mt_diffusion.data import sources
 from mt_diffusion.diffusion import (
     aggregation,
@@ -232,9 +232,7 @@ def test_without_guidance_there_is_none(monkeypatch):
     nothing_given = images(given=False)
     strong = dict(guidance=3.0, head_guidance=2.0)
     np.testing.assert_array_equal(images(given=False, **strong), nothing_given)
-    monkeypatch.setattr(
-        generation.Generator, "_build_guide", lambda *_: lambda z_t, u_t, step, z0: z0
-    )
+    monkeypatch.setattr(guiding.Guiding, "build", lambda *_: lambda seen, u_t, z0: z0)
     np.testing.assert_array_equal(images.__wrapped__(**strong), one)
 
 

@@ -23,6 +23,14 @@ def classifier_free(z0: Image, z0_null: Image, scale: float) -> Image:
     return z0_null + scale * (z0 - z0_null)
 
 
+def away(z0: Image, z0_weak: Image, scale: float) -> Image:
+    """Further from what a weaker model says of the same (Karras et al. 2024).
+
+    scale: 1 leaves z_0 as it is, 0 is the weaker model's.
+    """
+    return z0_weak + scale * (z0 - z0_weak)
+
+
 def by_classifier(
     z0: Image,
     u_t: Image,

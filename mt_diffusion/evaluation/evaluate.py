@@ -40,6 +40,7 @@ from mt_diffusion.precompute import images_alone
 from mt_diffusion.sampling import (
     MAX_IN_GRID,
     check_guidance,
+    load_guide,
     restore,
     warn_of_rare_state,
 )
@@ -93,7 +94,8 @@ def evaluate(
     model = (workdir, step, use_ema, config, experiment, params, mesh)
     needed = config.sampling.sampler == "ancestral" or settings.bound_examples
     errors = calibration.find(*model) if needed else {}
-    generator = Generator(experiment, config.sampling, mesh, errors)
+    guide, weights = load_guide(config.sampling, experiment, params, use_ema, mesh)
+    generator = Generator(experiment, config.sampling, mesh, errors, guide)
     root = workdir / "evaluation"
     writing.make_folder(root, f"--workdir={workdir}")
     out = out or root / str(step)
@@ -115,7 +117,7 @@ def evaluate(
     for draw in draws:
         num, folder = settings.num_samples, out / draw.name
         drawn = drawing.carry_out(
-            draw, experiment, generator, params, test, num, seed, folder
+            draw, experiment, generator, weights, test, num, seed, folder
         )
         show(drawn, experiment, folder)
         if not draw.given:

@@ -72,16 +72,24 @@ class Checkpoints:
             ) from error
 
     def newest(
-        self, abstract: Callable[[ConfigDict], Mapping[str, Any]]
+        self,
+        abstract: Callable[[ConfigDict], Mapping[str, Any]],
+        only: int | None = None,
     ) -> tuple[int, ConfigDict, dict[str, Any]] | None:
         """(step, config, state) of the newest whole checkpoint; None if there is none.
 
         abstract: from a config to the shapes and shardings of the parts of the state
-        that are wanted; may raise UserError.
+        that are wanted; may raise UserError. only: the step of the one that is asked
+        for.
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
         ignore_abandoned_reads()
-        for step in self.steps:
+        if only is not None and only not in self.steps:
+            raise UserError(
+                f"{self._workdir / FOLDER} has no checkpoint {only}; it has "
+                f"{', '.join(map(str, self.steps)) or 'none'}."
+            )
+        for step in self.steps if only is None else [only]:
             try:
                 config = self.config(step)
                 with of_this_version(step):

@@ -70,6 +70,7 @@ RANGES = {
     "sampling.resample": (1, math.inf),
     "sampling.guidance": (0, math.inf),
     "sampling.head_guidance": (0, math.inf),
+    "sampling.autoguidance": (0, math.inf),
 }
 
 
