@@ -79,10 +79,10 @@ def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
-    modalities = tuple(
-        base.build(name, fields.to_dict(), shape)
-        for name, fields in config.modalities.items()
-    )
+    modalities = ()
+    for name, fields in config.modalities.items():  # in the order of their names
+        modality = base.build(name, fields.to_dict(), shape)
+        modalities += (modality.after(modalities),)
     predicted = prediction.build(config.diffusion.prediction)
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
     return Experiment(
@@ -119,7 +119,9 @@ def build_process(
 def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:
     """The shared U-Net with the heads of its modalities."""
     fields = config.unet.to_dict()
-    learn_variance = fields.pop("learn_variance")
+    learn_variance, learn_places = (
+        fields.pop(name) for name in ("learn_variance", "token_places")
+    )
     unet = UNet(
         **fields
         | {
@@ -137,6 +139,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         config.diffusion.num_steps,
         learn_variance,
         learn_balance=config.objective.learn_balance,
+        learn_places=learn_places,
         evident={m.name: m.evidence_size for m in modalities if is_evident(m)},
     )
 

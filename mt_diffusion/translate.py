@@ -14,10 +14,35 @@ GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
 
 
 def translated(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored config; one from before there were predictions says the same anew.
+    """A stored config; one of an earlier version says the same anew.
 
-    Such models predict eps, look at all of z_t, and have white or smooth codes; the
-    programs that these fields describe are those of that time, to the bit.
+    The programs that it describes are those of that time, to the bit.
+    """
+    return with_tokens(with_prediction(config))
+
+
+def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before there were recipes of tokens, which had no places then."""
+    return config | {
+        "unet": {"token_places": False} | config["unet"],
+        "modalities": {
+            name: with_recipe(fields) for name, fields in config["modalities"].items()
+        },
+    }
+
+
+def with_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A modality's fields, with the recipe of what was of one size alone."""
+    kept = dict(fields)
+    if "token_size" in kept and issubclass(base.locate(kept["kind"]), Coded):
+        kept["tokens"] = {"size": kept.pop("token_size"), "seed": 0, "version": 0}
+    return kept
+
+
+def with_prediction(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before there were predictions.
+
+    Such models predict eps, look at all of z_t, and have white or smooth codes.
     """
     if "prediction" in config["diffusion"]:
         return config

@@ -121,7 +121,7 @@ def test_there_is_room_for_so_many_and_no_more(family, room):
     "changes, words",
     [
         ({"family": "pink"}, "x.codes.family is 'pink'.*'highpass', 'white'"),
-        ({"version": 2}, "x.codes.version is 2; .* 0 to 1"),
+        ({"version": 3}, "x.codes.version is 3; .* 0 to 2"),
         ({"version": -1}, "x.codes.version is -1"),
         ({"family": "tiled", "side": 0}, "x.codes.side is 0; .*'tiled' .* 1 to 6"),
         ({"family": "smooth", "side": 7}, "x.codes.side is 7; .*'smooth' .* 1 to 6"),

@@ -1,13 +1,15 @@
 """Kinds of modalities: Gaussian ones, images as they are, mixtures of fixed codes."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import evidence
+from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.base import NO_DRIFT, Modality
 
 
@@ -58,15 +60,18 @@ class Coded(Modality):
     energy: of a code, c^2 D, against the unit variance of the noise in each direction;
     the same number means the same legibility at every image size.
     codes: their recipe (see codes.py), and `measured`, empty, for `measure` to fill.
+    tokens: the recipe of what the network reads (see tokens.py).
     """
 
     energy: float
     codes: Mapping[str, Any]
     measured: Mapping[str, Any]
+    tokens: Mapping[str, Any]
 
     def __post_init__(self):
-        """Refuses an energy that is none."""
+        """Refuses an energy that is none, and tokens that can't be."""
         super().__post_init__()
+        tokens.check(self.tokens, self.name)
         if not self.energy > 0:
             raise UserError(
                 f"config.modalities.{self.name}.energy is {self.energy}; it must be "
@@ -76,6 +81,38 @@ class Coded(Modality):
     def check_design(self, alpha_tilde, schedule):
         of_unit = alpha_tilde / self.scale
         evidence.check_legible(self.name, self.energy, of_unit, schedule)
+
+    @property
+    def num_codes(self) -> int:
+        """How many codes of its recipe it mixes; 0 where another encoder makes them."""
+        return 0
+
+    @functools.cached_property
+    def earlier(self) -> tuple[codes.Wanted, ...]:
+        """Codes of the modalities before it, to which its own are orthogonal."""
+        return ()
+
+    def after(self, earlier: Sequence[Modality]) -> "Coded":
+        """As of `Modality`; UserError where its codes have no room beside theirs."""
+        if not self._own_codes:
+            return self
+        others = [c for m in earlier if isinstance(m, Coded) for c in m._own_codes]
+        codes.check_together((*others, *self._own_codes), self.shape)
+        twin = dataclasses.replace(self)  # which has made no codes yet
+        vars(twin)["earlier"] = tuple(others)
+        return twin
+
+    @property
+    def _own_codes(self) -> tuple[codes.Wanted, ...]:
+        """Its codes, if there are any in z_t."""
+        if self.drift == NO_DRIFT or not self.num_codes:
+            return ()
+        return (codes.wanted(self.codes, self.num_codes, self.name),)
+
+    def make_codes(self) -> np.ndarray:
+        """Its codes, float64 [K, H, W, C], of unit RMS."""
+        recipe = self.codes, self.num_codes, self.shape, self.name
+        return codes.make(*recipe, self.earlier)
 
     @classmethod
     def energy_of(cls, scale: float, fields: Mapping, numbers: int) -> float:
