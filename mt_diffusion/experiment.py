@@ -79,10 +79,11 @@ def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
-    modalities = ()
-    for name, fields in config.modalities.items():  # in the order of their names
-        modality = base.build(name, fields.to_dict(), shape)
-        modalities += (modality.after(modalities),)
+    alone = [
+        base.build(name, fields.to_dict(), shape)
+        for name, fields in config.modalities.items()
+    ]
+    modalities = tuple(m.among(alone) for m in alone)
     predicted = prediction.build(config.diffusion.prediction)
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
     return Experiment(

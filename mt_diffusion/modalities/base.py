@@ -154,8 +154,8 @@ class Modality(Variable):
         vars(twin).update(tables)
         return twin
 
-    def after(self, earlier: Sequence["Modality"]) -> "Modality":
-        """The same modality, in a model that has these before it."""
+    def among(self, modalities: Sequence["Modality"]) -> "Modality":
+        """The same modality, in a model that has these, itself among them."""
         return self
 
     def measure(self, values: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:

@@ -5,8 +5,9 @@ codes of high frequencies, of which images have little (0.02 of white noise's un
 variance in each direction on Fashion-MNIST, where white codes have 0.8).
 
 All codes of a model are orthogonal to each other, so that one modality's drift can't be
-taken for another's, each still of its own family. A model's modalities are in the order
-of their names, and the earlier ones' codes do not depend on the later.
+taken for another's, each still of its own family. They are made in the order of their
+seeds, then of the modalities' names; those made later change none. (So a modality that
+joins a trained model with the seed 1 leaves the codes of the others as they were.)
 """
 
 import functools
@@ -21,9 +22,10 @@ from mt_diffusion.errors import UserError
 
 Shape = tuple[int, int, int]
 # Version 0: seeds without the modality's name, signs of labels' codes as LAPACK left
-# them. Version 1: orthogonal within a modality alone; the first modality's are those of
-# version 2. Kept for the checkpoints of their time.
+# them. Version 1: orthogonal within a modality alone, as those of version 2 if alone.
+# Kept for the checkpoints of their time.
 NEWEST = 2
+TOGETHER = 2  # from this version on they are orthogonal to other modalities' as well
 LEAST = 1e-6  # of a unit code that counts, where it lies in another family's space
 
 
@@ -39,20 +41,20 @@ class Family(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Codes that a modality wants: how many, and their recipe; `name` seeds them."""
+    """Codes that a modality wants, a recipe; sorted as they are made."""
 
+    seed: int
     name: str
     num: int
     family: str
     side: int
-    seed: int
     version: int
 
 
 def wanted(recipe: Mapping, num: int, name: str) -> Wanted:
     """`num` codes of a config's recipe."""
-    words = ("family", "side", "seed", "version")
-    return Wanted(name, num, *(recipe[word] for word in words))
+    words = {word: recipe[word] for word in ("family", "side", "seed", "version")}
+    return Wanted(name=name, num=num, **words)
 
 
 def white(rng: np.random.Generator, num: int, shape: Shape, side: int) -> np.ndarray:
@@ -166,11 +168,9 @@ def check(recipe: Mapping, num: int, shape: Sequence[int], name: str) -> None:
 def check_together(chain: Sequence[Wanted], shape: Sequence[int]) -> None:
     """Raises UserError where the last codes have no room beside all that are before."""
     *before, own = chain
-    if own.version < 2 or not before:
-        return
     there = room(tuple(shape), own.family, own.side)
     needed = sum(each.num for each in chain)
-    if needed > there:
+    if before and needed > there:
         others = ", ".join(f"{each.num} of {each.name}" for each in before)
         raise UserError(
             f"config.modalities.{own.name}.codes: images of shape {tuple(shape)} have "
@@ -191,7 +191,7 @@ def make(
 ) -> np.ndarray:
     """`num` orthogonal images of unit RMS, float64 [num, H, W, C]; always the same.
 
-    earlier: of the modalities before it, whose codes they are orthogonal to as well.
+    earlier: other modalities' codes, to which they are orthogonal as well.
     """
     return _make((*earlier, wanted(recipe, num, name)), tuple(shape))[-1]
 
@@ -217,7 +217,7 @@ def _draw(own: Wanted, earlier: Sequence[np.ndarray], shape: Shape) -> np.ndarra
     else:
         rng = np.random.default_rng([own.seed, *own.name.encode()])
         drawn = family.draw(rng, num, shape, own.side).reshape(num, -1).T
-        if own.version > 1 and earlier:
+        if earlier:
             drawn = _without(drawn, _taken(family, own.side, earlier))
         basis, triangle = np.linalg.qr(drawn)
         basis = basis * np.sign(np.diag(triangle))  # which LAPACK leaves open

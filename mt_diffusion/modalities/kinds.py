@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -89,25 +89,29 @@ class Coded(Modality):
 
     @functools.cached_property
     def earlier(self) -> tuple[codes.Wanted, ...]:
-        """Codes of the modalities before it, to which its own are orthogonal."""
+        """Codes of other modalities, to which its own are orthogonal."""
         return ()
 
-    def after(self, earlier: Sequence[Modality]) -> "Coded":
-        """As of `Modality`; UserError where its codes have no room beside theirs."""
-        if not self._own_codes:
+    def among(self, modalities):
+        """As of `Modality`; UserError where its codes have no room beside others."""
+        if not self._is_together:
             return self
-        others = [c for m in earlier if isinstance(m, Coded) for c in m._own_codes]
-        codes.check_together((*others, *self._own_codes), self.shape)
+        coded = [m for m in modalities if isinstance(m, Coded) and m._is_together]
+        earlier = sorted(m._wanted for m in coded if m._wanted < self._wanted)
+        codes.check_together((*earlier, self._wanted), self.shape)
         twin = dataclasses.replace(self)  # which has made no codes yet
-        vars(twin)["earlier"] = tuple(others)
+        vars(twin)["earlier"] = tuple(earlier)
         return twin
 
     @property
-    def _own_codes(self) -> tuple[codes.Wanted, ...]:
-        """Its codes, if there are any in z_t."""
-        if self.drift == NO_DRIFT or not self.num_codes:
-            return ()
-        return (codes.wanted(self.codes, self.num_codes, self.name),)
+    def _is_together(self) -> bool:
+        """Whether codes of its recipe drift, of a version that heeds others."""
+        drifts = self.num_codes > 0 and self.drift != NO_DRIFT
+        return drifts and self._wanted.version >= codes.TOGETHER
+
+    @property
+    def _wanted(self) -> codes.Wanted:
+        return codes.wanted(self.codes, self.num_codes, self.name)
 
     def make_codes(self) -> np.ndarray:
         """Its codes, float64 [K, H, W, C], of unit RMS."""
