@@ -119,6 +119,12 @@ def build_process(
 
 def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:
     """The shared U-Net with the heads of its modalities."""
+    sizes = {m.name: m.token_shape[1] for m in modalities if m.token_shape}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "the network reads the tokens of all modalities at once, but their sizes "
+            f"are {sizes}; set one for all, as config.modalities.NAME.tokens.size."
+        )
     fields = config.unet.to_dict()
     learn_variance, learn_places = (
         fields.pop(name) for name in ("learn_variance", "token_places")
@@ -132,7 +138,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         },
         out_channels=config.data.channels * (2 if learn_variance else 1),
         num_classes=0,
-        use_tokens=any(m.token_shape for m in modalities),
+        use_tokens=bool(sizes),
     )
     return MTDiffusion(
         tuple(modalities),

@@ -42,24 +42,30 @@ def rows(images):
     return images.mean(axis=(2, 3))
 
 
+def read_as_tokens(fields, family):
+    """A modality's fields; dicts of their own, for configs keep what is shared."""
+    return fields | {
+        "codes": common.codes() | {"family": family},
+        "tokens": common.tokens(TOKEN),
+        "conditions": True,
+    }
+
+
 def config_of(size=16, family="highpass"):
     config = common.get_config("smoke")
     config.data.image_size = size
     config.unet.update(model_channels=8, num_groups=4, channel_mult=(1,))
     config.unet.attention_resolutions = ()  # but the middle block attends
-    recipes = {
-        "codes": common.codes() | {"family": family},
-        "tokens": common.tokens(TOKEN),
-        "conditions": True,
-    }
-    label = image_label.label(config) | recipes
-    vector = image_representation.representation(config) | recipes
+    label, vector = image_label.label, image_representation.representation
     clustered = dict(num_clusters=K, vectors="pixels", centroids=())
+    modalities = {
+        "label": label(config),
+        "cluster": label(config) | clustered | {"kind": "cluster.Cluster"},
+        "pca": vector(config),
+        "rows": vector(config) | {"vectors": "test_four_modalities:rows"},
+    }
     config.modalities = {
-        "label": label,
-        "cluster": label | clustered | {"kind": "cluster.Cluster"},
-        "pca": vector,
-        "rows": vector | {"vectors": "test_four_modalities:rows"},
+        name: read_as_tokens(fields, family) for name, fields in modalities.items()
     }
     shares = {"read": 0.4, "unread": 0.4, "absent": 0.2}
     config.presence = {
@@ -327,6 +333,13 @@ def test_without_room_it_is_said_which_modalities_need_how_much():
     found = units(experiments.build(told(config_of(size=8, family="white"))))
     found = np.concatenate([*found.values()])
     np.testing.assert_allclose(found @ found.T, np.eye(len(found)), atol=1e-6)
+
+
+def test_tokens_of_sizes_that_differ_are_refused():
+    config = told(config_of())
+    config.modalities.rows.tokens.size = 4
+    with pytest.raises(UserError, match="'pca': 8, 'rows': 4}; set one for all"):
+        experiments.build(config)
 
 
 def test_it_trains(config, experiment):
