@@ -62,6 +62,7 @@ def digits() -> ConfigDict:
         resblock_updown=False,
         use_new_attention_order=False,
         learn_variance=False,
+        token_places=True,  # learned: of what is read as tokens, whose it is and where
         remat="none",  # computed again for the gradient: none, pointwise, blocks
         dtype="float32",
     )
@@ -131,8 +132,13 @@ def codes() -> dict:
         family="highpass",  # highpass, white, tiled, smooth
         side=0,  # of the grids of tiled and smooth ones
         seed=0,
-        version=1,
+        version=2,
     )
+
+
+def tokens(size: int) -> dict:
+    """The recipe of a modality's tokens of that size, see modalities/tokens.py."""
+    return dict(size=size, seed=0, version=1)
 
 
 def smoke() -> ConfigDict:

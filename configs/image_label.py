@@ -50,7 +50,7 @@ def label(config: ConfigDict) -> dict:
         class_names=(),
         head_kind="M",  # M: an MLP on the middle block; E: a classifier on the output
         heads=heads(config),
-        token_size=width,
+        tokens=common.tokens(width),
     )
 
 

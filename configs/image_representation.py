@@ -60,7 +60,7 @@ def representation(config: ConfigDict) -> dict:
         vector_mean=(),
         vector_std=(),
         head_width=width,
-        token_size=width,
+        tokens=common.tokens(width),
         generator="",  # of .Pretrained: package.module:function
         std=0.5,  # bounds depend on it: best is the head's error
     )

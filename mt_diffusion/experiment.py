@@ -84,10 +84,11 @@ def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
     primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
-    modalities = tuple(
+    alone = [
         base.build(name, fields.to_dict(), shape)
         for name, fields in config.modalities.items()
-    )
+    ]
+    modalities = tuple(m.among(alone) for m in alone)
     predicted = prediction.build(config.diffusion.prediction)
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
     return Experiment(
@@ -124,8 +125,16 @@ def build_process(
 
 def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:
     """The shared U-Net with the heads of its modalities."""
+    sizes = {m.name: m.token_shape[1] for m in modalities if m.token_shape}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "the network reads the tokens of all modalities at once, but their sizes "
+            f"are {sizes}; set one for all, as config.modalities.NAME.tokens.size."
+        )
     fields = config.unet.to_dict()
-    learn_variance = fields.pop("learn_variance")
+    learn_variance, learn_places = (
+        fields.pop(name) for name in ("learn_variance", "token_places")
+    )
     unet = UNet(
         **fields
         | {
@@ -135,7 +144,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         },
         out_channels=config.data.channels * (2 if learn_variance else 1),
         num_classes=0,
-        use_tokens=any(m.token_shape for m in modalities),
+        use_tokens=bool(sizes),
     )
     return MTDiffusion(
         tuple(modalities),
@@ -143,6 +152,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
         config.diffusion.num_steps,
         learn_variance,
         learn_balance=config.objective.learn_balance,
+        learn_places=learn_places,
         evident={m.name: m.evidence_size for m in modalities if is_evident(m)},
     )
 

@@ -15,33 +15,53 @@ GENERATED = {1.0: "mean", 0.0: "absent"}  # generated_drift -> guess
 
 
 def translated(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored config, as if written today; one that has all that is of today as is."""
-    if "prediction" not in config["diffusion"]:
-        config = predicting(config)
-    return config | {n: sampling(config[n]) for n in ("sampling",) if n in config}
+    """A stored config; one of an earlier version says the same anew.
+
+    The programs that it describes are those of that time, to the bit.
+    """
+    return with_walk(with_tokens(with_prediction(config)))
 
 
-def sampling(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """How to sample; times even in t and fixed variances stay what they were."""
-    none = {"resample": 1, "autoguidance": 1.0, "guide": ""}
-    kept = none | {"spacing": "even"} | fields
+def with_walk(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before times and variances had names, which stay what they were."""
+    added = {"resample": 1, "autoguidance": 1.0, "guide": "", "spacing": "even"}
+    kept = added | config["sampling"]
     place = kept.pop("fixed_variance", None)
     if place is None:
-        return kept
+        return config | {"sampling": kept}
     if place not in VARIANCES:
         raise UserError(
             f"the checkpoint's config.sampling.fixed_variance is {place}; this version "
             f"has only {' and '.join(f'{p:g}' for p in VARIANCES)}."
         )
-    return kept | {"variance": VARIANCES[place]}
+    return config | {"sampling": kept | {"variance": VARIANCES[place]}}
 
 
-def predicting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config from before there were predictions.
+def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before there were recipes of tokens, which had no places then."""
+    return config | {
+        "unet": {"token_places": False} | config["unet"],
+        "modalities": {
+            name: with_recipe(fields) for name, fields in config["modalities"].items()
+        },
+    }
 
-    Such models predict eps, look at all of z_t, and have white or smooth codes; the
-    programs that these fields describe are those of that time, to the bit.
+
+def with_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A modality's fields, with the recipe of what was of one size alone."""
+    kept = dict(fields)
+    if "token_size" in kept and issubclass(base.locate(kept["kind"]), Coded):
+        kept["tokens"] = {"size": kept.pop("token_size"), "seed": 0, "version": 0}
+    return kept
+
+
+def with_prediction(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before there were predictions.
+
+    Such models predict eps, look at all of z_t, and have white or smooth codes.
     """
+    if "prediction" in config["diffusion"]:
+        return config
     data, sampling = config["data"], dict(config["sampling"])
     numbers = data["image_size"] ** 2 * data["channels"]
     drift = sampling.pop("generated_drift", 1.0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import resume, watch
 from mt_diffusion.training.checkpoint import Checkpoints
 
-NOW = {"prediction": "aggregate"}  # as this version's configs say
-CONFIG = ConfigDict({"a": 1, "b": {"c": (1, 2), "d": "x"}, "diffusion": NOW}).lock()
+CONFIG = common.get_config("smoke").lock()
 
 
 def state(x):

@@ -121,7 +121,7 @@ def test_there_is_room_for_so_many_and_no_more(family, room):
     "changes, words",
     [
         ({"family": "pink"}, "x.codes.family is 'pink'.*'highpass', 'white'"),
-        ({"version": 2}, "x.codes.version is 2; .* 0 to 1"),
+        ({"version": 3}, "x.codes.version is 3; .* 0 to 2"),
         ({"version": -1}, "x.codes.version is -1"),
         ({"family": "tiled", "side": 0}, "x.codes.side is 0; .*'tiled' .* 1 to 6"),
         ({"family": "smooth", "side": 7}, "x.codes.side is 7; .*'smooth' .* 1 to 6"),
@@ -167,7 +167,7 @@ def test_version_0_makes_the_codes_of_labels_that_there_were(shape, side):
 
 
 def build(module, name, shape, **changes):
-    fields = module.get_config().modalities[name].to_dict()
+    (fields,) = module.get_config().modalities.to_dict().values()
     fields["codes"] = recipe("white", version=0)
     return base.build(name, fields | changes, shape)
 
@@ -188,3 +188,92 @@ def test_modalities_of_version_0_have_the_images_that_they_had(shape):
     )
     expected = isometry(size, np.prod(shape)).reshape(size, *shape)
     np.testing.assert_array_equal(vector.images, expected.astype(np.float32))
+
+
+# Of several modalities in one model
+
+
+def want(family, num, name, **changes):
+    return codes.wanted(recipe(family, **changes), num, name)
+
+
+def chain_of(wanted, shape):
+    """The codes of each, in order."""
+    return codes._make(tuple(wanted), shape)
+
+
+@every_family
+@every_shape
+def test_the_nearest_images_of_a_family_are_an_orthogonal_projection(family, shape):
+    """Its matrix by brute force: of a basis of all that the family draws."""
+    num, of = codes.room(shape, family, SIDE), codes.FAMILIES[family]
+    drawn = of.draw(np.random.default_rng(0), num, shape, SIDE).reshape(num, -1)
+    basis, _ = np.linalg.qr(drawn.T)
+    images = np.random.default_rng(1).standard_normal((5, *shape))
+    expected = images.reshape(5, -1) @ basis @ basis.T
+    found = of.project(images, SIDE).reshape(5, -1)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+@every_family
+@pytest.mark.parametrize("before", codes.FAMILIES)
+def test_codes_are_orthogonal_to_those_made_before_and_of_their_family(family, before):
+    shape = (12, 12, 2)  # 32 of smooth and tiled ones
+    chain = [want(before, 10, "a"), want(family, 10, "b"), want(family, 12, "c")]
+    made = chain_of(chain, shape)
+    together = np.concatenate(made)
+    np.testing.assert_allclose(products(together), np.eye(32), atol=1e-9)
+    for images in made[1:]:
+        nearest = codes.FAMILIES[family].project(images, SIDE)
+        np.testing.assert_allclose(nearest, images, atol=1e-9)
+    # Those that came later change none, and the first are as if they were alone.
+    np.testing.assert_array_equal(chain_of(chain[:2], shape)[1], made[1])
+    np.testing.assert_array_equal(make(before, 10, shape, name="a"), made[0])
+    np.testing.assert_array_equal(make(before, 10, shape, name="a", version=1), made[0])
+
+
+def test_codes_of_large_images_need_no_matrix_of_all_pixels():
+    """Of 128 x 128 x 3 numbers: such a matrix would take 19 GB."""
+    shape, chain = (128, 128, 3), [want("highpass", 12, "a"), want("tiled", 12, "b")]
+    together = np.concatenate(chain_of([*chain, want("highpass", 12, "c")], shape))
+    np.testing.assert_allclose(products(together), np.eye(36), atol=1e-9)
+
+
+def model(shape, **fields):
+    """Modalities of one model by name: labels of two classes, with these fields."""
+    given = {"class_names": ("a", "b")}
+    alone = [build(image_label, n, shape, **given | f) for n, f in fields.items()]
+    return {m.name: m.among(alone) for m in alone}
+
+
+def test_a_model_makes_codes_in_the_order_of_their_seeds_and_names():
+    """So that one that joins a trained model can leave the codes of others alone."""
+    of_seed = lambda seed: {"codes": recipe("white", seed=seed)}  # noqa: E731
+    shape, a, b, c = (4, 4, 1), of_seed(0), of_seed(0), of_seed(1)
+    alone = model(shape, b=b)["b"].images
+    changed = [model(shape, a=a, b=b), model(shape, b=b, a=c)]
+    np.testing.assert_array_equal(changed[1]["b"].images, alone)
+    assert np.abs(changed[0]["b"].images - alone).max() > 0.1
+    for of in changed:
+        both = np.concatenate([of["a"].images, of["b"].images])
+        np.testing.assert_allclose(products(both), np.eye(4), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"drift": "none"},
+        {"kind": "label.SharedUNet", "frame": "read"},
+        {"codes": recipe("white", version=1)},
+        {"codes": recipe("white", version=0)},
+    ],
+)
+def test_only_codes_that_are_made_together_need_room_together(other):
+    shape, white = (2, 2, 1), recipe("white")
+    three = {"class_names": ("a", "b", "c"), "codes": white}
+    words = r"b.codes: .*room for 4 .*3 of b beside 3 of a make 6.*version = 1"
+    with pytest.raises(UserError, match=words):
+        model(shape, a=three, b=three)
+    found = model(shape, a=three | other, b=three)["b"]
+    expected = make("white", 3, shape, name="b").astype(np.float32)
+    np.testing.assert_array_equal(found.images, expected)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import experiment
+from mt_diffusion import experiment, overrides
 from mt_diffusion.errors import UserError
 from mt_diffusion.training import loop
 from mt_diffusion.training.optimizer import build_optimizer
@@ -141,13 +141,13 @@ def test_impossible_runs_are_refused(field, value, words):
 def test_derived_fields_follow_what_they_derive_from():
     for setting, part, name in [
         ("masked_image", "masked_image", "num_groups"),
-        ("image_label", "label", "token_size"),
+        ("image_label", "label", "tokens.size"),
     ]:
         config = importlib.import_module(f"configs.{setting}").get_config("digits")
         config.unet.update(num_groups=4, model_channels=4)
         resolved = experiment.resolve(config, Source(config))
-        expected = {"num_groups": 4, "token_size": 16}[name]
-        assert resolved.modalities[part][name] == expected
+        found = overrides.fields(resolved.modalities[part])[name]
+        assert found == {"num_groups": 4, "tokens.size": 16}[name]
     heads = resolved.modalities.label.heads
     assert heads.M.width == 16
     assert (heads.E.width, heads.E.num_groups) == (4, 4)
@@ -177,7 +177,9 @@ def test_rates_that_are_no_shares_are_refused():
         ("modalities.label.guess", "best", "label.guess is 'best'; .*'coherent'"),
         ("modalities.label.frame", "moving", "label.frame is 'moving'; .*'evidence'"),
         ("modalities.label.codes.family", "pink", "codes.family is 'pink'; .*'white'"),
-        ("modalities.label.codes.version", 9, "codes.version is 9; .* 0 to 1"),
+        ("modalities.label.codes.version", 9, "codes.version is 9; .* 0 to 2"),
+        ("modalities.label.tokens.version", 9, "tokens.version is 9; .* 0 to 1"),
+        ("modalities.label.tokens.size", 0, "tokens.size is 0; .*1 number or more"),
         ("modalities.label.drift", "sudden", "label.drift .*'sudden'"),
         ("modalities.label.drift", "first", "label.drift makes .*at t = 1,.*'ramp'"),
         ("modalities.label.energy", 0.0, "label.energy is 0.0; .*above 0"),

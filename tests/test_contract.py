@@ -187,6 +187,7 @@ def test_modalities_keep_their_contract(parts):
 def test_encoders_have_no_parameters(parts):
     names = {m.name for m in parts.experiment.modalities}
     prefixes = ("heads", "null_tokens", "null_planes", "log_variance", "evidence")
+    prefixes += ("token_places",)  # of the network: whose tokens are, and where
     allowed = {f"{prefix}_{n}" for prefix in prefixes for n in names}
     assert parts.params["params"].keys() <= allowed | {"unet"}
 

@@ -80,7 +80,7 @@ def generator(word, logits=of_z, conditions=False, frame="none", **settings):
         name="label", shape=SHAPE, drift=drift, loss_weight=0.1, frame=frame,
         conditions=conditions, guess=word, energy=36.0, measured={},
         codes=common.codes() | {"family": "white"}, class_names=("a", "b", "c"),
-        head_kind="M", heads={"M": {}}, token_size=4,
+        head_kind="M", heads={"M": {}}, tokens=common.tokens(4),
     )  # fmt: skip
     tilde = aggregation.weights("label", drift, modality.scale, TABLE)
     experiment = experiments.Experiment(
@@ -258,7 +258,7 @@ def test_what_is_held_is_read_from_the_second_step_on(frame, monkeypatch):
     for at in seen[1:]:
         np.testing.assert_array_equal(at.guesses["label"], held)
     (modality,) = draw._experiment.modalities
-    tokens = modality.tokens(jnp.asarray(held))
+    tokens = modality.as_tokens(jnp.asarray(held))
     for _, _, codes, known in asked[1:]:
         assert np.all(known["label"])
         np.testing.assert_array_equal(codes["label"].tokens, tokens)

@@ -278,7 +278,8 @@ def test_what_guided_diffusion_has_not_is_new_and_its_classes_unused(tmp_path, c
     new = flatten_dict(shapes).keys() - loaded.keys()
     blocks = {path[2] for path in new if path[1] == "unet"}
     assert blocks and all(block.endswith("_cross") for block in blocks)
-    assert {p[1] for p in new} == {"unet", "heads_label", "null_tokens_label"}
+    tokens = {"null_tokens_label", "token_places_label"}
+    assert {p[1] for p in new} == {"unet", "heads_label"} | tokens
     assert len(loaded) == len(state) - 1
     out = capsys.readouterr().out
     assert "unused: unet: 1,280 in 1 arrays (unet.label_emb.weight)" in out
@@ -323,3 +324,22 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     config = continued(tiny(), f"adm:{tmp_path}/other.npz")
     with pytest.raises(UserError, match="nothing in .*other.npz .*unet.weights"):
         init_from.load(config, shapes_of(config))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_new_modality_whose_codes_change_others_is_told(seed):
+    """`group`, which comes before `label` unless its seed does not."""
+    saved = resolved(tiny())
+    config = saved.copy_and_resolve_references().unlock()
+    config.modalities.group = config.modalities.label.to_dict()
+    config.modalities.group.codes.seed = seed
+    for state in config.presence.values():
+        state.group = state.label
+    found = init_from.other_codes(config, saved)
+    assert init_from.other_codes(saved, saved) == []
+    if seed:
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith("config.modalities.label: its codes,")
+        assert line.endswith("codes.seed = 1 changes none)")

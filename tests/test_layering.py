@@ -13,7 +13,7 @@ LAYERS = [
     | {"data.weights"}
     | {"evaluation.quality", "evaluation.metrics"},
     {"diffusion.aggregation", "models.unet"}
-    | {"modalities.evidence", "modalities.codes"}
+    | {"modalities.evidence", "modalities.codes", "modalities.tokens"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
     | {"evaluation.features", "evaluation.uncertainty"},

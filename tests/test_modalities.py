@@ -642,6 +642,7 @@ def test_fields_of_earlier_versions_name_what_replaces_them():
         "drop_rate": "label.drop_rate = 2.5 .*earlier.*config.presence",
         "null_rate": "label.null_rate = 2.5 .*earlier.*config.presence",
         "code_side": "label.code_side = 2.5 .*earlier.*codes.family = 'smooth', codes.",
+        "token_size": "label.token_size = 2.5 .*earlier.*tokens.size = 2.5",
     }.items():
         with pytest.raises(UserError, match=words):
             make_label(shape=small, **{field: 2.5})

@@ -138,6 +138,25 @@ def test_nulls_are_learned_parameters(variant_x):
         assert differs(predict(moved, Z_T, T, {}, {}).out, before).all()
 
 
+def test_places_are_learned_of_what_is_read_alone(variant_x):
+    """Added to tokens where they are known; a null has its own."""
+    predict, params = variant_x
+    (name,) = (n for n in params["params"] if n.startswith("token_places"))
+    assert name == "token_places_label"
+    moved = {"params": params["params"] | {name: params["params"][name] + 1}}
+    known = {"masked_image": ALL, "label": SOME}
+    out = [predict(p, Z_T, T, VALUES, known).out for p in (params, moved)]
+    np.testing.assert_array_equal(differs(*out), SOME)
+
+
+def test_places_can_be_left_out():
+    reads = {"conditions": True}
+    params = shapes_of(build({"token_places": False}, masked_image=reads, label=reads))
+    with_places = shapes_of(build(masked_image=reads, label=reads))
+    added = with_places["params"].keys() - params["params"].keys()
+    assert added == {"token_places_label"}
+
+
 def test_codes_are_those_of_their_modality():
     experiment = build(masked_image={}, label={})
     codes = experiment.network.apply(random_params(experiment), VALUES, method="encode")
@@ -264,6 +283,9 @@ def test_all_output_layers_start_at_zero_but_those_of_cross_attention():
 def test_a_shared_code_depends_on_its_own_label_alone(shared):
     encode, params = shared
     code = encode(params, LABELS)
+    places = params["params"]["token_places_label"]
+    moved = {"params": params["params"] | {"token_places_label": places + 1}}
+    assert differs(encode(moved, LABELS), code).all()  # whose tokens they are
     for i in range(B):
         others = np.sqrt(np.mean((code - code[i][None]) ** 2, axis=(1, 2, 3)))
         assert np.all((others > 0.01) == (np.arange(B) != i))

@@ -13,12 +13,12 @@ import pytest
 import scipy.stats
 from sklearn.decomposition import PCA
 
-from configs import image_representation
+from configs import common, image_representation
 from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
-from mt_diffusion.modalities.representation import isometry
+from mt_diffusion.modalities.tokens import isometry
 from mt_diffusion.training.state import init_params
 
 SHAPE = (8, 8, 1)
@@ -242,7 +242,7 @@ def test_a_projection_has_the_rms_of_its_value():
 @pytest.mark.parametrize("kind", ["Projection", "SharedUNet", "Pretrained"])
 @pytest.mark.parametrize("token_size", [4, 32])
 def test_tokens_hold_the_whole_value_at_its_rms(kind, token_size):
-    modality = make(kind, token_size=token_size, generator="users_own:tile")
+    modality = make(kind, tokens=common.tokens(token_size), generator="users_own:tile")
     values = values_of(modality)
     tokens = encode(modality, values).tokens
     num_tokens, _ = modality.token_shape

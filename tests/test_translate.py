@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy import fft
 
 from configs import common, from_run, image_label, joint
 from mt_diffusion import experiment as experiments
@@ -75,6 +76,7 @@ def old(generated_drift=1.0, **modalities):
     """A stored config of that time, which had neither predictions nor presence."""
     config = json.loads(common.digits().to_json())
     del config["diffusion"]["prediction"], config["presence"]
+    del config["unet"]["token_places"]
     del config["sampling"]["guess"], config["objective"]["bare_every"]
     config["sampling"]["generated_drift"] = generated_drift
     return config | {"modalities": modalities}
@@ -194,6 +196,69 @@ def test_a_translated_config_is_one_of_this_version():
     assert expected <= {*overrides.fields(ConfigDict(config))}
     for name in ("label", "masked_image"):
         assert set(config["modalities"][name]) == set(now.modalities[name])
+
+
+# Of the version before tokens had recipes and places
+
+
+def of_predictions():
+    """A stored config of that time: two labels and two vectors, all of them read."""
+    config = json.loads(common.digits().to_json())
+    del config["unet"]["token_places"]
+    codes = {"family": "highpass", "side": 0, "seed": 0, "version": 1}
+    now = {"codes": codes, "conditions": True, "frame": "read", "measured": {}}
+    gone = ("drift_scale", "drop_rate", "null_rate", "code_side")
+    label, vector = (
+        {n: x for n, x in fields.items() if n not in gone} | now
+        for fields in (LABEL, VECTOR)
+    )
+    label |= {"energy": 3136.0, "guess": "held", "token_size": 2}
+    vector |= {"energy": 400.0, "guess": "coherent", "token_size": 2}
+    modalities = {"a": label, "b": label, "u": vector, "v": vector}
+    present = {"share": 1.0} | dict.fromkeys(modalities, "read")
+    return config | {"modalities": modalities, "presence": {"read": present}}
+
+
+def test_tokens_without_a_recipe_are_of_the_old_one():
+    found = translate.translated(of_predictions())
+    assert found["unet"]["token_places"] is False
+    for name in "abuv":
+        expected = {"size": 2, "seed": 0, "version": 0}
+        assert found["modalities"][name]["tokens"] == expected
+    now = image_label.get_config().modalities.label
+    assert set(found["modalities"]["a"]) == set(now)
+    assert translate.translated(found) == found
+    older = translate.translated(old(**ALL))
+    assert older["modalities"]["label"]["tokens"]["version"] == 0
+    assert older["unet"]["token_places"] is False
+
+
+def test_tables_and_parameters_are_those_that_there_were():
+    """To the bit, by copies of that version's lines."""
+    experiment = built(of_predictions())
+    drawn = np.random.default_rng(0).standard_normal((10, 2))
+    drawn /= np.sqrt(np.mean(drawn**2, axis=-1, keepdims=True))
+    basis, triangle = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 3)))
+    isometry = np.sqrt(4 / 3) * (basis * np.sign(np.diag(triangle))).T
+    for name, table in dict(a=drawn, b=drawn, u=isometry, v=isometry).items():
+        made = experiment.variables[name].as_tokens(jnp.eye(len(table)))
+        expected = table.astype(np.float32).reshape(made.shape)
+        np.testing.assert_array_equal(made, expected)
+
+    high = np.add.outer(np.arange(8) / 8, np.arange(8) / 8) >= 1
+    for name, num in dict(a=10, b=10, u=3, v=3).items():
+        rng = np.random.default_rng([0, *name.encode()])
+        spectrum = rng.standard_normal((num, 8, 8, 1)) * high[..., None]
+        images = fft.idctn(spectrum, axes=(1, 2), norm="ortho")
+        basis, triangle = np.linalg.qr(images.reshape(num, -1).T)
+        codes = 8 * (basis * np.sign(np.diag(triangle))).T.reshape(num, 8, 8, 1)
+        codes = codes / (np.sqrt(3) if num == 3 else 1)
+        found = experiment.tables["tables"][name]["images"]
+        np.testing.assert_array_equal(found, codes.astype(np.float32))
+
+    kinds = ("null_tokens", "heads")
+    expected = {f"{kind}_{name}" for kind in kinds for name in "abuv"} | {"unet"}
+    assert shapes_of(experiment).keys() == expected
 
 
 # In checkpoints

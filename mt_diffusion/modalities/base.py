@@ -2,8 +2,7 @@
 
 A variable of an example is the primary image z_0 or the value x_i of a modality. The
 functions on the host (`preprocess`, `read`, `postprocess`, `show`) know files and
-people; the functions under jit (`encode`, `nll`, `mean`, `known`) know arrays with a
-leading batch axis.
+people; those under jit (`encode`, `nll`, `mean`, `known`) know batches of arrays.
 """
 
 import copy
@@ -32,8 +31,7 @@ NO_DRIFT = "none"  # the design of a modality that does not drift
 class Code(NamedTuple):
     """A value in the terms of the network: what drifts it, and what conditions it.
 
-    latent: E_i(x_i) in the diffusion space; None where the shared U-Net is the encoder
-    and makes it from the tokens.
+    latent: E_i(x_i) in the diffusion space; None where the shared U-Net makes it.
     tokens: for cross-attention. planes: extra input channels.
     """
 
@@ -157,6 +155,10 @@ class Modality(Variable):
         twin = copy.copy(self)
         vars(twin).update(tables)
         return twin
+
+    def among(self, modalities: Sequence["Modality"]) -> "Modality":
+        """The same modality, in a model that has these, itself among them."""
+        return self
 
     def measure(self, values: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
         """Fields that follow from training examples, kept in the checkpoint.
@@ -298,6 +300,8 @@ def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) 
         side = fields.get("code_side", 0)
         recipe = f"'smooth', codes.side = {side}" if side else "'white'"
         now["code_side"] = f"codes.family = {recipe}"
+    if "tokens" in wanted:
+        now["token_size"] = f"tokens.size = {fields.get('token_size')}"
     if "energy" in wanted:
         c = float(fields.get("drift_scale", 0))
         energy = f"energy = {cls.energy_of(c, fields, numbers):g}"

@@ -106,7 +106,8 @@ def measured(modality: Modality, real: np.ndarray) -> Modality:
     noise = np.random.default_rng(0).standard_normal((100, *modality.shape))
     fields = modality.measure(real, {"": noise / 4})
     fields["measured"]["absent"] = 0.1
-    return dataclasses.replace(modality, **fields)
+    tables = {name: getattr(modality, name) for name in modality.tables}
+    return dataclasses.replace(modality, **fields).with_tables(tables)
 
 
 def level_of(modality: Modality, num: int, strength: float) -> Level:

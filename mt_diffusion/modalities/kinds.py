@@ -1,14 +1,16 @@
 """Kinds of modalities: Gaussian ones, images as they are, mixtures of fixed codes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import evidence
+from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.base import NO_DRIFT, Modality
 
 
@@ -70,15 +72,18 @@ class Coded(Modality):
     energy: of a code, c^2 D, against the unit variance of the noise in each direction;
     the same number means the same legibility at every image size.
     codes: their recipe (see codes.py), and `measured`, empty, for `measure` to fill.
+    tokens: the recipe of what the network reads (see tokens.py).
     """
 
     energy: float
     codes: Mapping[str, Any]
     measured: Mapping[str, Any]
+    tokens: Mapping[str, Any]
 
     def __post_init__(self):
-        """Refuses an energy that is none."""
+        """Refuses an energy that is none, and tokens that can't be."""
         super().__post_init__()
+        tokens.check(self.tokens, self.name)
         if not self.energy > 0:
             raise UserError(
                 f"config.modalities.{self.name}.energy is {self.energy}; it must be "
@@ -88,6 +93,42 @@ class Coded(Modality):
     def check_design(self, alpha_tilde, schedule):
         of_unit = alpha_tilde / self.scale
         evidence.check_legible(self.name, self.energy, of_unit, schedule)
+
+    @property
+    def num_codes(self) -> int:
+        """How many codes of its recipe it mixes; 0 where another encoder makes them."""
+        return 0
+
+    @functools.cached_property
+    def earlier(self) -> tuple[codes.Wanted, ...]:
+        """Codes of other modalities, to which its own are orthogonal."""
+        return ()
+
+    def among(self, modalities):
+        """As of `Modality`; UserError where its codes have no room beside others."""
+        if not self._is_together:
+            return self
+        coded = [m for m in modalities if isinstance(m, Coded) and m._is_together]
+        earlier = sorted(m._wanted for m in coded if m._wanted < self._wanted)
+        codes.check_together((*earlier, self._wanted), self.shape)
+        twin = dataclasses.replace(self)  # which has made no codes yet
+        vars(twin)["earlier"] = tuple(earlier)
+        return twin
+
+    @property
+    def _is_together(self) -> bool:
+        """Whether codes of its recipe drift, of a version that heeds others."""
+        drifts = self.num_codes > 0 and self.drift != NO_DRIFT
+        return drifts and self._wanted.version >= codes.TOGETHER
+
+    @property
+    def _wanted(self) -> codes.Wanted:
+        return codes.wanted(self.codes, self.num_codes, self.name)
+
+    def make_codes(self) -> np.ndarray:
+        """Its codes, float64 [K, H, W, C], of unit RMS."""
+        recipe = self.codes, self.num_codes, self.shape, self.name
+        return codes.make(*recipe, self.earlier)
 
     @classmethod
     def energy_of(cls, scale: float, fields: Mapping, numbers: int) -> float:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import codes, evidence
+from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.base import Code
 from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.modalities.kinds import Coded
@@ -28,13 +28,11 @@ class Label(Coded):
 
     class_names: empty for those of the data set. head_kind: M, an MLP on the pooled
     middle block, or E, a classifier on the final features. heads: the fields of each.
-    token_size: D of the token that stands for a label.
     """
 
     class_names: Sequence[str]
     head_kind: str
     heads: Mapping[str, Mapping[str, Any]]
-    token_size: int
 
     judges = ("label.judge",)
 
@@ -120,11 +118,9 @@ class Label(Coded):
     def scale(self):
         return math.sqrt(self.energy / math.prod(self.shape))
 
-    def tokens(self, value: jax.Array) -> jax.Array:
+    def as_tokens(self, value: jax.Array) -> jax.Array:
         """[B, 1, D]: a fixed random direction of unit RMS per class, mixed linearly."""
-        rng = np.random.default_rng(0)
-        table = rng.standard_normal((self.num_classes, self.token_size))
-        table /= np.sqrt(np.mean(table**2, axis=-1, keepdims=True))
+        table = tokens.directions(self.tokens, self.num_classes, self.name)
         return (value @ jnp.asarray(table, value.dtype))[:, None, :]
 
 
@@ -133,10 +129,10 @@ class SharedUNet(Label):
 
     @property
     def token_shape(self):
-        return (1, self.token_size)
+        return (1, self.tokens["size"])
 
     def encode(self, value):
-        return Code(tokens=self.tokens(value))
+        return Code(tokens=self.as_tokens(value))
 
 
 class Codebook(Label):
@@ -152,20 +148,23 @@ class Codebook(Label):
 
     @property
     def token_shape(self):
-        return (1, self.token_size) if self.conditions else None
+        return (1, self.tokens["size"]) if self.conditions else None
+
+    @property
+    def num_codes(self):
+        return self.num_classes
 
     @functools.cached_property
     def images(self) -> np.ndarray:
         """The codes [K, H, W, C]."""
-        made = codes.make(self.codes, self.num_classes, self.shape, self.name)
-        return made.astype(np.float32)
+        return self.make_codes().astype(np.float32)
 
     def _mix(self, weights: jax.Array) -> jax.Array:
         table = jnp.asarray(self.images, weights.dtype)
         return jnp.einsum("bk,khwc->bhwc", weights, table)
 
     def encode(self, value):
-        return Code(latent=self._mix(value), tokens=self.tokens(value))
+        return Code(latent=self._mix(value), tokens=self.as_tokens(value))
 
     def measure(self, values, sources):
         counts = values.sum(axis=0, dtype=np.float64)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
@@ -69,7 +70,7 @@ def of(
         unread = presence.share({other.name: UNREAD}) > 0
         if other is modality or not unread:
             continue
-        latent = other.encode(batch.values[other.name]).latent
+        latent = other.encode(jnp.asarray(batch.values[other.name])).latent
         if latent is not None:
             here = batch.available[other.name].reshape(-1, 1, 1, 1)
             sources[other.name] = np.asarray(latent) * here

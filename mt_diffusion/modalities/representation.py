@@ -19,7 +19,7 @@ from mt_diffusion.data import files, representers, vectors
 from mt_diffusion.data.representers import Representer
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import codes, evidence
+from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.base import Code
 from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.modalities.kinds import Coded, Gaussian
@@ -43,8 +43,7 @@ class Representation(Coded, Gaussian):
     'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
     uint8 [N, H, W, C] -> float [N, D]).
     components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
-    head_width: of the head's MLP. token_size: of each token that stands for a vector.
-    generator: of Pretrained alone.
+    head_width: of the head's MLP. generator: of Pretrained alone.
     """
 
     vectors: str
@@ -54,7 +53,6 @@ class Representation(Coded, Gaussian):
     vector_mean: Sequence[float]
     vector_std: Sequence[float]
     head_width: int
-    token_size: int
     generator: str
 
     judges = ("vector.judge",)
@@ -177,17 +175,20 @@ class Representation(Coded, Gaussian):
     @property
     def num_tokens(self) -> int:
         """L: as many as hold D numbers."""
-        return math.ceil(self.size / self.token_size)
+        return math.ceil(self.size / self.tokens["size"])
 
     @property
     def token_shape(self):
-        return (self.num_tokens, self.token_size) if self.conditions else None
+        shape = (self.num_tokens, self.tokens["size"])
+        return shape if self.conditions else None
 
-    def tokens(self, value: jax.Array) -> jax.Array:
-        """[B, L, token_size]: an isometry of the value, of its RMS."""
-        table = isometry(self.size, self.num_tokens * self.token_size)
+    def as_tokens(self, value: jax.Array) -> jax.Array:
+        """[B, L, D of a token]: an isometry of the value, of its RMS."""
+        room = self.num_tokens * self.tokens["size"]
+        seed = tokens.seed_of(self.tokens, self.name)
+        table = tokens.isometry(self.size, room, seed)
         flat = value @ jnp.asarray(table, value.dtype)
-        return flat.reshape(-1, self.num_tokens, self.token_size)
+        return flat.reshape(-1, self.num_tokens, self.tokens["size"])
 
 
 class Projection(Representation):
@@ -201,21 +202,24 @@ class Projection(Representation):
         super().__post_init__()
         codes.check(self.codes, self.size, self.shape, self.name)
 
+    @property
+    def num_codes(self):
+        return self.size
+
     @functools.cached_property
     def images(self) -> np.ndarray:
         """What a unit of each dimension adds, [D, H, W, C], orthogonal."""
         if self.codes["version"] == 0:
-            table = isometry(self.size, math.prod(self.shape))
+            table = tokens.isometry(self.size, math.prod(self.shape))
             return table.reshape(self.size, *self.shape).astype(np.float32)
-        made = codes.make(self.codes, self.size, self.shape, self.name)
-        return (made / math.sqrt(self.size)).astype(np.float32)
+        return (self.make_codes() / math.sqrt(self.size)).astype(np.float32)
 
     def _project(self, vectors: jax.Array) -> jax.Array:
         table = jnp.asarray(self.images, vectors.dtype).reshape(self.size, -1)
         return (vectors @ table).reshape(-1, *self.shape)
 
     def encode(self, value):
-        return Code(latent=self._project(value), tokens=self.tokens(value))
+        return Code(latent=self._project(value), tokens=self.as_tokens(value))
 
     def measure(self, values, sources):
         return {"measured": evidence.measure(self.images, sources)}
@@ -259,10 +263,10 @@ class SharedUNet(Representation):
 
     @property
     def token_shape(self):
-        return (self.num_tokens, self.token_size)
+        return (self.num_tokens, self.tokens["size"])
 
     def encode(self, value):
-        return Code(tokens=self.tokens(value))
+        return Code(tokens=self.as_tokens(value))
 
 
 class Pretrained(Representation):
@@ -299,16 +303,7 @@ class Pretrained(Representation):
     def encode(self, value):
         mean, std = (jnp.asarray(x, value.dtype) for x in self._statistics)
         latent = self.generate(value * std[None] + mean[None])
-        return Code(latent=latent.astype(value.dtype), tokens=self.tokens(value))
-
-
-@functools.cache
-def isometry(size: int, room: int) -> np.ndarray:
-    """[size, room]: orthogonal rows; v @ it has the RMS of v. Always the same one."""
-    gaussian = np.random.default_rng(0).standard_normal((room, size))
-    orthogonal, triangle = np.linalg.qr(gaussian)
-    signs = np.sign(np.diag(triangle))  # which LAPACK leaves open
-    return np.sqrt(room / size) * (orthogonal * signs).T
+        return Code(latent=latent.astype(value.dtype), tokens=self.as_tokens(value))
 
 
 def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndarray:

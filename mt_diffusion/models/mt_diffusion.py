@@ -35,6 +35,8 @@ class MTDiffusion(nn.Module):
 
     num_steps: T. unet: fields of UNet. learn_variance: whether it also predicts v.
     learn_balance: whether it also learns the log variance of each modality's term.
+    learn_places: whether tokens say whose they are, and where among these; to
+    attention they are a set.
     evident: {modality: numbers of the evidence} that join the embedding of t.
     """
 
@@ -43,16 +45,22 @@ class MTDiffusion(nn.Module):
     num_steps: int
     learn_variance: bool
     learn_balance: bool
+    learn_places: bool
     evident: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def setup(self):
-        """One head per modality, and a learned null for every condition."""
+        """One head per modality, a learned null and learned places of conditions."""
         self.heads = {m.name: m.head() for m in self.modalities}
         normal = nn.initializers.normal(1.0)
         self.null_tokens = {
             m.name: self.param(f"null_tokens_{m.name}", normal, m.token_shape)
             for m in self.modalities
             if m.token_shape
+        }
+        self.token_places = {  # of the size of tokens, whose RMS is about 1
+            m.name: self.param(f"token_places_{m.name}", normal, m.token_shape)
+            for m in self.modalities
+            if m.token_shape and self.learn_places
         }
         zeros = nn.initializers.zeros_init()
         self.null_planes = {
@@ -118,6 +126,11 @@ class MTDiffusion(nn.Module):
         heads = {name: head(features) for name, head in self.heads.items()}
         return Output(out, v, heads, dict(self.log_variances))
 
+    def _placed(self, name: str, tokens: Array) -> Array:
+        """Tokens [B, L, D] of a modality, as they are read."""
+        places = self.token_places.get(name)
+        return tokens if places is None else tokens + places[None]
+
     def _run(self, z, t, codes, known, evidence, deterministic):
         """The U-Net with the conditions; t - 1, since ADM counts its steps from 0."""
         tokens, planes = [], [z]
@@ -125,9 +138,8 @@ class MTDiffusion(nn.Module):
             null = jnp.broadcast_to(null, (z.shape[0], *null.shape))
             tokens.append(null)
             if name in known:
-                tokens[-1] = jnp.where(
-                    known[name][:, None, None], codes[name].tokens, null
-                )
+                told = self._placed(name, codes[name].tokens)
+                tokens[-1] = jnp.where(known[name][:, None, None], told, null)
         for name, null in self.null_planes.items():
             null = jnp.broadcast_to(null, (*z.shape[:-1], null.shape[-1]))
             planes.append(null)
@@ -136,11 +148,11 @@ class MTDiffusion(nn.Module):
                 planes[-1] = jnp.where(keep, codes[name].planes, null)
         x = jnp.concatenate(planes, axis=-1)
         context = jnp.concatenate(tokens, axis=1) if tokens else None
-        told = [self.evidence[name](vector) for name, vector in evidence.items()]
+        found = [self.evidence[name](vector) for name, vector in evidence.items()]
         return self.unet(
             x,
             (t - 1).astype(jnp.float32),
             tokens=context,
-            condition=sum(told) if told else None,
+            condition=sum(found) if found else None,
             deterministic=deterministic,
         )

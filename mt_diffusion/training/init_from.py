@@ -15,6 +15,7 @@ from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
+from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.resume import differences, flatten
 from mt_diffusion.training.state import TrainState, init_params
@@ -56,7 +57,8 @@ def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
         origin = f"{workdir}, step {step:,}, averaged (EMA) parameters"
         remedy = other_fields(config, saved)
         check_order(config, saved)
-        notes = [f"{'differs':>20}: {line}" for line in other_meaning(config, saved)]
+        lines = other_meaning(config, saved) + other_codes(config, saved)
+        notes = [f"{'differs':>20}: {line}" for line in lines]
     wanted = flatten_dict(shapes)
     check_shapes(origin, source, wanted, remedy)
     print("\n".join([report(origin, source, wanted), *notes]))
@@ -152,6 +154,17 @@ def other_meaning(config: ConfigDict, saved: ConfigDict) -> list[str]:
         f"config.{name}: {values}"
         for name, values in differences(config, saved).items()
         if name.startswith(MEANING) and name in there
+    ]
+
+
+def other_codes(config: ConfigDict, saved: ConfigDict) -> list[str]:
+    """Lines of modalities of both runs whose fixed codes are not those there."""
+    here, there = (experiments.build(c).tables.get(TABLES, {}) for c in (config, saved))
+    return [
+        f"config.modalities.{name}: its codes, by its recipe or by other modalities "
+        "(a new one with codes.seed = 1 changes none)"
+        for name in sorted(here.keys() & there.keys())
+        if not all(np.array_equal(x, there[name].get(n)) for n, x in here[name].items())
     ]
 
 
