@@ -28,6 +28,7 @@ NUM_SAMPLES, NUM_STEPS, NUM_JOINT = 5000, 3000, 2000
 RESULTS = pathlib.Path("results/study")
 # Half the config's steps: hours less, and worse for all.
 DRAWN = ("--sampler=ancestral", "--steps=25", "--guidance=1", "--clip=static")
+DRAWN += ("--variance=beta_tilde",)  # as of all rows so far
 FILLED = ("--num=100", "--steps=25", "--patches=5,10")  # RePaint is slow
 MAIN, SUPERVISED = "mt_diffusion.main", "benchmarks.supervised"
 
@@ -59,9 +60,10 @@ CLASS += f"{PRESENCE}read.share=0.95 {PRESENCE}unread.share=0 "
 CLASS += f"{PRESENCE}absent.share=0.05"
 X = f"{LABEL}conditions=true"
 E = f"{LABEL}head_kind=E"
-SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean"
+SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean "
+SHARED += f"{LABEL}drift=ramp"
 PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean "
-PAPER += f"{LABEL}codes.family=white {LABEL}codes.side=0"
+PAPER += f"{LABEL}drift=ramp {LABEL}codes.family=white {LABEL}codes.side=0"
 LIGHT = f"{LABEL}drift=none {LABEL}loss_weight=0.01"
 BOTH, LABELLED = "joint,given_label", ("image_label", "image_cluster", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"

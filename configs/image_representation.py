@@ -45,7 +45,7 @@ def representation(config: ConfigDict) -> dict:
     width = 4 * config.unet.get_ref("model_channels")
     return dict(
         kind="representation.Projection",  # or .SharedUNet, .Pretrained
-        drift="slow_ramp",
+        drift="ramp",
         energy=400.0,  # of each number's code, c^2 D / size, against the noise's 1
         loss_weight=0.1,
         conditions=True,

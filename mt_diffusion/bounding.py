@@ -1,5 +1,6 @@
 """`--mode=bound`: bounds on the likelihood of test examples, as a table and JSON."""
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -49,13 +50,15 @@ def bound(
     most = config.diffusion.num_steps - 1
     num_examples = at_most("num_examples", num_examples, len(source), "test examples")
     num_times = at_most("num_times", num_times, most, "diffusion steps after t = 1")
+    build = functools.partial(build_measure, experiment, config.sampling, num_times)
+    build()  # says what can't be, before anything is written
     if out is None:  # of the same step they are measured anew
         out = workdir / "bounds" / f"{step}.json"
         writing.make_folder(out.parent, f"--workdir={workdir}")
     else:
         writing.claim_file(out)
     errors = calibration.find(workdir, step, use_ema, config, experiment, params, mesh)
-    measure = build_measure(experiment, config.sampling, num_times, errors)
+    measure = build(errors)
     facts = {
         "step": step,
         "parameters": "averaged (EMA)" if use_ema else "raw",

@@ -1,5 +1,6 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
+import functools
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -47,12 +48,14 @@ def sample(
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
-    model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
     guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
-    generator = Generator(experiment, settings, mesh, errors, guide)
+    build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
+    build()  # says what can't be, before anything is written
     is_first = jax.process_index() == 0
     out = make_folder(out, workdir) if is_first else None
+    model = (workdir, step, use_ema, config, experiment, params, mesh)
+    errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
+    generator = build(errors)
     which = "averaged (EMA)" if use_ema else "raw"
     print(
         f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "

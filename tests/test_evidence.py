@@ -331,11 +331,11 @@ class Recorder:
         return Output(0 * y_t, None, heads, {})
 
 
-def build_three(energy=3136.0, drift_scale=1.0):
+def build_three(energy=3136.0, drift_scale=1.0, drift="slow_ramp"):
     """Digits with masked image and label, both read, both able to drift unread."""
     config = joint.get_config()
     config.presence.unread.masked_image = "unread"
-    config.modalities.label.energy = energy
+    config.modalities.label.update(energy=energy, drift=drift)
     config.modalities.masked_image.drift_scale = drift_scale
     source = sources.open_source(config.data, "train")
     return experiments.build(experiments.resolve(config, source))
@@ -372,7 +372,8 @@ def inputs(experiment, t):
 
 def test_what_is_read_comes_out_before_the_rest_is_looked_for():
     """And then says nothing of what is left: its leak is gone with it."""
-    three = build_three(energy=50.0, drift_scale=4.0)  # so that it can be seen
+    # So that it can be seen.
+    three = build_three(energy=50.0, drift_scale=4.0, drift="ramp")
     model, network = recording(three)
     z_t, t, codes, values = inputs(three, 600)
     known = {"masked_image": jnp.array([True, True, False, False])}
@@ -495,7 +496,7 @@ def test_a_code_too_weak_to_read_is_refused_and_none_that_is_strong(module, name
     ramp = np.arange(1, 1001) / 1000 * np.sqrt(alpha_bar)
     ratio = np.max(ramp**2 / (1 - alpha_bar))
     for energy, is_enough in ((15.9 / ratio, False), (16.1 / ratio, True)):
-        config.modalities[name].energy = energy
+        config.modalities[name].update(energy=energy, drift="ramp")
         if is_enough:
             experiments.resolve(config, source)
         else:

@@ -12,14 +12,15 @@ LAYERS = [
     | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
     | {"data.weights"}
     | {"evaluation.quality", "evaluation.metrics"},
-    {"diffusion.aggregation", "models.unet"}
+    {"diffusion.aggregation", "diffusion.spacing", "models.unet"}
     | {"modalities.evidence", "modalities.codes", "modalities.tokens"}
     | {"models.classifier"}
     | {"data.pairs", "data.views"}
     | {"evaluation.features", "evaluation.uncertainty"},
     {"modalities.base", "diffusion.process"},
     {"modalities.image", "modalities.guess", "modalities.kinds"}
-    | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"},
+    | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"}
+    | {"diffusion.solvers", "diffusion.variance"},
     {"modalities.masked_image", "modalities.label", "options", "translate"}
     | {"modalities.contract_of_evidence"}
     | {"diffusion.weighting"}
@@ -31,7 +32,9 @@ LAYERS = [
     | {"models.denoiser"}
     | {"evaluation.supervised"},
     {"diffusion.objective"},
-    {"experiment"},
+    {"experiment", "guiding"},
+    {"believer"},
+    {"calibration"},
     {"generation", "training.state", "training.checkpoint", "training.watch"}
     | {"training.optimizer"},
     {"training.step", "training.gradient_share", "training.resume"},

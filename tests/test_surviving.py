@@ -17,7 +17,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
-from ml_collections import ConfigDict
 
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
@@ -270,7 +269,7 @@ def test_tensorboard_without_room_is_explained(tmp_path):
             view.write(step, {"x": 1.0})
 
 
-SMALL = ConfigDict({"a": 1, "diffusion": {"prediction": "aggregate"}})
+SMALL = ddpm.get_config("smoke")
 
 
 def state(x):

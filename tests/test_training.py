@@ -37,7 +37,11 @@ def parts():
     config.diffusion.prediction = "eps"
     config.modalities.masked_image.frame = "none"
     config.modalities.label.update(
-        kind="label.SharedUNet", frame="none", conditions=False, energy=400.0
+        kind="label.SharedUNet",
+        frame="none",
+        conditions=False,
+        energy=400.0,
+        drift="ramp",
     )
     rates = {"label": (0.05, 0.6), "masked_image": (0.05, 0.15)}
     config.presence = dict(

@@ -4,6 +4,7 @@ Each draw (a set of given variables) is sampled, shown, and asked about by the j
 of the variables; the bounds on the likelihood of test examples stand beside them.
 """
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -91,11 +92,9 @@ def evaluate(
     given = {name for draw in draws for name in draw.given}
     check_guidance(overrides, experiment, given)
     baseline = read_baseline(settings.baseline)
-    model = (workdir, step, use_ema, config, experiment, params, mesh)
-    needed = config.sampling.sampler == "ancestral" or settings.bound_examples
-    errors = calibration.find(*model) if needed else {}
     guide, weights = load_guide(config.sampling, experiment, params, use_ema, mesh)
-    generator = Generator(experiment, config.sampling, mesh, errors, guide)
+    build = functools.partial(Generator, experiment, config.sampling, mesh, guide=guide)
+    generator = build()
     root = workdir / "evaluation"
     writing.make_folder(root, f"--workdir={workdir}")
     out = out or root / str(step)
@@ -113,6 +112,10 @@ def evaluate(
         warn_of_rare_state(experiment, generator.states(draw.given))
         drawing.examples_for(draw, experiment, test, settings.num_samples)
 
+    needed = config.sampling.sampler == "ancestral" or settings.bound_examples
+    model = (workdir, step, use_ema, config, experiment, params, mesh)
+    errors = calibration.find(*model) if needed else {}
+    generator = build(errors)
     found = []
     for draw in draws:
         num, folder = settings.num_samples, out / draw.name

@@ -58,7 +58,8 @@ class Identity(Gaussian):
     def log_density(self, prediction, value):
         # Of a level of 256 the gradient is wrong in the tails: none beyond 6 std.
         distance = (self.comparable(value) - prediction) / self.std
-        return -0.5 * jnp.sum(distance**2 * self._counts(value), axis=(1, 2, 3))
+        axes = tuple(range(1, distance.ndim))
+        return -0.5 * jnp.sum(distance**2 * self._counts(value), axis=axes)
 
     def _counts(self, value: jax.Array) -> jax.Array | float:
         """Which of the pixels are the value's own, 1 or 0."""
