@@ -16,7 +16,7 @@ from mt_diffusion.diffusion import aggregation, presence, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import base
-from mt_diffusion.modalities.base import Code, Variable
+from mt_diffusion.modalities.base import Code, Known, Variable
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.models.denoiser import View
 from mt_diffusion.training.sharding import AXES
@@ -49,6 +49,9 @@ class Twin(Identity):
 class Plain(Variable):
     """z_0."""
 
+    def known(self, value):
+        return Known(value, jnp.ones_like(value))
+
     def postprocess(self, value):
         return np.asarray(value)
 
@@ -75,7 +78,7 @@ class Exact:
         return view.out
 
 
-def drawn(guess):
+def drawn(guess, given=None):
     x = Twin(
         name="x", shape=SHAPE, drift="ramp", drift_scale=2.0, loss_weight=0.1,
         conditions=False, frame="none", guess=guess, std=STD,
@@ -94,7 +97,8 @@ def drawn(guess):
     )
     wishes = common.get_config("digits").sampling
     wishes.update(sampler="dpmpp_2m", num_steps=50, clip="none", batch_size=NUM)
-    made = generation.Generator(experiment, wishes, ONE_DEVICE)({}, 0, NUM, {})
+    draw = generation.Generator(experiment, wishes, ONE_DEVICE)
+    made = draw({}, 0, NUM, given or {})
     return {n: np.asarray(v, np.float64).ravel() for n, v in made.items()}
 
 
@@ -117,6 +121,15 @@ def test_what_was_drawn_on_the_way_is_the_draw():
     assert abs(difference.std() / STD - 1) < 0.05
     held = drawn("held")
     np.testing.assert_array_equal(held["x"], held["x_drawn"])
+
+
+def test_of_a_given_image_a_draw_is_a_draw():
+    """Heads are read at several t; what they say is averaged, noise is not."""
+    z0 = np.full((1, *SHAPE), 0.5, np.float32)
+    made = drawn("mean", {"image": z0})
+    assert abs(made["x"].mean() - 0.5 * CORRELATION) < 0.02
+    difference = made["x_drawn"] - made["x"]
+    assert abs(difference.std() / STD - 1) < 0.05
 
 
 def test_pictures_show_the_mean_and_say_so(monkeypatch):

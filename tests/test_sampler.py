@@ -251,6 +251,29 @@ def test_values_are_those_of_the_last_step():
     np.testing.assert_array_equal(generated.values["x"], np.zeros((NUM, 1)))
 
 
+@pytest.mark.parametrize("read_from", [1, 40, 1000])
+def test_values_may_be_the_mean_of_several_times(read_from):
+    aggregated = process()
+    times = spacing.respaced(aggregated.schedule, 30)
+
+    def denoise(z_t, step, is_first, guesses):
+        values = {"x": jnp.full(1, step.t, jnp.float32)}
+        return sampler.Denoised(z_t, -jnp.ones_like(z_t), values, guesses, {})
+
+    found = sampler.sample(
+        keys=jax.random.split(jax.random.key(0), 1),
+        shape=SHAPE,
+        denoise=denoise,
+        process=aggregated,
+        times=times,
+        step=solvers.ancestral,
+        restrict=lambda z0: z0,
+        read_from=read_from,
+    )
+    expected = times[(times > 0) & (times <= read_from)].mean()
+    np.testing.assert_allclose(found.values["x"], expected, rtol=1e-5)
+
+
 def test_unknown_samplers_are_refused():
     with pytest.raises(UserError, match="'euler'.*ancestral"):
         solvers.build_step("euler", 0.0)

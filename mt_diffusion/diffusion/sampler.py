@@ -109,6 +109,7 @@ def sample(
     guesses: Mapping[str, Array] | None = None,
     soft: Collection[str] = (),
     repeats: int = 1,
+    read_from: int = 1,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
@@ -116,10 +117,12 @@ def sample(
     Denoised. times: decreasing, from T to 0. restrict: brings a predicted z_0 back to
     what is possible, or known of it. guesses: arrays of the guesses' shapes, for the
     first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
-    1 for a step that reads where the walk was before. An example depends on its own key
-    and values alone, not on its batch.
+    1 for a step that reads where the walk was before. read_from: values are the mean of
+    those at this time and below, at least those of the last step. An example depends on
+    its own key and values alone, not on its batch.
     """
     steps, visit = visits(times, repeats)
+    counts = np.maximum(np.cumsum(times[:-1][steps] <= read_from), 1)
     transitions = process.transition(times[:-1][steps], times[1:][steps])
     transitions = jax.tree.map(jnp.asarray, transitions)
 
@@ -141,11 +144,14 @@ def sample(
         u_t = over(kept, u_s) * u_s + over(lost, u_s) * fresh
         return transition.at_start(u_t, here.codes)
 
-    def body(carry: tuple, this: tuple[Visit, Transition]):
-        z_t, before, _, guesses = carry
-        (i, repeat, again), transition = this
+    def body(carry: tuple, this: tuple[Visit, Transition, Array]):
+        z_t, before, told, guesses = carry
+        (i, repeat, again), transition, count = this
         z0, v, values, guesses, codes = denoise(z_t, transition, i == 0, guesses)
         here = Point(transition, z_t, restrict(z0), codes)
+        if read_from > 1:
+            mean = lambda x, so_far: so_far + (x - so_far) / count  # noqa: E731
+            values = jax.tree.map(mean, values, told)
         if repeats == 1:
             z_s = step(here, before, i, v, noise(transition.t), soft)
         else:
@@ -159,7 +165,9 @@ def sample(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     nowhere = Point(first, z_T, z_T, zeros.codes)
     carry = (z_T, nowhere, zeros.values, start)
-    (z0, _, values, _), _ = jax.lax.scan(body, carry, (visit, transitions))
+    (z0, _, values, _), _ = jax.lax.scan(
+        body, carry, (visit, transitions, jnp.asarray(counts))
+    )
     return Result(restrict(z0), values)
 
 
