@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 from benchmarks.study_table import rendered
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 
 NUM_SAMPLES, NUM_STEPS = 2000, 1200
 RESULTS = pathlib.Path("results/ablation")

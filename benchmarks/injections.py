@@ -45,7 +45,7 @@ from benchmarks.disturbances import (
     inject,
     phase_begins,
 )
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 from mt_diffusion.training import watch
 
 ALLOWED = {  # exit statuses; an injection may also come too late to matter

@@ -26,8 +26,8 @@ import time
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from configs import image_label
-from mt_diffusion import writing
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import writing
 from mt_diffusion.preflight import preflight, tables, topology
 
 RESULTS = pathlib.Path("results/preflight")

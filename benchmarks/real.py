@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from mt_diffusion.data import sources
 from mt_diffusion.evaluation import features, quality, real
-from mt_diffusion.training import sharding
+from mt_diffusion.parallel import sharding
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/image_label.py")
 NUM = 10_000  # of precision, recall and KID

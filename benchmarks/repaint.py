@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mt_diffusion.diffusion import sampler, solvers, spacing
-from mt_diffusion.experiment import Experiment
+from mt_diffusion.experiment.experiment import Experiment
 
 
 @functools.partial(jax.jit, static_argnames=("experiment", "num_steps", "repeats"))

@@ -22,14 +22,15 @@ import numpy as np
 
 from benchmarks import repaint
 from configs import masked_image
-from mt_diffusion import writing
 from mt_diffusion.data import sources
-from mt_diffusion.evaluation import features, lpips, real, uncertainty
+from mt_diffusion.evaluation import features, real, uncertainty
 from mt_diffusion.evaluation.judges import pixels
-from mt_diffusion.generation import Generator
-from mt_diffusion.modalities import base
-from mt_diffusion.sampling import restore
-from mt_diffusion.training import sharding
+from mt_diffusion.evaluation.networks import lpips
+from mt_diffusion.files import writing
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.inference.sampling import restore
+from mt_diffusion.modalities import build as base
+from mt_diffusion.parallel import sharding
 
 REPEATS = 10  # of each step of RePaint, the paper's
 

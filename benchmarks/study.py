@@ -22,7 +22,7 @@ import sys
 
 from benchmarks import study_table
 from benchmarks.judge import Judge
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 
 NUM_SAMPLES, NUM_STEPS, NUM_JOINT = 5000, 3000, 2000
 RESULTS = pathlib.Path("results/study")

@@ -16,11 +16,11 @@ import optax
 from absl import app, flags
 from ml_collections import config_flags
 
-from mt_diffusion import experiment as experiments
-from mt_diffusion import reading
 from mt_diffusion.data import sources
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import reading
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.state import init_params
 from mt_diffusion.training.step import ema
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/image_label_10.py")

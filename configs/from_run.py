@@ -11,7 +11,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment.checkpoint import Checkpoints
 
 
 def get_config(workdir: str = "") -> ConfigDict:

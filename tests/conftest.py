@@ -23,7 +23,13 @@ jax.config.update("jax_compilation_cache_dir", f"{cache}/mt_diffusion/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 jaxtyping.install_import_hook(
-    ["mt_diffusion.diffusion", "mt_diffusion.modalities"], "beartype.beartype"
+    [
+        "mt_diffusion.diffusion",
+        "mt_diffusion.modalities",
+        "mt_diffusion.protocol",
+        "mt_diffusion.training.objective",
+    ],
+    "beartype.beartype",
 )
 
 

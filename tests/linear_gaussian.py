@@ -11,13 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.diffusion import (
-    aggregation,
-    bound,
-    likelihood,
-    prediction,
-    schedule,
-)
+from mt_diffusion.diffusion import aggregation, bound, likelihood, prediction, schedule
 from mt_diffusion.diffusion.bound import Belief, Reading
 from mt_diffusion.diffusion.process import Process
 

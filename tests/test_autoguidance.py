@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from configs import common, image_label
-from mt_diffusion import experiment as experiments
-from mt_diffusion import sampling
 from mt_diffusion.data import sources
 from mt_diffusion.diffusion import aggregation, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.generation import Generator
-from mt_diffusion.guiding import Guiding, Seen, Weights
-from mt_diffusion.modalities.base import Code
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import sampling
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.inference.guiding import Guiding, Seen, Weights
 from mt_diffusion.models.denoiser import View
-from mt_diffusion.training import sharding
-from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.sharding import AXES
-from mt_diffusion.training.state import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.sharding import AXES
+from mt_diffusion.protocol import Code
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE = (2, 2, 1)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from configs import joint
-from mt_diffusion import bounding
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.state import init_params
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import bounding
 
 B = 8
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from configs import joint
-from mt_diffusion import calibration
-from mt_diffusion import experiment as experiments
-from mt_diffusion.believer import CONDITIONAL, JOINT
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.training import sharding
-from mt_diffusion.training.state import init_params
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import calibration
+from mt_diffusion.inference.believer import CONDITIONAL, JOINT
+from mt_diffusion.parallel import sharding
 
 NUM = 6
 

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training import resume, watch
-from mt_diffusion.training.checkpoint import Checkpoints
 
 CONFIG = common.get_config("smoke").lock()
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import experiment as experiments
 from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
-from mt_diffusion.generation import Generator
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.inference.generation import Generator
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training import sharding
+from mt_diffusion.parallel import sharding
 
 
 def examples():

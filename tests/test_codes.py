@@ -6,7 +6,8 @@ from scipy import ndimage
 
 from configs import common, image_label, image_representation
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base, codes
+from mt_diffusion.modalities import build as base
+from mt_diffusion.modalities import codes
 
 SIDE = 4  # of the grids of tiled and smooth codes
 SHAPES = [(8, 8, 1), (12, 8, 3), (9, 10, 2)]  # sides that 4 divides, and not

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import experiment, overrides
+from mt_diffusion.command import overrides
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment
 from mt_diffusion.training import loop
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import init_state

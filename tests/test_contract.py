@@ -18,18 +18,17 @@ import numpy as np
 import pytest
 
 from configs import image_label
-from mt_diffusion import experiment as experiments
-from mt_diffusion import overrides
+from mt_diffusion.command import overrides
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import objective
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.modalities import contract
-from mt_diffusion.modalities.base import Code, Known, Modality
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.layers import PooledMLP
-from mt_diffusion.training import state
+from mt_diffusion.protocol import Code, Known, Modality
+from mt_diffusion.training import objective, state
 
 LOOKED_AT, NUM = 200, 4  # examples, for some with a value; as many are enough
 SMALL = dict(

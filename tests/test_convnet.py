@@ -8,11 +8,12 @@ import PIL.Image
 import pytest
 
 from configs import common
-from mt_diffusion import writing
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.evaluation import convnet, features, supervised
-from mt_diffusion.training import sharding
+from mt_diffusion.evaluation import features
+from mt_diffusion.evaluation.networks import convnet, supervised
+from mt_diffusion.files import writing
+from mt_diffusion.parallel import sharding
 
 QUICK = dataclasses.replace(convnet.RECIPE, max_epochs=3)
 

@@ -9,13 +9,14 @@ import pytest
 from jax.sharding import AxisType
 
 from configs import joint
-from mt_diffusion import experiment as experiments
-from mt_diffusion.data import pipeline, sources, weights
+from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws
 from mt_diffusion.evaluation.draws import Draw
-from mt_diffusion.generation import Generator
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.files import weights
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.parallel import sharding
 from tests import toy_evaluation
 
 NUM = 40  # three batches of 16, the last one not full

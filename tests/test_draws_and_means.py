@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import generation, pictures
-from mt_diffusion.diffusion import aggregation, presence, schedule
+from mt_diffusion import protocol
+from mt_diffusion.diffusion import aggregation, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base
-from mt_diffusion.modalities.base import Code, Known, Variable
+from mt_diffusion.experiment import presence
+from mt_diffusion.inference import generation, pictures
+from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.models.denoiser import View
-from mt_diffusion.training.sharding import AXES
+from mt_diffusion.parallel.sharding import AXES
+from mt_diffusion.protocol import Code, Known, Variable
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE, NUM, VARIANCE, CORRELATION = (2, 2, 1), 4000, 0.25, 0.8
@@ -89,7 +91,7 @@ def drawn(guess, given=None):
         shape=SHAPE,
         primary=primary,
         variables=variables,
-        of=lambda name: variables[name.removesuffix(base.DRAW)],
+        of=lambda name: variables[name.removesuffix(protocol.DRAW)],
         modalities=(x,),
         denoiser=Exact(),
         process=PROCESS,

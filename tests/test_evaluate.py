@@ -9,13 +9,14 @@ import PIL.Image
 import pytest
 
 from configs import common, image_label, joint
-from mt_diffusion import experiment as experiments
-from mt_diffusion.data import sources, weights
+from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
 from mt_diffusion.evaluation import evaluate, features, metrics, reference
 from mt_diffusion.evaluation.draws import Draw
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.files import weights
+from mt_diffusion.parallel import sharding
 from tests import toy_evaluation
 
 NUM = 64

@@ -11,18 +11,19 @@ import scipy.special
 import scipy.stats
 
 from configs import image_label, image_representation, joint
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
-from mt_diffusion.diffusion import objective, presence, schedule
+from mt_diffusion.diffusion import schedule
 from mt_diffusion.errors import UserError
-from mt_diffusion.generation import Generator
-from mt_diffusion.modalities import base, leak
-from mt_diffusion.modalities.base import Batch
-from mt_diffusion.modalities.evidence import Level
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.modalities import build as base
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training import sharding
-from mt_diffusion.training.state import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch, Level
+from mt_diffusion.training import objective
 
 SHAPE, D = (4, 4, 1), 16
 SHARES = np.array([0.5, 0.3, 0.2])

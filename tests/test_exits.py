@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mt_diffusion import exits
+from mt_diffusion.command import exits
 from mt_diffusion.errors import Stopped, UserError
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from configs import common
 from mt_diffusion.errors import UserError
-from mt_diffusion.evaluation import convnet, features, inception
-from mt_diffusion.evaluation.features import Features
-from mt_diffusion.training import sharding
+from mt_diffusion.evaluation import features
+from mt_diffusion.evaluation.networks import convnet, inception
+from mt_diffusion.evaluation.networks.network import Features
+from mt_diffusion.parallel import sharding
 
 TRACED = []  # shapes that a Toy was traced with
 

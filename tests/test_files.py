@@ -4,8 +4,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mt_diffusion.data import files
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import images as files
 
 SIZES = {"wide": (24, 8), "tall": (8, 40), "large": (150, 90), "small": (5, 3)}
 MODES = ["1", "L", "LA", "RGB", "RGBA", "P", "I;16"]

@@ -14,21 +14,17 @@ import scipy.linalg
 import scipy.special
 
 from configs import common, image_label, image_representation
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.modalities import codes
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training import sharding
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.parallel import sharding
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.state import (
-    abstract_state,
-    init_params,
-    new_state,
-    with_tables,
-)
+from mt_diffusion.training.state import abstract_state, new_state, with_tables
 from mt_diffusion.training.step import build_step
 
 LABELS, VECTORS = ("cluster", "label"), ("pca", "rows")

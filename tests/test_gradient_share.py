@@ -10,11 +10,11 @@ import optax
 import pytest
 
 from configs import image_label
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import objective
-from mt_diffusion.training import gradient_share, look, sharding
-from mt_diffusion.training.state import init_params
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import gradient_share, look, objective
 
 
 class Tiny(nn.Module):

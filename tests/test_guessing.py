@@ -6,23 +6,19 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import experiment as experiments
-from mt_diffusion import generation
-from mt_diffusion.diffusion import (
-    aggregation,
-    prediction,
-    presence,
-    sampler,
-    schedule,
-)
+from mt_diffusion import protocol
+from mt_diffusion.diffusion import aggregation, prediction, sampler, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base, guess
-from mt_diffusion.modalities.base import Known, Variable
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import presence
+from mt_diffusion.inference import generation
+from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training.sharding import AXES
+from mt_diffusion.parallel.sharding import AXES
+from mt_diffusion.protocol import Known, Variable
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE, K, T, NUM, STEPS = (2, 2, 1), 3, 100, 3000, 4
@@ -325,5 +321,5 @@ def test_a_guess_is_the_modalitys_own_or_what_is_said_now():
 
 
 def test_every_word_that_a_config_may_have_is_a_guess():
-    assert tuple(guess.GUESSES) == base.GUESSES
-    assert set(guess.DRAWN) < set(base.GUESSES)
+    assert tuple(guess.GUESSES) == protocol.GUESSES
+    assert set(guess.DRAWN) < set(protocol.GUESSES)

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 
 from configs import common, image_transition, joint, masked_image
-from mt_diffusion import experiment as experiments
-from mt_diffusion import generation, guiding, sampling
 from mt_diffusion.data import sources
 from mt_diffusion.diffusion import (
     aggregation,
     guidance,
     likelihood,
     prediction,
-    presence,
     schedule,
 )
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base
-from mt_diffusion.modalities.base import Code, Modality, Variable
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import presence
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import generation, guiding, sampling
+from mt_diffusion.modalities import build as base
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training.sharding import AXES
-from mt_diffusion.training.state import init_params
+from mt_diffusion.parallel.sharding import AXES
+from mt_diffusion.protocol import Code, Modality, Variable
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE = (2, 2, 1)

@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.evaluation import inception
-from mt_diffusion.evaluation.inception import Inception
+from mt_diffusion.evaluation.networks import inception
+from mt_diffusion.evaluation.networks.inception import Inception
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,14 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import image_label, masked_image
-from mt_diffusion import experiment as experiments
 from mt_diffusion.errors import UserError
-from mt_diffusion.training import init_from, loop, sharding
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import init_from, loop
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.state import (
-    abstract_state,
-    init_params,
-    new_state,
-)
+from mt_diffusion.training.state import abstract_state, new_state
 
 KEY = 5
 

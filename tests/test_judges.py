@@ -8,14 +8,14 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from configs import image_representation, image_transition, joint
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, representers, sources
 from mt_diffusion.evaluation import quality, reference
 from mt_diffusion.evaluation import real as reals
 from mt_diffusion.evaluation.draws import Draw, Drawn
 from mt_diffusion.evaluation.judges import image, label, pixels, vector
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.parallel import sharding
 from tests import toy_evaluation
 
 RNG = np.random.default_rng(0)

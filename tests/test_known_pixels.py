@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import generation
-from mt_diffusion.diffusion import aggregation, presence, sampler, schedule
+from mt_diffusion.diffusion import aggregation, sampler, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Known, Variable
+from mt_diffusion.experiment import presence
+from mt_diffusion.inference import generation
 from mt_diffusion.models.denoiser import View
-from mt_diffusion.training.sharding import AXES
+from mt_diffusion.parallel.sharding import AXES
+from mt_diffusion.protocol import Known, Variable
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 NUM, SEEN = 4000, 0.6

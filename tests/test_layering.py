@@ -1,99 +1,76 @@
-"""The layers of the project: imports point downwards only."""
+"""The house: folders, one above the other, and imports that point down alone."""
 
 import ast
 import pathlib
 
-PACKAGE = "mt_diffusion"
-LAYERS = [
-    {"errors"},
-    {"writing", "devices", "exits", "training.preemption"}
-    | {"preflight.topology", "preflight.collectives"},
-    {"diffusion.schedule", "diffusion.likelihood", "data.files", "diffusion.presence"}
-    | {"models.layers", "training.sharding", "data.vectors", "data.representers"}
-    | {"data.weights"}
-    | {"evaluation.quality", "evaluation.metrics"},
-    {"diffusion.aggregation", "diffusion.spacing", "models.unet"}
-    | {"modalities.evidence", "modalities.codes", "modalities.tokens"}
-    | {"models.classifier"}
-    | {"data.pairs", "data.views"}
-    | {"evaluation.features", "evaluation.uncertainty"},
-    {"modalities.base", "diffusion.process"},
-    {"modalities.image", "modalities.guess", "modalities.kinds"}
-    | {"modalities.promises", "diffusion.prediction", "pictures", "overrides"}
-    | {"diffusion.solvers", "diffusion.variance"},
-    {"modalities.masked_image", "modalities.label", "options", "translate"}
-    | {"modalities.contract_of_evidence"}
-    | {"diffusion.weighting"}
-    | {"modalities.paired_image", "modalities.representation"}
-    | {"models.mt_diffusion", "models.adm", "data.sources"}
-    | {"evaluation.inception", "evaluation.lpips"},
-    {"diffusion.bound", "diffusion.sampler", "diffusion.guidance", "data.pipeline"}
-    | {"modalities.leak", "modalities.cluster", "modalities.contract"}
-    | {"models.denoiser"}
-    | {"evaluation.supervised"},
-    {"diffusion.objective"},
-    {"experiment", "guiding"},
-    {"believer"},
-    {"calibration"},
-    {"generation", "training.state", "training.checkpoint", "training.watch"}
-    | {"training.optimizer"},
-    {"training.step", "training.gradient_share", "training.resume"},
-    {"training.look", "training.init_from"}
-    | {"evaluation.record"}
-    | {"preflight.program"},
-    {"training.loop", "sampling", "precompute"}
-    | {"evaluation.plots"}
-    | {"preflight.measure"},
-    {"bounding", "reading"}
-    | {"evaluation.reference", "evaluation.convnet"}
-    | {"preflight.report"},
-    {"evaluation.real", "evaluation.draws", "evaluation.figures"}
-    | {"preflight.tables"},
-    {"evaluation.judges.image", "evaluation.judges.label", "evaluation.tables"}
-    | {"evaluation.judges.pixels", "evaluation.judges.vector"},
-    {"evaluation.evaluate", "evaluation.report", "preflight.preflight"},
-    {"main"},
-]
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+PACKAGE = pathlib.Path("mt_diffusion")
+FLOORS = (
+    ("errors",),
+    ("protocol", "parallel"),
+    ("files", "diffusion"),
+    ("data", "models"),
+    ("modalities",),
+    ("experiment",),
+    ("inference",),
+    ("training",),
+    ("evaluation", "preflight"),
+    ("report",),
+    ("command",),
+    ("main", "library"),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def modules():
-    for path in pathlib.Path(PACKAGE).rglob("*.py"):
-        name = ".".join(path.with_suffix("").parts[1:])
-        if path.name != "__init__.py":
-            yield name, ast.parse(path.read_text())
+    """(path, its tree) of every module but the package's own __init__."""
+    for path in sorted({*PACKAGE.rglob("*.py")} - {PACKAGE / "__init__.py"}):
+        yield path, ast.parse(path.read_text())
+
+
+def room(path):
+    """The folder, or the file at the top, that a module is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(tree):
+    """Rooms that a module imports from, anywhere in it."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith(PACKAGE):
-            base = node.module[len(PACKAGE) + 1 :]
-            for alias in node.names:
-                joined = f"{base}.{alias.name}".lstrip(".")
-                yield joined if joined in LEVEL else base
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names if a.name.startswith(PACKAGE + ".")]
-            yield from (name[len(PACKAGE) + 1 :] for name in names)
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (n.split(".")[1] for n in names if n.startswith(f"{PACKAGE}."))
 
 
-def test_every_module_has_a_layer_and_imports_only_below_it():
-    found = dict(modules())
-    # A user's own modality, a subclass of a label too, needs no line above.
-    own = {n for n in found if n.startswith("modalities.")} - LEVEL.keys()
-    level = LEVEL | dict.fromkeys(own, LEVEL["modalities.leak"])
-    assert found.keys() == level.keys()
+def test_imports_point_down_alone():
+    rooms = {room(path) for path, _ in modules()}
+    assert rooms == FLOOR.keys()
     upwards = [
-        f"{name} imports {other}"
-        for name, tree in found.items()
+        f"{path} imports {other}"
+        for path, tree in modules()
         for other in imported(tree)
-        if level[other] >= level[name]
+        if other != room(path) and FLOOR[other] >= FLOOR[room(path)]
     ]
     assert upwards == []
 
 
+def test_rooms_are_small():
+    """At most five files at the top, fifteen in a folder, __init__ aside."""
+    folders = {path.parent for path, _ in modules()}
+    for folder in folders:
+        most = 5 if folder == PACKAGE else 15
+        files = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
+        assert len(files) <= most, folder
+
+
 def test_packages_import_nothing():
-    for path in pathlib.Path(PACKAGE).rglob("__init__.py"):
-        assert path.read_text() == ""
+    """The package's own gives `load` and `train` when they are asked for."""
+    for path in PACKAGE.rglob("__init__.py"):
+        tree = ast.parse(path.read_text())
+        assert not [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        assert path.parent == PACKAGE or not tree.body
 
 
 def test_no_module_outside_modalities_names_a_modality():
@@ -101,16 +78,14 @@ def test_no_module_outside_modalities_names_a_modality():
     names = {"masked_image", "label", "MaskedImage", "Codebook", "SharedUNet"}
     names |= {"representation", "Projection", "Pretrained"}
     names |= {"image_b", "paired_image", "PairedImage"}
-    for name, tree in modules():
-        if name.startswith("modalities.") or name in (
-            "main",
-            "data.sources",
-            "data.pairs",
-        ):
-            continue  # help texts, and the feature of a data set that holds classes
+    # Help texts, and the feature of a data set that holds classes.
+    exempt = {PACKAGE / p for p in ("main.py", "data/sources.py", "data/pairs.py")}
+    for path, tree in modules():
+        if room(path) == "modalities" or path in exempt:
+            continue
         words = {
             node.value
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
-        assert not words & names, name
+        assert not words & names, path

@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from benchmarks import restoration
 from mt_diffusion.errors import UserError
-from mt_diffusion.evaluation import lpips
+from mt_diffusion.evaluation.networks import lpips
 
 # (index in torchvision's `features`, channels, kernel, stride, padding); P pools.
 ALEXNET = [

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mt_diffusion.evaluation import metrics, quality, tables
+from mt_diffusion.evaluation import metrics, quality
 from mt_diffusion.evaluation import real as reals
 from mt_diffusion.evaluation.draws import Draw, Drawn
-from mt_diffusion.evaluation.features import Features
 from mt_diffusion.evaluation.judges import image, label, pixels
 from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.networks.network import Features
+from mt_diffusion.report import tables
 
 
 @pytest.fixture

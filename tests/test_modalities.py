@@ -10,9 +10,11 @@ import pytest
 import scipy.special
 
 from configs import image_label, image_transition, masked_image
+from mt_diffusion import protocol
 from mt_diffusion.data import pairs
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base, guess
+from mt_diffusion.modalities import build as base
+from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.image import to_uint8, to_unit
 from mt_diffusion.modalities.masked_image import MaskedImage
 
@@ -539,7 +541,7 @@ class Inverted(MaskedImage):
 class Mute(MaskedImage):
     """A modality that can't be drawn."""
 
-    draw = base.Modality.draw
+    draw = protocol.Modality.draw
 
 
 def test_a_users_own_class_is_built_by_its_full_path():

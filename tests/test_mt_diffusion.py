@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import image_label, masked_image
-from mt_diffusion import experiment as experiments
-from mt_diffusion.training.state import init_params
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
 
 B, K = 3, 4
 KEY = jax.random.key(0)

@@ -8,20 +8,15 @@ import optax
 import pytest
 
 from configs import common
-from mt_diffusion import experiment as experiments
-from mt_diffusion.diffusion import (
-    aggregation,
-    objective,
-    prediction,
-    presence,
-    schedule,
-)
+from mt_diffusion.diffusion import aggregation, prediction, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Batch, Code, Modality
-from mt_diffusion.modalities.evidence import Evidence
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import presence
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
+from mt_diffusion.protocol import Batch, Code, Evidence, Modality
+from mt_diffusion.training import objective
 
 B, SHAPE = 64, (4, 4, 1)
 

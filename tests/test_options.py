@@ -6,9 +6,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from mt_diffusion import main, options
+from mt_diffusion.command import modes, options
+from mt_diffusion.command.overrides import explain, unknown_fields
 from mt_diffusion.errors import UserError
-from mt_diffusion.overrides import explain, unknown_fields
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def ours():
 
 def test_every_flag_is_read_by_some_mode_and_every_mode_is_run():
     assert set().union(*options.FLAGS_OF.values()) == ours().keys()
-    assert options.FLAGS_OF.keys() == main.RUN.keys()
+    assert options.FLAGS_OF.keys() == modes.RUN.keys()
     assert flags.FLAGS["mode"].parser.enum_values == list(options.FLAGS_OF)
 
 

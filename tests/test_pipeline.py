@@ -6,9 +6,9 @@ import pytest
 
 from configs import image_label, image_transition, masked_image
 from mt_diffusion.data import pipeline
-from mt_diffusion.modalities import base
+from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities.image import to_uint8
-from mt_diffusion.training import sharding
+from mt_diffusion.parallel import sharding
 
 SHAPE = (8, 8, 1)
 NUM = 10

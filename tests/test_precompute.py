@@ -9,7 +9,7 @@ import pytest
 from configs import common
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.precompute import precompute
+from mt_diffusion.inference.precompute import precompute
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from configs import common, image_label, masked_image
-from mt_diffusion import experiment as experiments
-from mt_diffusion.diffusion import aggregation, prediction, schedule, weighting
+from mt_diffusion.diffusion import aggregation, prediction, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.training import weighting
 
 T = 12
 SHAPE = (T, 2, 2, 1)

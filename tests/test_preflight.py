@@ -13,9 +13,11 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import image_label, image_transition
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import (
     collectives,
     measure,
@@ -27,8 +29,6 @@ from mt_diffusion.preflight import (
 from mt_diffusion.preflight.measure import Measurement
 from mt_diffusion.preflight.report import Report, Work, roofline
 from mt_diffusion.preflight.topology import Chip, Target
-from mt_diffusion.training import sharding
-from mt_diffusion.training.state import init_params
 
 NUM_DEVICES = 8
 SPLIT, WHOLE = PartitionSpec("x"), PartitionSpec()

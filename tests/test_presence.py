@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from configs import joint
-from mt_diffusion import experiment as experiments
-from mt_diffusion.diffusion import presence
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import presence
 
 NUM = 20_000
 STATES = {

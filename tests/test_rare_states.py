@@ -3,11 +3,11 @@
 import pytest
 
 from configs import common, joint
-from mt_diffusion import experiment as experiments
-from mt_diffusion import sampling
 from mt_diffusion.data import sources
-from mt_diffusion.generation import Generator
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.inference import sampling
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.parallel import sharding
 
 GIVEN = {name: None for name in ("image", "label", "masked_image")}
 

@@ -10,18 +10,19 @@ import PIL.Image
 import pytest
 
 from configs import common, image_label
-from mt_diffusion import experiment as experiments
-from mt_diffusion import reading
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import aggregation, prediction, presence, schedule
+from mt_diffusion.diffusion import aggregation, prediction, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Modality, Variable
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import presence
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import reading
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
-from mt_diffusion.training import sharding
-from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.state import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Modality, Variable
 
 SHAPE = (2, 2, 1)
 NUM = 4096

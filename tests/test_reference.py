@@ -12,8 +12,8 @@ from configs import common
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import features, quality, reference
-from mt_diffusion.evaluation.features import Features
-from mt_diffusion.training import sharding
+from mt_diffusion.evaluation.networks.network import Features
+from mt_diffusion.parallel import sharding
 
 
 @jax.tree_util.register_dataclass

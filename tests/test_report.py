@@ -15,10 +15,10 @@ import pytest
 
 from configs import common
 from mt_diffusion.errors import UserError
-from mt_diffusion.evaluation import figures, plots, record, report, tables
-from mt_diffusion.evaluation.plots import Line
-from mt_diffusion.evaluation.record import Series
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.report import figures, plots, record, report, tables
+from mt_diffusion.report.plots import Line
+from mt_diffusion.report.record import Series
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert(1)</script>"

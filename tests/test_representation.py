@@ -14,12 +14,12 @@ import scipy.stats
 from sklearn.decomposition import PCA
 
 from configs import common, image_representation
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities.tokens import isometry
-from mt_diffusion.training.state import init_params
 
 SHAPE = (8, 8, 1)
 D = 6

@@ -8,11 +8,11 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from configs import image_label
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.training import sharding
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.parallel import sharding
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import (
     TrainState,

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mt_diffusion.evaluation import supervised
-from mt_diffusion.evaluation.features import Features
-from mt_diffusion.evaluation.supervised import Recipe
+from mt_diffusion.evaluation.networks import supervised
+from mt_diffusion.evaluation.networks.network import Features
+from mt_diffusion.evaluation.networks.supervised import Recipe
 
 RECIPE = Recipe(
     num_images=800,

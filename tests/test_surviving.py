@@ -20,8 +20,9 @@ import pytest
 
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
-from mt_diffusion.training import loop, sharding, watch
-from mt_diffusion.training.checkpoint import Checkpoints, collect_abandoned_reads
+from mt_diffusion.experiment.checkpoint import Checkpoints, collect_abandoned_reads
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import loop, watch
 from mt_diffusion.training.watch import Watch
 
 # Of what Orbax had begun when a save failed, and what is collected at a later time.

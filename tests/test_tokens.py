@@ -6,7 +6,8 @@ import pytest
 
 from configs import common, image_label, image_representation
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import base, tokens
+from mt_diffusion.modalities import build as base
+from mt_diffusion.modalities import tokens
 
 SIZE, K, D = 16, 5, 16  # numbers of a token, classes, numbers of a vector
 

@@ -10,18 +10,14 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import image_label, joint, masked_image
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import objective
 from mt_diffusion.errors import UserError
-from mt_diffusion.training import loop, sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import loop, objective
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.state import (
-    abstract_state,
-    init_params,
-    new_state,
-    with_tables,
-)
+from mt_diffusion.training.state import abstract_state, new_state, with_tables
 from mt_diffusion.training.step import build_step, ema, shared_gradients
 
 

@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 from scipy import fft
 
 from configs import common, from_run, image_label, joint
-from mt_diffusion import experiment as experiments
-from mt_diffusion import overrides, translate
-from mt_diffusion.diffusion import objective, schedule
+from mt_diffusion.command import overrides
+from mt_diffusion.diffusion import schedule
 from mt_diffusion.diffusion.prediction import Eps
 from mt_diffusion.errors import UserError
-from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.state import init_params
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import translate
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.training import objective
 
 HEADS = {  # as a resolved config had them
     "M": {"width": 64},

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion import experiment
-from mt_diffusion.data import sources, vectors, views
+from mt_diffusion.data import sources, views
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment
+from mt_diffusion.files import vectors
 from tests import toy_tfds
 
 SIZES = {"train": 1438, "test": 359}

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from mt_diffusion.diffusion import prediction, schedule, weighting
+from mt_diffusion.diffusion import prediction, schedule
 from mt_diffusion.errors import UserError
+from mt_diffusion.training import weighting
 
 NOISE = prediction.build("aggregate")
 TABLES = [schedule.linear(1000), schedule.cosine(1000), schedule.cosine(7)]

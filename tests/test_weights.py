@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import weights
 
 
 def some_state():

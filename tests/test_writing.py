@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from mt_diffusion import writing
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import writing
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import common
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import sources
-from mt_diffusion.evaluation.features import Features
-from mt_diffusion.training.checkpoint import Checkpoints
-from mt_diffusion.training.state import init_params
+from mt_diffusion.evaluation.networks.network import Features
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
 
 # How a floor lies to the ceiling, by what is better.
 ORDER = {"higher": lt, "lower": gt, "near": ne}

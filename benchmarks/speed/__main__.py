@@ -29,7 +29,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.speed.shapes import SHAPES
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 
 OURS = "ours"
 VARIANTS = {

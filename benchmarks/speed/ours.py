@@ -9,10 +9,11 @@ import numpy as np
 
 from benchmarks.speed import serve, shapes
 from configs import ddpm
-from mt_diffusion import experiment as experiments
-from mt_diffusion import generation
-from mt_diffusion.modalities.base import Batch
-from mt_diffusion.training import sharding, state, step
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.inference import generation
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+from mt_diffusion.training import state, step
 from mt_diffusion.training.optimizer import build_optimizer
 
 

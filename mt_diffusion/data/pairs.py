@@ -14,8 +14,8 @@ import PIL.Image
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from mt_diffusion.data import files
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import images as files
 
 NAMED = 3  # files that an error names, at most
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mt_diffusion.data.sources import Source
-from mt_diffusion.modalities.base import Batch, Modality, Variable
+from mt_diffusion.protocol import Batch, Modality, Variable
 
 PREFETCH = 2  # batches on the devices ahead of the one in use
 

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import files, pairs, views
+from mt_diffusion.data import pairs, views
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import images as files
 
 HOLDOUT = (
     5  # one in so many examples is for testing, where a data set has no test split

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import vectors
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import vectors
 
 SPLITS = ("train", "test")
 FEATURE = "vector"  # the name under which examples have their vectors

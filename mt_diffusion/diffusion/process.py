@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jaxtyping import Array, Float, Int
 
 from mt_diffusion.diffusion.aggregation import Aggregation, Codes, combine, over
@@ -22,7 +21,8 @@ Image = Float[Array, "b h w c"]
 Table = Any  # a number per step: float64 numpy, or jax under a transformation
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Transition:
     """What a step from t down to s < t needs; every field has t's shape, [] or [B].
 

@@ -11,12 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import solvers, spacing
 from mt_diffusion.diffusion.aggregation import Codes, over
 from mt_diffusion.diffusion.process import Image, Process, Transition
-from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.diffusion.solvers import Point, Step
 from mt_diffusion.errors import UserError
 
@@ -169,19 +166,3 @@ def sample(
         body, carry, (visit, transitions, jnp.asarray(counts))
     )
     return Result(restrict(z0), values)
-
-
-def build_walk(settings: ConfigDict, schedule: Schedule) -> tuple[Step, np.ndarray]:
-    """The step that config.sampling names, and the times that a walk by it visits.
-
-    Raises UserError for steps, spacings and numbers of steps that there are not.
-    """
-    name, repeats = settings.sampler, settings.resample
-    step = solvers.build_step(name, settings.eta)
-    if repeats > 1 and name not in solvers.REPEATABLE:
-        raise UserError(
-            f"config.sampling.resample is {repeats}, but {name} reads where the walk "
-            f"was before, so it can't go back; use one of {list(solvers.REPEATABLE)}."
-        )
-    word = settings.spacing or solvers.SPACING[name]
-    return step, spacing.respaced(schedule, settings.num_steps, word)

@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from mt_diffusion import writing
-from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.generation import Generator
-from mt_diffusion.modalities.base import Batch
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import weights, writing
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.protocol import Batch
 
 FILLS = 4  # of each example of which only some pixels are known
 VALUES = "values_"  # before the name of a vector as the model has it

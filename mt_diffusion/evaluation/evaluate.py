@@ -18,8 +18,7 @@ from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion import bounding, calibration, pictures, writing
-from mt_diffusion.data import pipeline, sources, weights
+from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
 from mt_diffusion.evaluation import features, quality
@@ -33,19 +32,22 @@ from mt_diffusion.evaluation.metrics import (
     tell,
 )
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.generation import Generator
-from mt_diffusion.modalities import leak
-from mt_diffusion.models.mt_diffusion import TABLES
-from mt_diffusion.precompute import images_alone
-from mt_diffusion.sampling import (
+from mt_diffusion.experiment import leak
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import weights, writing
+from mt_diffusion.inference import bounding, calibration, pictures
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.inference.precompute import images_alone
+from mt_diffusion.inference.sampling import (
     MAX_IN_GRID,
     check_guidance,
     load_guide,
     restore,
     warn_of_rare_state,
 )
-from mt_diffusion.training import resume, sharding
+from mt_diffusion.models.mt_diffusion import TABLES
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import resume
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
 JUDGES = "mt_diffusion.evaluation.judges"

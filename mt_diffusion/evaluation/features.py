@@ -1,46 +1,18 @@
-"""Frozen networks that look at images, and what they see: features for the metrics.
+"""Features of images for the metrics: what a frozen network sees in them."""
 
-A network is a pytree, its parameters the leaves, so that `jit` takes these as arguments
-and does not compile them in.
-"""
-
-import importlib
-import types
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.training import sharding
-
-
-class Features(NamedTuple):
-    """What a network sees in N images; arrays of JAX, or of numpy.
-
-    pooled: averages over the image. spatial: some channels of a map of middle
-    resolution, for sFID, if it has any. logits: of K classes.
-    """
-
-    pooled: Float[Array, "n d"]
-    spatial: Float[Array, "n s"] | None
-    logits: Float[Array, "n k"]
-
-
-class Network(Protocol):
-    """A frozen network and a pytree; `digest` stands for its parameters."""
-
-    name: str
-    digest: str
-
-    def apply(self, images: UInt8[Array, "b h w c"]) -> Features:
-        """Features of a batch; pure."""
-        ...
+from mt_diffusion.evaluation.networks import convnet, inception
+from mt_diffusion.evaluation.networks.network import Features, Network
+from mt_diffusion.parallel import sharding
 
 
 def build(kind: str, data: ConfigDict, weights: str, mesh: Mesh) -> Network:
@@ -61,7 +33,7 @@ def _convnet(data: ConfigDict, weights: str) -> Network:
             f"--weights={weights} is for --features=inception; convnet is trained on "
             "the data set. Leave one of them out."
         )
-    return _module("convnet").load_or_train(data)
+    return convnet.load_or_train(data)
 
 
 def _inception(data: ConfigDict, weights: str) -> Network:
@@ -70,11 +42,7 @@ def _inception(data: ConfigDict, weights: str) -> Network:
             "--features=inception needs --weights=FILE, where FILE is "
             "weights-inception-2015-12-05-6726825d.pth of torch-fidelity's releases."
         )
-    return _module("inception").load(weights)
-
-
-def _module(name: str) -> types.ModuleType:
-    return importlib.import_module(f"{__package__}.{name}")  # which imports this one
+    return inception.load(weights)
 
 
 BUILDERS = {"convnet": _convnet, "inception": _inception}

@@ -9,9 +9,9 @@ import numpy as np
 
 from mt_diffusion.data import sources
 from mt_diffusion.evaluation import features, quality
-from mt_diffusion.evaluation.features import Features, Network
+from mt_diffusion.evaluation.networks.network import Features, Network
 from mt_diffusion.evaluation.reference import Reference
-from mt_diffusion.experiment import Experiment
+from mt_diffusion.experiment.experiment import Experiment
 
 MAX_TRAIN = 100_000  # training images that a neighbour is looked for among
 MAX_SETS = 4  # of test images, each as many as a draw has

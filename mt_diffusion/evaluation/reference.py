@@ -19,15 +19,15 @@ from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
-from mt_diffusion import writing
-from mt_diffusion.data import sources, vectors, weights
+from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import features
-from mt_diffusion.evaluation.features import Network
+from mt_diffusion.evaluation.networks.network import Network
 from mt_diffusion.evaluation.quality import Moments, Statistics
-from mt_diffusion.precompute import images_alone
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.files import vectors, weights, writing
+from mt_diffusion.inference.precompute import images_alone
+from mt_diffusion.parallel import sharding
 
 MAX_IMAGES = 10_000
 

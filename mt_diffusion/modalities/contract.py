@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mt_diffusion.modalities.base import Code, Modality, Variable
 from mt_diffusion.modalities.contract_of_evidence import OfEvidence
 from mt_diffusion.modalities.guess import DRAWN
 from mt_diffusion.modalities.promises import (
@@ -24,6 +23,7 @@ from mt_diffusion.modalities.promises import (
     keys,
     same,
 )
+from mt_diffusion.protocol import Code, Modality, Variable
 
 METHODS = ("preprocess", "placeholder", "postprocess", "show")
 METHODS += ("encode", "head", "nll", "log_likelihood", "mean")

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.modalities.base import NO_DRIFT, Code, Modality
-from mt_diffusion.modalities.evidence import Evidence, Level
 from mt_diffusion.modalities.promises import Promises, describe, finite, has, keys, same
+from mt_diffusion.protocol import NO_DRIFT, Code, Evidence, Level, Modality
 
 STRONG = 1e4  # of a code, against noise of 1: read without a doubt
 NEAR = 0.25  # of the square of a code, at most, is missed then

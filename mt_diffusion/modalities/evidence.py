@@ -7,7 +7,6 @@ of x given these K numbers is Bayes' rule. It is a function of z_t and t alone.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +15,11 @@ from jaxtyping import Array, Float
 
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
+from mt_diffusion.protocol import Level
 
 LEAST_PRIOR = 1e-6  # of absence, where a model was never trained in it
 AT_ONCE = 256  # images, for large ones in double precision take much memory
 LEGIBLE = 16.0  # energy over variance at which 2% of ten classes are misread
-
-
-class Level(NamedTuple):
-    """Where t is: sqrt(alpha_bar_t), sigma_t, and alpha_tilde_t by modality, [B] each.
-
-    drifts is 0 for what can't be in z_t.
-    """
-
-    signal: Float[Array, " b"]
-    noise: Float[Array, " b"]
-    drifts: Mapping[str, Float[Array, " b"]]
-
-
-class Evidence(NamedTuple):
-    """What is known of a modality before the network looks.
-
-    latent: its expected code, 0 for the share in which it is absent; the frame is
-    alpha_tilde_t times it. vector: for the network's embedding. gain: what the head's
-    parameters gain, as the modality has it.
-    """
-
-    latent: Float[Array, "b h w c"]
-    vector: Float[Array, "b e"]
-    gain: Array
 
 
 def leaked(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Modality
+from mt_diffusion.protocol import Modality
 
 APART = 2**31 - 1  # no time of a walk
 Guess = Callable[[Modality, Array, Key[Array, " b"], Array, Any, Array], Array]

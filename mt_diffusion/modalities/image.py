@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mt_diffusion.data import files
 from mt_diffusion.diffusion import likelihood
-from mt_diffusion.modalities.base import Known, Variable
+from mt_diffusion.files import images as files
 from mt_diffusion.models.layers import OutputBlock
+from mt_diffusion.protocol import Known, Variable
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
@@ -55,6 +55,9 @@ class Image(Variable):
 
     def read(self, text):
         return read_images(text, self.shape)
+
+    def take(self, given):
+        return to_unit(files.as_pixels(given, self.shape, self.name))
 
     def postprocess(self, value):
         return to_uint8(value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import codes, evidence, tokens
-from mt_diffusion.modalities.base import NO_DRIFT, Modality
+from mt_diffusion.protocol import NO_DRIFT, Modality
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,11 +12,10 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import codes, evidence, tokens
-from mt_diffusion.modalities.base import Code
-from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.modalities.kinds import Coded
 from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
+from mt_diffusion.protocol import Code, Evidence
 
 LEAST = 1e-20  # probability of a class
 HEADS = {"M": PooledMLP, "E": EncoderClassifier}
@@ -75,6 +74,11 @@ class Label(Coded):
 
     def read(self, text):
         return self._one_hot([self._index(word.strip()) for word in text.split(",")])
+
+    def take(self, given):
+        is_one = isinstance(given, str) or np.ndim(given) == 0
+        several = [given] if is_one else given
+        return self._one_hot([self._index(str(one)) for one in several])
 
     def _index(self, word: str) -> int:
         if word in self.class_names:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import files
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Known
+from mt_diffusion.files import images as files
 from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
 from mt_diffusion.modalities.kinds import Identity
+from mt_diffusion.protocol import Code, Known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +79,20 @@ class MaskedImage(Identity):
             image, mask = files.read_masked(path, self.shape)
             values.append(self.hide(to_unit(image), mask))
         return np.stack(values)
+
+    def take(self, given):
+        # (images, seen): True, or a number above 0, where a pixel is seen; or images
+        # with an alpha channel, as files have it.
+        channels = self.shape[-1]
+        if isinstance(given, tuple) and len(given) == 2:
+            pixels = files.as_pixels(given[0], self.shape, self.name)
+            seen = np.asarray(given[1]) > 0
+            seen = seen[..., None] if seen.shape[-2:] == self.shape[:2] else seen
+        else:
+            both = files.as_pixels(given, self.shape, self.name, (channels + 1,))
+            pixels, seen = both[..., :-1], both[..., -1:] > 0
+        mask = np.broadcast_to(seen, (*pixels.shape[:3], 1)).astype(np.float32)
+        return self.hide(to_unit(pixels), mask)
 
     def postprocess(self, value):
         return to_uint8(value[..., :-1])

@@ -6,12 +6,13 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import files, pairs
+from mt_diffusion.data import pairs
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code
+from mt_diffusion.files import images as files
 from mt_diffusion.modalities.image import OutputHead, read_images, to_uint8, to_unit
 from mt_diffusion.modalities.kinds import Identity
+from mt_diffusion.protocol import Code
 
 LOOKED_AT = 1000  # examples, at most, to find one with a second image
 
@@ -55,11 +56,19 @@ class PairedImage(Identity):
         masks = [self._read_mask(path) for path in files.image_files(text)]
         return to_unit(np.stack(masks))
 
+    def take(self, given):
+        if not self.levels:
+            return to_unit(files.as_pixels(given, self.shape, self.name))
+        ids = files.as_pixels(given, (*self.shape[:2], 1), self.name)
+        return to_unit(np.stack([self._spread(one, self.name) for one in ids]))
+
     def _read_mask(self, path: pathlib.Path) -> np.ndarray:
-        ids = files.read_exact_ids(path, self.shape)
+        return self._spread(files.read_exact_ids(path, self.shape), path)
+
+    def _spread(self, ids: np.ndarray, what: str | pathlib.Path) -> np.ndarray:
         if ids.max() >= self.levels:
             raise UserError(
-                f"{path} has the id {ids.max()}, but the masks that this model was "
+                f"{what} has the id {ids.max()}, but the masks that this model was "
                 f"trained with have ids from 0 to {self.levels - 1}, which are spread "
                 "over the grey levels as they are read. Give ids; a picture whose "
                 "levels are spread already, as of a sample, has to go back to them."

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities.base import Code, Modality
+from mt_diffusion.protocol import Code, Modality
 
 TOLERANCE = 1e-4  # of float32 sums in another order, relative to the largest number
 LEAST = 0.01  # which is taken to be this, at least
@@ -29,7 +29,7 @@ class Promises:
             cls = type(self.modality)
             raise UserError(
                 f"the modality {self.modality.name!r} ({cls.__module__}.{cls.__name__})"
-                f" breaks the contract of mt_diffusion/modalities/base.py: {broken}."
+                f" breaks the contract of mt_diffusion/modalities/build.py: {broken}."
             )
 
     def call(self, method: str, *args: Any) -> Any:

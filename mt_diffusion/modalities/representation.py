@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import files, representers, vectors
+from mt_diffusion.data import representers
 from mt_diffusion.data.representers import Representer
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import images as files
+from mt_diffusion.files import vectors
 from mt_diffusion.modalities import codes, evidence, tokens
-from mt_diffusion.modalities.base import Code
-from mt_diffusion.modalities.evidence import Evidence
 from mt_diffusion.modalities.kinds import Coded, Gaussian
 from mt_diffusion.models.layers import PooledMLP
+from mt_diffusion.protocol import Code, Evidence
 
 MAX_FITTED = 2048  # training examples that statistics are taken from, at most
 LEAST_FITTED = 32  # of them with a vector, at least
@@ -118,6 +119,17 @@ class Representation(Coded, Gaussian):
             images = np.stack([files.read_image(p, self.shape) for p in paths])
             found = self.representer.represent(images)
         return self.normalise(np.asarray(found))
+
+    def take(self, given):
+        found = np.asarray(given, np.float32)
+        found = found[None] if found.ndim == 1 else found
+        if found.ndim != 2 or found.shape[1] != self.size:
+            raise UserError(
+                f"{self.name} has the shape {np.shape(given)}; this model takes "
+                f"vectors of {self.size} numbers, one or several."
+            )
+        vectors.check_finite(found, self.name)
+        return self.normalise(found)
 
     def postprocess(self, value):
         mean, std = self._statistics

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import weights
 from mt_diffusion.models.unet import UNet
 
 Path = tuple[str, ...]  # of a parameter in our tree

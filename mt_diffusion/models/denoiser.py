@@ -17,9 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.process import Image, Process, Transition
-from mt_diffusion.modalities.base import Code, Modality, is_evident
-from mt_diffusion.modalities.evidence import Level
 from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
+from mt_diffusion.protocol import Code, Level, Modality, is_evident
 
 Known = Mapping[str, Bool[Array, " b"]]
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mt_diffusion.modalities.base import Code, Modality
 from mt_diffusion.models.unet import UNet
+from mt_diffusion.protocol import Code, Modality
 
 TABLES = "tables"  # the collection of the modalities' tables, beside "params"
 Image = Float[Array, "b h w c"]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import tqdm
 
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 from mt_diffusion.preflight import collectives
 from mt_diffusion.preflight.collectives import Collective
 from mt_diffusion.preflight.program import Program

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
-from mt_diffusion import writing
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.files import writing
+from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology
 from mt_diffusion.preflight.measure import Measurement, measure
 from mt_diffusion.preflight.report import Report
 from mt_diffusion.preflight.topology import Target
-from mt_diffusion.training import sharding
-from mt_diffusion.training.state import init_params
 from mt_diffusion.training.step import images_per_device
 
 MOST = 8  # images per device in the smaller program that measures memory

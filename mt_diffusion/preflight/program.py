@@ -9,13 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
 from mt_diffusion.data import pairs, sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.generation import Generator
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.parallel import sharding
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.state import abstract_state, init_params
+from mt_diffusion.training.state import abstract_state
 from mt_diffusion.training.step import abstract_batch, lower_step
 
 NUM_NOISE = 64  # examples in place of a data set that is not here

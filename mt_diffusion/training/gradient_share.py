@@ -8,8 +8,8 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from mt_diffusion.diffusion.objective import Objective
-from mt_diffusion.modalities.base import Batch
+from mt_diffusion.protocol import Batch
+from mt_diffusion.training.objective import Objective
 
 TRUNK = "unet"
 OWN = "out"  # the trunk's last block, which the noise alone trains

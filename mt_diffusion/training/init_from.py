@@ -10,15 +10,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
-from mt_diffusion.data import weights
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.files import weights
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
 from mt_diffusion.models.mt_diffusion import TABLES
-from mt_diffusion.training.checkpoint import Checkpoints
 from mt_diffusion.training.resume import differences, flatten
-from mt_diffusion.training.state import TrainState, init_params
+from mt_diffusion.training.state import TrainState
 
 ADM = "adm:"
 UNET = ("params", "unet")

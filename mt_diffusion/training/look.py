@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
-from mt_diffusion import pictures
-from mt_diffusion.diffusion import objective
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.generation import Generator
-from mt_diffusion.modalities.base import Batch
-from mt_diffusion.training import gradient_share, sharding
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.inference import pictures
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+from mt_diffusion.training import gradient_share, objective
 from mt_diffusion.training.watch import Watch
 
 

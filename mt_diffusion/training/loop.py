@@ -12,23 +12,19 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mt_diffusion import experiment as experiments
-from mt_diffusion import writing
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.diffusion import (
-    aggregation,
-    guidance,
-    presence,
-    sampler,
-    schedule,
-    variance,
-)
+from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.modalities import guess, leak
-from mt_diffusion.modalities.base import Batch
-from mt_diffusion.training import init_from, sharding, watch
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import writing
+from mt_diffusion.inference import generation
+from mt_diffusion.modalities import guess
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+from mt_diffusion.training import init_from, watch
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.preemption import Preemption
@@ -263,7 +259,7 @@ def check(config: ConfigDict) -> None:
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
-    sampler.build_walk(config.sampling, table)
+    generation.build_walk(config.sampling, table)
 
 
 def is_done(in_flight: Sequence[dict]) -> bool:

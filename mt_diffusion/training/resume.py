@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.training.checkpoint import Checkpoints
+from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training.state import TrainState
 
 # What may change from one call to the next in the same workdir.

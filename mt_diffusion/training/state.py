@@ -8,8 +8,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, PRNGKeyArray
 
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.parallel import sharding
 
 # What runs once need not run fast: on a CPU, parameters compile in a third of the time.
 QUICK = {"cpu": {"xla_backend_optimization_level": 0}}
@@ -32,23 +32,6 @@ class TrainState:
     def saved(self) -> dict[str, Any]:
         """What a checkpoint has of it."""
         return {name: part for name, part in vars(self).items() if name != "tables"}
-
-
-def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
-    """Initial parameters of the network."""
-    z = jnp.zeros((1, *experiment.shape))
-    values = {m.name: jnp.asarray(m.placeholder())[None] for m in experiment.modalities}
-
-    def encode_and_predict(network, z, t, values):
-        codes = network.encode(values)
-        known = {
-            m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions
-        }
-        evidence = {n: jnp.zeros((1, size)) for n, size in network.evident.items()}
-        return network(z, t, codes, known, evidence)
-
-    t = jnp.ones(1, jnp.int32)
-    return experiment.network.init(key, z, t, values, method=encode_and_predict)
 
 
 def init_state(

@@ -11,11 +11,11 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import objective
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import Experiment
-from mt_diffusion.modalities.base import Batch
-from mt_diffusion.training import sharding
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+from mt_diffusion.training import objective
 from mt_diffusion.training.state import TrainState
 
 Step = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]

@@ -16,7 +16,7 @@ import PIL.Image
 import tqdm
 from jax.sharding import Mesh
 
-from mt_diffusion import writing
+from mt_diffusion.files import writing
 
 METRICS = "metrics.jsonl"
 SPEED, WAIT = "images_per_second", "data_wait"

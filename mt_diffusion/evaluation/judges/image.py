@@ -6,12 +6,12 @@ import numpy as np
 
 from mt_diffusion.evaluation import quality, uncertainty
 from mt_diffusion.evaluation.draws import Drawn
-from mt_diffusion.evaluation.features import Features
 from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.networks.network import Features
 from mt_diffusion.evaluation.quality import Statistics
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.evaluation.uncertainty import Estimate
-from mt_diffusion.modalities.base import Variable
+from mt_diffusion.protocol import Variable
 
 LIKENESS = {  # name: better
     "fid": "lower",

@@ -6,7 +6,7 @@ from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.modalities.base import Modality
+from mt_diffusion.protocol import Modality
 
 BINS = 15  # of confidence
 SIMULATIONS = 200  # of what a perfect model would have by as many examples

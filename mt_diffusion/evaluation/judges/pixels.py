@@ -10,7 +10,7 @@ from mt_diffusion.evaluation.draws import Drawn, fixes_pixels
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real, noise
 from mt_diffusion.evaluation.uncertainty import Estimate
-from mt_diffusion.modalities.base import Modality, Variable
+from mt_diffusion.protocol import Modality, Variable
 
 LEVELS = 255
 WINDOW = 7  # of SSIM

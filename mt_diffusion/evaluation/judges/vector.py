@@ -7,7 +7,7 @@ from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.modalities.base import Modality
+from mt_diffusion.protocol import Modality
 
 MAX_ROWS = 5000  # vectors that one is looked for among
 

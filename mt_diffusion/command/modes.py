@@ -1,0 +1,189 @@
+"""What each mode does with the flags: it calls a function of that name.
+
+Imports are of what the mode needs alone, so that --help and mistakes come at once.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from mt_diffusion.command import options
+from mt_diffusion.errors import UserError
+
+NUM_EVALUATED = 5000  # samples of each draw of an evaluation
+NUM_BOUND = 256  # test examples whose bounds it gives
+
+
+def workdir() -> pathlib.Path:
+    """The folder of the run, which all modes but precompute need."""
+    if not options.WORKDIR.value:
+        raise UserError("--workdir is missing: name the folder of the run.")
+    return local_path(options.WORKDIR)
+
+
+def out() -> pathlib.Path | None:
+    """Where to write, if a flag says so."""
+    return local_path(options.OUT) if options.OUT.value else None
+
+
+def local_path(flag: flags.FlagHolder) -> pathlib.Path:
+    """A flag's path; UserError for an address, which is none."""
+    if "://" in flag.value:
+        raise UserError(
+            f"--{flag.name}={flag.value} is no path of a file system. Mount the bucket "
+            "(gcsfuse; launch/tpu_vm.sh does, with --bucket) and name the folder there."
+        )
+    return pathlib.Path(flag.value).expanduser()
+
+
+def train() -> None:
+    """--mode=train."""
+    import jax
+
+    from mt_diffusion.training import loop
+
+    loop.train(options.CONFIG.value, workdir())
+    if jax.process_count() == 1:  # reading a checkpoint takes all processes
+        report()
+    else:
+        print(f"a page to look at: --mode=report --workdir={workdir()}")
+
+
+def settings() -> dict[str, Any]:
+    """What flags change of the checkpoint's config.sampling."""
+    from mt_diffusion.diffusion import guidance
+
+    interval = options.GUIDANCE_INTERVAL.value
+    if interval is not None:
+        interval = options.numbers(options.GUIDANCE_INTERVAL)
+        guidance.check_interval(interval, "--guidance_interval")
+    wishes = {
+        "num_steps": options.STEPS.value,
+        "sampler": options.SAMPLER.value,
+        "spacing": options.SPACING.value,
+        "resample": options.RESAMPLE.value,
+        "variance": options.VARIANCE.value,
+        "batch_size": options.BATCH_SIZE.value,
+        "guess": options.GUESS.value,
+        "clip": options.CLIP.value,
+        "guidance": options.GUIDANCE.value,
+        "head_guidance": options.HEAD_GUIDANCE.value,
+        "autoguidance": options.AUTOGUIDANCE.value,
+        "guide": options.GUIDE.value,
+        "guidance_interval": interval,
+    }
+    return {name: value for name, value in wishes.items() if value is not None}
+
+
+def sample() -> None:
+    """--mode=sample."""
+    from mt_diffusion.inference import sampling
+
+    num, given = options.NUM_SAMPLES.value, options.GIVEN.value
+    sampling.sample(
+        workdir(), out(), num, options.SEED.value, given, settings(), options.EMA.value
+    )
+
+
+def read() -> None:
+    """--mode=read."""
+    from mt_diffusion.inference import reading
+
+    reading.read(
+        workdir(),
+        out(),
+        options.GIVEN.value,
+        options.SEED.value,
+        settings(),
+        options.EMA.value,
+    )
+
+
+def bound() -> None:
+    """--mode=bound."""
+    from mt_diffusion.inference import bounding
+
+    bounding.bound(
+        workdir(),
+        out(),
+        options.NUM_EXAMPLES.value,
+        options.NUM_TIMES.value,
+        options.SEED.value,
+        settings(),
+        options.EMA.value,
+    )
+
+
+def precompute() -> None:
+    """--mode=precompute."""
+    from mt_diffusion.inference import precompute
+
+    options.need(options.ENCODER, options.OUT)
+    precompute.precompute(options.CONFIG.value, options.ENCODER.value, out())
+
+
+def evaluate() -> None:
+    """--mode=evaluate."""
+    from mt_diffusion.evaluation import evaluate
+
+    num_examples = options.NUM_EXAMPLES.value
+    wishes = evaluate.Settings(
+        num_samples=options.NUM_SAMPLES.value or NUM_EVALUATED,
+        draws=options.DRAWS.value,
+        features=options.FEATURES.value,
+        weights=options.WEIGHTS.value,
+        reference=options.REFERENCE.value,
+        baseline=options.BASELINE.value,
+        bound_examples=NUM_BOUND if num_examples is None else num_examples,
+    )
+    seed, use_ema = options.SEED.value, options.EMA.value
+    evaluate.evaluate(workdir(), out(), wishes, seed, settings(), use_ema)
+
+
+def reference() -> None:
+    """--mode=reference."""
+    from mt_diffusion.evaluation import reference
+
+    options.need(options.OUT)
+    reference.make(
+        options.CONFIG.value,
+        options.FEATURES.value,
+        options.WEIGHTS.value,
+        options.SPLIT.value,
+        options.NUM_EXAMPLES.value,
+        out(),
+    )
+
+
+def preflight() -> None:
+    """--mode=preflight."""
+    from mt_diffusion.preflight import preflight
+
+    sizes, quick = options.numbers(options.MICROBATCHES), options.QUICK.value
+    name = options.TOPOLOGY.value
+    preflight.preflight(options.CONFIG.value, name, sizes, out(), quick)
+
+
+def report() -> None:
+    """--mode=report."""
+    from configs import common
+    from mt_diffusion.report import report
+
+    print(f"wrote {report.write(workdir(), common.digits())}")
+
+
+def compare() -> None:
+    """--mode=compare."""
+    from mt_diffusion.report import report
+
+    options.need(options.RUNS, options.OUT)
+    runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
+    print(f"wrote {report.compare(runs, out())}")
+
+
+RUN = {
+    f.__name__: f
+    for f in (train, sample, read, bound, evaluate)
+    + (reference, precompute, preflight, report, compare)
+}

@@ -1,0 +1,306 @@
+"""The flags of all modes, and which of them a mode reads."""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from mt_diffusion.command import overrides, shipped
+from mt_diffusion.errors import UserError
+
+JOB = {"coordinator", "num_processes", "process_id", "distributed"}
+CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
+SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | {
+    "variance",
+    "guess",
+    "guidance",
+    "head_guidance",
+    "autoguidance",
+    "guide",
+    "guidance_interval",
+}
+FLAGS_OF = {
+    "train": {"workdir"} | JOB,
+    "sample": CHECKPOINT | SAMPLING | {"given"},
+    "read": CHECKPOINT | {"given"},
+    "bound": CHECKPOINT | {"clip", "variance", "guess", "num_examples", "num_times"},
+    "evaluate": CHECKPOINT
+    | SAMPLING
+    | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
+    "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
+    "precompute": {"out", "encoder"},
+    "preflight": {"topology", "microbatches", "quick", "out"},
+    "report": {"workdir"},
+    "compare": {"runs", "out"},
+}
+OF_SEVERAL_PROCESSES = ("train", "sample")
+WITH_CONFIG = ("train", "precompute", "reference", "preflight")
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config: NAME or NAME:PRESET of the shipped ones, or a file."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
+)
+MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
+OF_JOB = "train, sample, read, bound, evaluate, reference: "
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    f"{OF_JOB}this is one process of a job, as JAX finds by itself (Cloud TPU, SLURM, "
+    "Open MPI, Kubernetes); train and sample can share the work between several.",
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, f"{OF_JOB}HOST:PORT of process 0, where those of a job meet."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, f"{OF_JOB}how many there are.", lower_bound=1
+)
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, f"{OF_JOB}which one this is, from 0.", lower_bound=0
+)
+NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples",
+    None,
+    "sample: how many (16, or more if more values are given). evaluate: how many of "
+    "each draw (5000).",
+    lower_bound=1,
+)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    "sample, read, bound, evaluate: how many at a time (the config's).",
+    lower_bound=1,
+)
+STEPS = flags.DEFINE_integer(
+    "steps", None, "sample, evaluate: number of steps (the config's)."
+)
+SAMPLER = flags.DEFINE_string(
+    "sampler",
+    None,
+    "sample, evaluate: ancestral, ddim, dpmpp_2m or dpmpp_2s (the config's).",
+)
+SPACING = flags.DEFINE_string(
+    "spacing",
+    None,
+    "sample, evaluate: of the steps' times, even (in t) or log_snr (the sampler's "
+    "own: log_snr of dpmpp_*, even of the others).",
+)
+RESAMPLE = flags.DEFINE_integer(
+    "resample",
+    None,
+    "sample, evaluate: how often each step is taken, where pixels are given that the "
+    "network does not read (RePaint; the config's, 1).",
+    lower_bound=1,
+)
+VARIANCE = flags.DEFINE_string(
+    "variance",
+    None,
+    "sample, evaluate, bound: of a step where none is learned: measured, beta_tilde or "
+    "beta (the config's).",
+)
+CLIP = flags.DEFINE_string(
+    "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."
+)
+GUESS = flags.DEFINE_string(
+    "guess",
+    None,
+    "sample, evaluate, bound: what a modality is taken to be while it is generated, as "
+    "label=held,image_b=mean: held, coherent, fresh, mean or absent (the config's).",
+)
+GUIDANCE = flags.DEFINE_float(
+    "guidance",
+    None,
+    "sample, evaluate: classifier-free guidance towards what is given; 1: none (the "
+    "config's).",
+    lower_bound=0,
+)
+HEAD_GUIDANCE = flags.DEFINE_float(
+    "head_guidance",
+    None,
+    "sample, evaluate: guidance by the heads of what is given; 0: none (the config's).",
+    lower_bound=0,
+)
+AUTOGUIDANCE = flags.DEFINE_float(
+    "autoguidance",
+    None,
+    "sample, evaluate: guidance away from what --guide says; 1: none (the config's).",
+    lower_bound=0,
+)
+GUIDE = flags.DEFINE_string(
+    "guide",
+    None,
+    "sample, evaluate: a smaller or less trained model of the same process and codes: "
+    "WORKDIR, or WORKDIR:STEP of one of its checkpoints (the config's).",
+)
+GUIDANCE_INTERVAL = flags.DEFINE_list(
+    "guidance_interval",
+    None,
+    "sample, evaluate: the part of t / T with guidance, as 0.1,0.8 (the config's).",
+)
+SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "sample, read, bound, evaluate: example i depends only on (seed, i) and the given "
+    "values.",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
+GIVEN = flags.DEFINE_multi_string(
+    "given",
+    [],
+    "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
+    "pixels transparent), image=FILE_OR_FOLDER, image_b=FILE_OR_FOLDER, "
+    "representation=FILE.npy or images. read: image=FILE_OR_FOLDER",
+)
+OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "sample, read: folder to write (WORKDIR/generated/NNN); evaluate: folder "
+    "(WORKDIR/evaluation/STEP); bound: file (WORKDIR/bounds/STEP.json); precompute, "
+    "reference: file.npz; preflight: file.json; compare: file.html.",
+)
+EMA = flags.DEFINE_bool(
+    "ema",
+    True,
+    "sample, read, bound, evaluate: the averaged parameters, or the raw ones.",
+)
+NUM_EXAMPLES = flags.DEFINE_integer(
+    "num_examples",
+    None,
+    "bound: how many test examples (all). evaluate: so many have their bound (256; 0: "
+    "none). reference: how many images (all).",
+    lower_bound=0,
+)
+NUM_TIMES = flags.DEFINE_integer(
+    "num_times", None, "bound: at how many of the times 2..T (all).", lower_bound=1
+)
+ENCODER = flags.DEFINE_string(
+    "encoder",
+    None,
+    "precompute: package.module:function, from uint8 [N, H, W, C] to [N, D].",
+)
+DRAWS = flags.DEFINE_string(
+    "draws", "", "evaluate: some of joint, given_A, given_A_B, ... (all subsets)."
+)
+FEATURES = flags.DEFINE_enum(
+    "features",
+    "convnet",
+    ["convnet", "inception"],
+    "evaluate, reference: whose features. convnet: a small classifier, trained once "
+    "for each data set; inception: the FID Inception-v3, with --weights.",
+)
+WEIGHTS = flags.DEFINE_string(
+    "weights", "", "evaluate, reference: file of the Inception's weights."
+)
+REFERENCE = flags.DEFINE_string(
+    "reference", "", "evaluate: a file of --mode=reference, or of ADM (computed)."
+)
+BASELINE = flags.DEFINE_string(
+    "baseline", "", "evaluate: metrics.json of another run, to stand beside."
+)
+SPLIT = flags.DEFINE_enum(
+    "split", "train", ["train", "test"], "reference: of which images."
+)
+TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    "",
+    "preflight: a TPU slice to compile for, as v5e-256 or v5e:16x16; needs libtpu and "
+    "no TPU (the devices here).",
+)
+MICROBATCHES = flags.DEFINE_list(
+    "microbatches",
+    [],
+    "preflight: two numbers of images per device at which memory is measured, as "
+    "8,16 (the config's own, at most 8, and twice that).",
+)
+QUICK = flags.DEFINE_bool(
+    "quick",
+    False,
+    "preflight: compile with little effort, in a third of the time or less: nearly the "
+    "same memory and operations; what is read and written, and so the speed, is not.",
+)
+RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
+
+
+def config_of(text: str) -> ConfigDict:
+    """The config of NAME, NAME:PRESET or FILE.py:PRESET, as --config=... has it.
+
+    Raises UserError where there is none.
+    """
+    shipped.make_importable()
+    text, values = shipped.path_of(text), flags.FlagValues()
+    flag = config_flags.DEFINE_config_file("config", None, flag_values=values)
+    try:
+        values(["mt_diffusion", f"--config={text}"])
+        flag.value.items()
+    except OSError as error:
+        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+    return flag.value
+
+
+def need(*needed: flags.FlagHolder) -> None:
+    """Raises UserError where one of these flags is missing."""
+    missing = [f"--{f.name}" for f in needed if not f.value]
+    if missing:
+        mode = MODE.value
+        raise UserError(f"--mode={mode} needs {' and '.join(missing)} as well.")
+
+
+def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
+    """The items of a list of numbers; UserError for anything else."""
+    try:
+        return tuple(float(item) for item in flag.value)
+    except ValueError as error:
+        given = f"--{flag.name}={','.join(flag.value)}"
+        raise UserError(f"{given}: numbers are wanted, and {error}.") from error
+
+
+def parse(argv: Sequence[str], introduction: str) -> list[str]:
+    """Absl's parser; a user's mistake becomes a UserError.
+
+    introduction: what --help says before it lists the flags.
+    """
+    shipped.make_importable()
+    argv = shipped.with_paths(argv)
+    if {"--help", "-h", "-help", "--helpshort"} & set(argv):
+        print(introduction)
+        print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
+        sys.exit(0)
+    try:
+        rest = flags.FLAGS(argv)
+        if MODE.value in WITH_CONFIG and CONFIG.value is not None:
+            CONFIG.value.items()  # raises OSError where the file could not be loaded
+    except AttributeError as error:
+        raise UserError(overrides.unknown_fields(argv) or str(error)) from error
+    except OSError as error:
+        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(overrides.explain(str(error), argv)) from error
+    if MODE.value not in WITH_CONFIG and CONFIG.value is not None:
+        raise UserError(
+            f"--config is for training: --mode={MODE.value} takes the config of the "
+            "checkpoint. Leave it out; other flags change how it samples (--help)."
+        )
+    if MODE.value in WITH_CONFIG and CONFIG.value is None:
+        raise UserError(
+            "--config is missing: name a config file, such as "
+            "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
+        )
+    check_flags(MODE.value)
+    return rest
+
+
+def check_flags(mode: str) -> None:
+    """Raises UserError for a flag that says nothing in this mode."""
+    ours = set().union(*FLAGS_OF.values())
+    for name in sorted(ours - FLAGS_OF[mode]):
+        if flags.FLAGS[name].present:
+            modes = [m for m, names in FLAGS_OF.items() if name in names]
+            raise UserError(
+                f"--{name} means nothing to --mode={mode}; leave it out (it is for "
+                f"--mode={' and '.join(modes)})."
+            )

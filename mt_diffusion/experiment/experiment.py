@@ -1,0 +1,229 @@
+"""A config as the parts that every command needs: modalities, process, network."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+from ml_collections import ConfigDict
+
+from mt_diffusion import protocol
+from mt_diffusion.data.sources import Source
+from mt_diffusion.diffusion import aggregation, prediction, schedule
+from mt_diffusion.diffusion.prediction import Prediction
+from mt_diffusion.diffusion.process import Process
+from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment.presence import Presence
+from mt_diffusion.modalities import build as base
+from mt_diffusion.models.denoiser import Denoiser
+from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
+from mt_diffusion.models.unet import REMAT, UNet
+from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
+
+PRIMARY = "image"
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """What a config describes; shape is (H, W, C) of the diffusion space."""
+
+    shape: tuple[int, int, int]
+    primary: Variable
+    denoiser: Denoiser
+    presence: Presence
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """All of them, in the config's order."""
+        return self.denoiser.modalities
+
+    @property
+    def process(self) -> Process:
+        """The aggregated diffusion process."""
+        return self.denoiser.process
+
+    @property
+    def network(self) -> MTDiffusion:
+        """The shared U-Net with the heads."""
+        return self.denoiser.network
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The primary image and all modalities by name."""
+        return {v.name: v for v in (self.primary, *self.modalities)}
+
+    def of(self, name: str) -> Variable:
+        """The variable of a value's name, which may be that of a draw."""
+        return self.variables[name.removesuffix(protocol.DRAW)]
+
+    @property
+    def tables(self) -> dict[str, dict]:
+        """What stands beside the parameters in the network's variables: fixed codes."""
+        found = {
+            m.name: {name: getattr(m, name) for name in m.tables}
+            for m in self.modalities
+            if m.tables
+        }
+        return {TABLES: found} if found else {}
+
+
+def resolve(config: ConfigDict, source: Source) -> ConfigDict:
+    """The config with what its modalities take from the data set written into it."""
+    resolved = config.copy_and_resolve_references()
+    with resolved.unlocked():
+        for name, fields in config.modalities.items():
+            cls = base.locate(fields.kind)
+            resolved.modalities[name] = cls.fit(fields.to_dict(), source)
+        for name, fields in leak.measure(resolved, build, source).items():
+            resolved.modalities[name].update(fields)
+    return resolved
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The parts that a resolved config describes; UserError for what can't be."""
+    shape = (config.data.image_size, config.data.image_size, config.data.channels)
+    primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
+    alone = [
+        base.build(name, fields.to_dict(), shape)
+        for name, fields in config.modalities.items()
+    ]
+    modalities = tuple(m.among(alone) for m in alone)
+    predicted = prediction.build(config.diffusion.prediction)
+    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    return Experiment(
+        shape=shape,
+        primary=primary,
+        denoiser=Denoiser(
+            modalities=modalities,
+            process=build_process(modalities, table, predicted),
+            network=build_network(config, modalities),
+            prediction=predicted,
+        ),
+        presence=presence.build(
+            config.presence.to_dict(), {m.name: m.conditions for m in modalities}
+        ),
+    )
+
+
+def build_process(
+    modalities: Sequence[Modality], table: Schedule, predicted: Prediction
+) -> Process:
+    """The aggregated diffusion process; UserError for drifts that can't work."""
+    weights = {}
+    for m in modalities:
+        weights[m.name] = aggregation.weights(m.name, m.drift, m.scale, table)
+        if m.drift == NO_DRIFT:
+            continue
+        aggregation.check_forgotten(m.name, weights[m.name], math.prod(m.shape))
+        if is_evident(m):
+            m.check_design(weights[m.name], table)
+        if predicted.uses_frame:
+            aggregation.check_bounded(m.name, weights[m.name], table)
+    return Process(table, aggregation.Aggregation(weights))
+
+
+def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:
+    """The shared U-Net with the heads of its modalities."""
+    sizes = {m.name: m.token_shape[1] for m in modalities if m.token_shape}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            "the network reads the tokens of all modalities at once, but their sizes "
+            f"are {sizes}; set one for all, as config.modalities.NAME.tokens.size."
+        )
+    fields = config.unet.to_dict()
+    learn_variance, learn_places = (
+        fields.pop(name) for name in ("learn_variance", "token_places")
+    )
+    unet = UNet(
+        **fields
+        | {
+            "channel_mult": tuple(fields["channel_mult"]),
+            "attention_resolutions": tuple(fields["attention_resolutions"]),
+            "dtype": DTYPES[fields["dtype"]],
+        },
+        out_channels=config.data.channels * (2 if learn_variance else 1),
+        num_classes=0,
+        use_tokens=bool(sizes),
+    )
+    return MTDiffusion(
+        tuple(modalities),
+        unet,
+        config.diffusion.num_steps,
+        learn_variance,
+        learn_balance=config.objective.learn_balance,
+        learn_places=learn_places,
+        evident={m.name: m.evidence_size for m in modalities if is_evident(m)},
+    )
+
+
+def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
+    """Initial parameters of the network."""
+    z = jnp.zeros((1, *experiment.shape))
+    values = {m.name: jnp.asarray(m.placeholder())[None] for m in experiment.modalities}
+
+    def encode_and_predict(network, z, t, values):
+        codes = network.encode(values)
+        known = {
+            m.name: jnp.ones(1, bool) for m in experiment.modalities if m.conditions
+        }
+        evidence = {n: jnp.zeros((1, size)) for n, size in network.evident.items()}
+        return network(z, t, codes, known, evidence)
+
+    t = jnp.ones(1, jnp.int32)
+    return experiment.network.init(key, z, t, values, method=encode_and_predict)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for sizes and widths that the U-Net can't have."""
+    unet, size = config.unet, config.data.image_size
+    at_least_one = ("model_channels", "num_res_blocks", "num_heads", "num_groups")
+    for field in at_least_one:
+        if unet[field] < 1:
+            raise UserError(f"config.unet.{field} is {unet[field]}; use 1 or more.")
+    if unet.num_head_channels < 0:
+        raise UserError(
+            f"config.unet.num_head_channels is {unet.num_head_channels}; use 0 for "
+            "num_heads heads at every resolution (guided-diffusion's -1)."
+        )
+    if not unet.channel_mult or min(unet.channel_mult) < 1:
+        raise UserError(
+            f"config.unet.channel_mult is {unet.channel_mult}; give a whole number "
+            "of 1 or more for each level, such as (1, 2)."
+        )
+    if not 0 <= unet.dropout < 1:
+        raise UserError(f"config.unet.dropout is {unet.dropout}; use 0 to below 1.")
+    factor = 2 ** (len(unet.channel_mult) - 1)
+    if size < 1 or size % factor:
+        raise UserError(
+            f"config.data.image_size = {size} is not divisible by {factor}, but a "
+            f"U-Net with {len(unet.channel_mult)} levels halves it "
+            f"{len(unet.channel_mult) - 1} times; use "
+            f"{max(size // factor, 1) * factor}, or a shorter config.unet.channel_mult."
+        )
+    if config.data.channels not in (1, 3):
+        raise UserError(f"config.data.channels is {config.data.channels}; use 1 or 3.")
+    if unet.dtype not in DTYPES:
+        raise UserError(
+            f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}."
+        )
+    if unet.remat not in REMAT:
+        raise UserError(
+            f"config.unet.remat is {unet.remat!r}; use one of {list(REMAT)}."
+        )
+    for mult in unet.channel_mult:
+        width = mult * unet.model_channels
+        for field in (
+            "num_groups",
+            "num_head_channels" if unet.num_head_channels else "num_heads",
+        ):
+            if width % unet[field]:
+                raise UserError(
+                    f"a level of {width} channels is not divisible by "
+                    f"config.unet.{field} = {unet[field]}; change that or "
+                    "config.unet.model_channels."
+                )

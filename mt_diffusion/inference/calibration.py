@@ -1,0 +1,194 @@
+"""What a trained model gets wrong at each t, measured once, kept beside a checkpoint.
+
+The reverse variance that fits a network which learns none follows from it; see
+diffusion/variance.py.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from mt_diffusion.data import pipeline, sources
+from mt_diffusion.diffusion import spacing, variance
+from mt_diffusion.diffusion.bound import Reading
+from mt_diffusion.diffusion.process import Process
+from mt_diffusion.diffusion.variance import Z_0, Errors
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import writing
+from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+
+FOLDER = "variances"
+NUM_EXAMPLES = 256  # of the training data, spread over it
+NUM_TIMES = 64  # half of them even in t, half in log-SNR
+
+Found = dict[str, Errors]  # by JOINT and CONDITIONAL
+
+
+def find(
+    workdir: pathlib.Path,
+    step: int,
+    use_ema: bool,
+    config: ConfigDict,
+    experiment: Experiment,
+    params: Any,
+    mesh: Mesh,
+) -> Found:
+    """The errors of a checkpoint: as kept in its workdir, else measured and kept there.
+
+    {} where they are not asked for (config.sampling.variance), the network learns its
+    variance, or the training data is not at hand, which is said.
+    """
+    variance.check(config.sampling.variance)
+    if config.sampling.variance != variance.MEASURED or config.unet.learn_variance:
+        return {}
+    facts = {
+        "step": step,
+        "averaged": use_ema,
+        "guess": config.sampling.guess,
+        "clip": config.sampling.clip,
+    }
+    name = "averaged" if use_ema else "raw"
+    path = workdir / FOLDER / f"{step}_{name}.json"
+    if (kept := load(path, facts)) is not None:
+        return kept
+    try:
+        source = sources.open_source(config.data, "train")
+    except UserError as error:
+        print(
+            "the reverse variance is beta_tilde, for the best one is measured on "
+            f"training data, which are not here ({error})"
+        )
+        return {}
+    found = measure(experiment, config.sampling, params, source, mesh)
+    if jax.process_index() == 0:
+        writing.make_folder(path.parent, f"--workdir={workdir}")
+        errors = {which: e.as_json() for which, e in found.items()}
+        writing.as_json(path, facts | {"errors": errors})
+    return found
+
+
+def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
+    """What a file keeps; None for none, a broken one, and one of other settings."""
+    try:
+        stored = json.loads(path.read_text())
+        if {name: stored[name] for name in facts} != facts:
+            return None
+        errors = stored["errors"]
+        return {which: Errors.of_json(errors[which]) for which in (JOINT, CONDITIONAL)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def measure(
+    experiment: Experiment,
+    settings: ConfigDict,
+    params: Any,
+    source: sources.Source,
+    mesh: Mesh,
+    num_examples: int = NUM_EXAMPLES,
+) -> Found:
+    """The errors on training examples, each with noise of its own at each time.
+
+    settings: config.sampling, whose guesses and clipping are those measured.
+    """
+    chosen = np.linspace(0, len(source) - 1, min(num_examples, len(source)))
+    some = Some(source, chosen.astype(int))
+    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
+    size = sharding.batch_size(settings.batch_size, len(some), mesh)
+    batches = pipeline.batches_in_order(some, preprocess, size, 0)
+    times = chosen_times(experiment.process)
+    products = build_products(experiment, settings)
+    sums = 0.0
+    starts = range(0, len(some), size)
+    for i, start in enumerate(tqdm.tqdm(starts, desc="reverse variance", unit="batch")):
+        rows = np.arange(start, start + size)
+        counts = (rows < len(some)).astype(np.float32)
+        args = jax.device_put((rows, counts, batches[i]), sharding.over_batch(mesh))
+        sums = sums + np.asarray(products(params, *args, times), np.float64)
+    joint, conditional = np.moveaxis(sums, 1, 0) / len(some)
+    names = (Z_0, *experiment.process.aggregation.alpha_tilde)
+    return {
+        JOINT: Errors(names, times, joint),
+        CONDITIONAL: Errors(names, times, conditional),
+    }
+
+
+class Some:
+    """Some examples of a source."""
+
+    def __init__(self, source: sources.Source, rows: np.ndarray):
+        self._source, self._rows = source, rows
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, i):
+        return self._source[int(self._rows[i])]
+
+
+def chosen_times(process: Process) -> np.ndarray:
+    """Times at which errors are measured, rising."""
+    num = min(NUM_TIMES // 2, process.schedule.num_steps)
+    found = [
+        spacing.respaced(process.schedule, num, word)[:-1] for word in spacing.SPACINGS
+    ]
+    return np.unique(np.concatenate(found))
+
+
+def build_products(experiment: Experiment, settings: ConfigDict) -> Callable:
+    """(params, rows [B], counts [B], batch, times [G]) -> sums [G, 2, R, R], jitted.
+
+    counts: 1 for an example that counts, else 0.
+    """
+    believer = Believer(experiment, settings)
+    process = experiment.process
+    names = tuple(process.aggregation.alpha_tilde)
+
+    def errors(reading: Reading, batch: Batch, latents: dict[str, Array]) -> Array:
+        """[R, B, D]."""
+        wrong = [believer.clip(reading.z0) - batch.z0]
+        for n in names:
+            true = latents.get(n, jnp.zeros_like(batch.z0))
+            wrong.append(reading.codes.get(n, true) - true)
+        return jnp.stack(wrong).reshape(len(wrong), len(batch.z0), -1)
+
+    def products(params, rows, counts, batch, times):
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(rows)
+        codes = experiment.denoiser.encode(params, batch.values)
+        there = {n: a[:, None, None, None] for n, a in batch.available.items()}
+        latents = {n: code.latent * there[n] for n, code in codes.items()}
+        drifting = {n: latents[n] for n in latents if n in believer.drifting}
+        read = believer.build(params, keys, batch, codes, latents)
+
+        def at(t):
+            noise = jax.vmap(functools.partial(draw, t))(keys)
+            every = jnp.full(len(rows), t)
+            beliefs, found = {}, []
+            for which, present in ((JOINT, drifting), (CONDITIONAL, latents)):
+                if len(present) not in beliefs:  # the same z_t is looked at once
+                    z_t = process.diffuse(batch.z0, present, every, noise)
+                    beliefs[len(present)] = read(z_t, every)
+                reading = getattr(beliefs[len(present)], which)
+                wrong = errors(reading, batch, present)
+                found.append(jnp.einsum("rbd,qbd,b->rq", wrong, wrong, counts))
+            return jnp.stack(found) / batch.z0[0].size
+
+        return jax.lax.map(at, times)
+
+    def draw(t, key):
+        return jax.random.normal(jax.random.fold_in(key, t), experiment.shape)
+
+    return jax.jit(products)

@@ -1,0 +1,89 @@
+"""Examples as pictures: one grid with all variables of each example side by side."""
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+
+from mt_diffusion.protocol import DRAW, Variable
+
+MIN_SIDE = 64  # smaller images are enlarged, pixel by pixel, to be looked at
+MARGIN = 6
+TEXT = 14
+GIVEN, GENERATED = (214, 120, 0), (70, 70, 70)  # what was given stands out
+
+
+def grid(
+    examples: Mapping[str, np.ndarray],
+    variables: Mapping[str, Variable],
+    given: Collection[str] = (),
+) -> PIL.Image.Image:
+    """One tile per example: its pictures side by side, its words below.
+
+    examples: {variable: [N, ...]}, postprocessed. Given variables have an orange frame.
+    Of a modality that has a mean and a draw, the mean is shown, and said so.
+    """
+    means = {n for n in variables if n + DRAW in examples}
+    examples = {n: values for n, values in examples.items() if n in variables}
+    num = len(next(iter(examples.values())))
+    tiles = []
+    for i in range(num):
+        shown = {n: variables[n].show(values[i]) for n, values in examples.items()}
+        tiles.append(tile(shown, given))
+    columns = math.ceil(math.sqrt(num * tiles[0].height / tiles[0].width))
+    rows = math.ceil(num / columns)
+    width, height = tiles[0].size
+    heading = TEXT + 2 * MARGIN
+    notes = dict.fromkeys(given, " (given)") | dict.fromkeys(means, " (mean)")
+    text = " | ".join(n + notes.get(n, "") for n in examples)
+    font = PIL.ImageFont.load_default(TEXT - 2)
+    page_width = max(columns * width, math.ceil(font.getlength(text)) + 2 * MARGIN)
+    page = PIL.Image.new("RGB", (page_width, heading + rows * height), "white")
+    PIL.ImageDraw.Draw(page).text((MARGIN, MARGIN), text, GENERATED, font)
+    for i, part in enumerate(tiles):
+        page.paste(part, (i % columns * width, heading + i // columns * height))
+    return page
+
+
+def tile(shown: Mapping[str, np.ndarray | str], given: Collection[str]):
+    """One example: pictures, uint8 [H, W, C], side by side, and words below them."""
+    pictures = {n: enlarge(v) for n, v in shown.items() if not isinstance(v, str)}
+    words = {n: v for n, v in shown.items() if isinstance(v, str)}
+    height = max(p.height for p in pictures.values())
+    width = sum(p.width + MARGIN for p in pictures.values()) + MARGIN
+    image = PIL.Image.new(
+        "RGB", (width, height + TEXT * len(words) + 2 * MARGIN), "white"
+    )
+    draw = PIL.ImageDraw.Draw(image)
+    left = MARGIN
+    for name, picture in pictures.items():
+        frame = (
+            left - 2,
+            MARGIN - 2,
+            left + picture.width + 1,
+            MARGIN + picture.height + 1,
+        )
+        draw.rectangle(frame, fill=GIVEN if name in given else "white")
+        image.paste(picture, (left, MARGIN))
+        left += picture.width + MARGIN
+    font = PIL.ImageFont.load_default(TEXT - 2)
+    for row, (name, text) in enumerate(words.items()):
+        color = GIVEN if name in given else GENERATED
+        draw.text((MARGIN, height + MARGIN + 1 + row * TEXT), text, color, font)
+    return image
+
+
+def enlarge(pixels: np.ndarray) -> PIL.Image.Image:
+    """uint8 [H, W, 1 or 3] as an image of at least 64 pixels, by a whole factor."""
+    image = to_image(pixels)
+    factor = math.ceil(MIN_SIDE / min(image.size))
+    size = (image.width * factor, image.height * factor)
+    return image.resize(size, PIL.Image.Resampling.NEAREST)
+
+
+def to_image(pixels: np.ndarray) -> PIL.Image.Image:
+    """uint8 [H, W, 1 or 3] as it is."""
+    return PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -1,0 +1,76 @@
+"""`--mode=precompute`: the vectors of a data set by an encoder, to one file."""
+
+import pathlib
+
+import numpy as np
+import tqdm
+from ml_collections import ConfigDict
+
+from mt_diffusion.data import sources
+from mt_diffusion.data.representers import Encoder
+from mt_diffusion.data.views import SPLITS
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.files import vectors
+
+
+def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
+    """Writes the vectors of both splits of config.data, for config.data.vectors.
+
+    encoder: 'package.module:function', from images uint8 [N, H, W, C] to float [N, D];
+    it gets config.sampling.batch_size of them at a time. out: an .npz with the arrays
+    `train` and `test`. Raises UserError for a config that can't be, a function that is
+    not there or gives something else, and an `out` that exists.
+    """
+    batch_size = config.sampling.batch_size
+    if batch_size < 1:
+        raise UserError(f"config.sampling.batch_size is {batch_size}; use 1 or more.")
+    experiments.check(config)
+    vectors.check_writable(out)
+    represent = Encoder(encoder)
+    data = images_alone(config.data)
+    both = {split: sources.open_source(data, split) for split in SPLITS}
+    found, size = {}, None
+    for split, source in both.items():
+        found[split] = all_of(source, represent, batch_size, split, size)
+        size = found[split].shape[1]
+    vectors.write(out, found)
+    sizes = ", ".join(f"{s} {v.shape[0]:,} x {v.shape[1]}" for s, v in found.items())
+    unflipped = " --config.data.random_flip=false" if data.random_flip else ""
+    print(f"wrote {out}: {sizes}. Train with --config.data.vectors={out}{unflipped}")
+
+
+def images_alone(config: ConfigDict) -> ConfigDict:
+    """config.data without vectors, which are yet to be made, and with all examples."""
+    data = config.copy_and_resolve_references()
+    with data.unlocked():
+        data.vectors, data.keep = "", ConfigDict()
+    return data
+
+
+def all_of(
+    source: sources.Source,
+    represent: Encoder,
+    batch_size: int,
+    name: str,
+    size: int | None,
+) -> np.ndarray:
+    """float32 [N, D] of a source's images, in order; shows the speed and time left.
+
+    size: D, None for that of the first batch; UserError where any has another.
+    """
+    rows = []
+    with tqdm.tqdm(total=len(source), desc=name, unit="image") as bar:
+        for start in range(0, len(source), batch_size):
+            stop = min(start + batch_size, len(source))
+            made = represent([source[i] for i in range(start, stop)])
+            size = size or made.shape[1]
+            if made.shape[1] != size:
+                raise UserError(
+                    f"the encoder made vectors of {size} numbers, and of {name} images "
+                    f"{start} to {stop - 1} vectors of {made.shape[1]}; it must make "
+                    "all of one length."
+                )
+            rows.append(made)
+            bar.update(stop - start)
+    return np.concatenate(rows)

@@ -1,0 +1,211 @@
+"""`--mode=read`: what the heads say of given images (classify, represent, ...).
+
+An image is noised to some levels t, without drift, each head is read at each, and its
+means are averaged. Which levels serve a modality best is found on one half of the test
+examples, `choose`, and measured on the other.
+"""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from mt_diffusion.data import pipeline, sources
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import writing
+from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Modality
+
+FILE = "reading.json"
+NUM_LEVELS = 24  # candidates, evenly spaced in 1..T
+NUM_EXAMPLES = 1000  # of the test split, at most, half of them to choose by
+
+
+def read(
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    given: Sequence[str],
+    seed: int,
+    overrides: dict,
+    use_ema: bool,
+) -> None:
+    """Reads the heads at the images given; without any, chooses their noise levels.
+
+    given: one text NAME=FILES of the primary image, or none. overrides: of the
+    checkpoint's config.sampling, whose batch_size is used. Writes what it reads as
+    sampling does, and the levels to workdir/reading.json. Raises UserError where images
+    are given before levels were chosen for this checkpoint.
+    """
+    mesh = sharding.make_mesh()
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
+    if not experiment.modalities:
+        raise UserError(f"the model of --workdir={workdir} has no head to read.")
+    reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
+    facts = {"step": step, "averaged": use_ema}
+    if given:
+        values = read_given(given, experiment)
+        if set(values) != {experiment.primary.name}:
+            raise UserError(
+                f"reading takes --given={experiment.primary.name}=FILE_OR_FOLDER and "
+                "nothing else; --mode=sample takes any modalities together."
+            )
+        levels = load_levels(workdir / FILE, facts)
+        out = make_folder(out, workdir)
+        read_images(experiment, reader, values, levels, out, seed)
+        return
+    if out is not None:
+        raise UserError(
+            f"--out={out} is for what is read of given images; the levels that this "
+            f"command chooses are written to {workdir / FILE}. Leave it out."
+        )
+    levels = choose(config, experiment, reader, seed)
+    if not levels:
+        raise UserError("no test example has a value of any modality to choose by.")
+    writing.as_json(workdir / FILE, facts | {"levels": levels})
+    print(f"wrote {workdir / FILE}; --given={experiment.primary.name}=... reads now")
+
+
+def load_levels(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, list[int]]:
+    """The levels chosen for this checkpoint. Raises UserError for those of another."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if found is None or {name: found.get(name) for name in facts} != facts:
+        raise UserError(
+            f"{path} has no noise levels for this checkpoint ({facts}): let them be "
+            "chosen first, by this command without --given."
+        )
+    return found["levels"]
+
+
+def read_images(
+    experiment: Experiment,
+    reader: "Reader",
+    values: dict[str, np.ndarray],
+    levels: Mapping[str, Sequence[int]],
+    out: pathlib.Path,
+    seed: int,
+) -> None:
+    """Writes what the heads say of the images in `values`, the primary variable's."""
+    primary = experiment.primary
+    times = sorted({t for chosen in levels.values() for t in chosen})
+    found = reader(values[primary.name], times, seed)
+    means = {n: np.mean([found[t][n] for t in ts], axis=0) for n, ts in levels.items()}
+    examples = {
+        n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
+    }
+    write(out, examples, experiment, list(values))
+    for name in means:
+        if examples[name].ndim == 1:  # numbers and not pictures, as labels
+            print(f"{name}: {', '.join(map(str, examples[name]))}")
+    print(f"wrote {out}/samples.npz and {out}/grid.png")
+
+
+Reader = Callable[[np.ndarray, Sequence[int], int], dict[int, dict[str, np.ndarray]]]
+
+
+def build_reader(
+    experiment: Experiment, params: Any, batch_size: int, mesh: jax.sharding.Mesh
+) -> Reader:
+    """(images [N, H, W, C], levels t, seed) -> {t: {modality: means [N, ...]}}.
+
+    What is read of image i depends on (seed, i, t) and the image alone.
+    """
+
+    @jax.jit
+    def means(params, seed: Array, rows: Array, z0: Float[Array, "b h w c"], t: Array):
+        def noise(i: Array) -> Array:
+            key = jax.random.fold_in(jax.random.key(seed), i)
+            return jax.random.normal(jax.random.fold_in(key, t), experiment.shape)
+
+        times = jnp.full(len(z0), t)
+        z_t = experiment.process.diffuse(z0, {}, times, jax.vmap(noise)(rows))
+        # Nothing drifts here, so codes have nothing to say.
+        heads = experiment.denoiser(params, z_t, times, {}, {}, {}).features
+        return {m.name: m.mean(heads[m.name]) for m in experiment.modalities}
+
+    def reader(images, levels, seed):
+        size = sharding.batch_size(batch_size, len(images), mesh)
+        found = {t: [] for t in levels}
+        for start in range(0, len(images), size):
+            rows = np.arange(start, start + size)
+            batch = (rows, images[rows % len(images)])
+            rows, z0 = jax.device_put(batch, sharding.over_batch(mesh))
+            for t in levels:
+                found[t].append(jax.device_get(means(params, seed, rows, z0, t)))
+        join = lambda *parts: np.concatenate(parts)[: len(images)]  # noqa: E731
+        return {t: jax.tree.map(join, *parts) for t, parts in found.items()}
+
+    return reader
+
+
+def choose(
+    config: ConfigDict, experiment: Experiment, reader: Reader, seed: int
+) -> dict[str, list[int]]:
+    """{modality: levels t}, by the error on even test examples; prints that on odd.
+
+    Levels are ranked by their own error, and so many of the best are taken as make the
+    error of the averaged mean least.
+    """
+    source = sources.open_source(config.data, "test")
+    preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
+    num = min(len(source), NUM_EXAMPLES)
+    batch = pipeline.first_examples(source, preprocess, num, seed)
+    num_steps = experiment.process.schedule.num_steps
+    candidates = np.unique(np.linspace(1, num_steps, NUM_LEVELS).round().astype(int))
+    found = reader(batch.z0, [int(t) for t in candidates], seed)
+    levels = {}
+    for m in experiment.modalities:
+        there = np.asarray(batch.available[m.name])
+        even, odd = (there & (np.arange(num) % 2 == part) for part in (0, 1))
+        if not (even.any() and odd.any()):
+            print(f"{m.name}: no test example has a value to choose by")
+            continue
+        means = {t: x[m.name] for t, x in found.items()}
+        value = np.asarray(batch.values[m.name])
+        parts = {t: m.comparable(mean) for t, mean in means.items()}
+        levels[m.name] = best_levels(parts, m.comparable(value), even)
+        average = np.mean([means[t] for t in levels[m.name]], axis=0)
+        report(m, average[odd], value[odd], levels[m.name])
+    return levels
+
+
+def error(mean: np.ndarray, value: np.ndarray, rows: np.ndarray) -> float:
+    """Mean squared error; the Brier score (over K) of a label's probabilities."""
+    return float(np.mean((mean[rows] - value[rows]) ** 2))
+
+
+def best_levels(
+    means: Mapping[int, np.ndarray], value: np.ndarray, rows: np.ndarray
+) -> list[int]:
+    """The levels whose average has the least error on these rows."""
+    ranked = sorted(means, key=lambda t: error(means[t], value, rows))
+    averages = [
+        np.mean([means[t] for t in ranked[:num]], axis=0)
+        for num in range(1, len(ranked) + 1)
+    ]
+    num = int(np.argmin([error(mean, value, rows) for mean in averages])) + 1
+    return sorted(ranked[:num])
+
+
+def report(
+    modality: Modality, mean: np.ndarray, value: np.ndarray, levels: Sequence[int]
+) -> None:
+    """Prints the error of means [N, ...], and how many are right where that is said."""
+    every = np.arange(len(value))
+    wrong = error(modality.comparable(mean), modality.comparable(value), every)
+    line = f"{modality.name}: mean squared error {wrong:.4g} on {len(value)} test "
+    line += f"examples, averaged over t = {list(levels)}"
+    answers, truth = modality.postprocess(mean), modality.postprocess(value)
+    if truth.ndim == 1:
+        line += f"; right: {np.mean(answers == truth):.1%}"
+    print(line)

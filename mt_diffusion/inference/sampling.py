@@ -1,0 +1,227 @@
+"""`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
+
+import functools
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.files import writing
+from mt_diffusion.inference import calibration, pictures
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.inference.guiding import Weights
+from mt_diffusion.models.denoiser import Denoiser
+from mt_diffusion.parallel import sharding
+
+NUM_SAMPLES = 16  # where nothing given says how many
+MAX_IN_GRID = 64
+RARE = 0.05  # share of the training examples below which a state is warned of
+
+
+def sample(
+    workdir: pathlib.Path,
+    out: pathlib.Path | None,
+    num: int | None,
+    seed: int,
+    given: Sequence[str],
+    overrides: dict,
+    use_ema: bool,
+) -> None:
+    """Draws `num` examples and writes them below `out` (workdir/generated/NNN).
+
+    given: texts NAME=VALUE. overrides: of the checkpoint's config.sampling. Raises
+    UserError for a workdir without checkpoints, values that don't fit the model,
+    guidance towards nothing, or an `out` that holds samples already.
+    """
+    mesh = sharding.make_mesh()
+    step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
+    values = read_given(given, experiment)
+    check_guidance(overrides, experiment, values)
+    if num is None:
+        num = max([NUM_SAMPLES, *map(len, values.values())])
+    settings = config.sampling
+    guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
+    build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
+    build()  # says what can't be, before anything is written
+    is_first = jax.process_index() == 0
+    out = make_folder(out, workdir) if is_first else None
+    model = (workdir, step, use_ema, config, experiment, params, mesh)
+    errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
+    generator = build(errors)
+    which = "averaged (EMA)" if use_ema else "raw"
+    print(
+        f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
+        f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
+    )
+    warn_of_rare_state(experiment, generator.states(values))
+    examples = generator(weights, seed, num, values)
+    if is_first:
+        write(out, examples, experiment, list(values))
+    print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
+
+
+def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
+    """Prints a warning where a model was hardly trained in what it is to draw in."""
+    share = experiment.presence.share(states)
+    if states and share < RARE:
+        said = ", ".join(f"{name} {state}" for name, state in states.items())
+        print(
+            f"warning: this model was trained in {share:.1%} of its examples with "
+            f"{said}, as they are now; what it draws so may be poor. Give or leave out "
+            "other values, choose another --guess, or train with a larger share of "
+            "this state in config.presence."
+        )
+
+
+def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
+    """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
+    if out is None:
+        root = workdir / "generated"
+        numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
+        out = root / f"{max(numbers, default=-1) + 1:03d}"
+    if (out / "samples.npz").exists():
+        raise UserError(f"--out={out} holds samples already; name another folder.")
+    writing.make_folder(out / "samples", f"--out={out}")
+    return out
+
+
+def load_guide(
+    settings: ConfigDict, experiment: Experiment, params: Any, use_ema: bool, mesh: Mesh
+) -> tuple[Denoiser | None, Weights]:
+    """The guide that config.sampling names, and the variables of both.
+
+    Raises UserError for one of another process or other codes, or that does nothing.
+    """
+    name, scale = settings.guide, settings.autoguidance
+    if not name:
+        if scale == 1:
+            return None, Weights(params)
+        raise UserError(
+            f"--autoguidance={scale} needs a guide to go away from: add "
+            "--guide=WORKDIR of a smaller or less trained model, or WORKDIR:STEP."
+        )
+    folder, _, step = name.rpartition(":")
+    folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
+    _, _, guide, weak = restore(
+        pathlib.Path(folder).expanduser(), {}, use_ema, mesh, step
+    )
+    if different := differences(experiment, guide):
+        raise UserError(
+            f"--guide={name} can't guide this model: its {different} are others, so "
+            "the same z_t means something else to it. Use a checkpoint of this run, or "
+            "of one whose config differs in the network alone."
+        )
+    return guide.denoiser, Weights(params, weak)
+
+
+def differences(one: Experiment, other: Experiment) -> str:
+    """Which of the things that decide what z_t means are not the same; '' for none."""
+    tables = [e.process.aggregation.alpha_tilde for e in (one, other)]
+    if one.shape != other.shape:
+        return "images"
+    if not same_arrays(one.process.schedule.alpha, other.process.schedule.alpha):
+        return "noise schedules"
+    if not same_arrays(*tables):
+        return "modalities or their drifts"
+    return "" if same_arrays(one.tables, other.tables) else "codes"
+
+
+def same_arrays(one: Any, other: Any) -> bool:
+    """Whether two trees have the same structure and numbers."""
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
+
+
+def restore(
+    workdir: pathlib.Path,
+    overrides: Mapping[str, Any],
+    use_ema: bool,
+    mesh: Mesh,
+    step: int | None = None,
+) -> tuple[int, ConfigDict, Experiment, Any]:
+    """(step, config, experiment, parameters on the mesh) of a checkpoint.
+
+    overrides: of its config.sampling. step: its number; None for the newest one.
+    Raises UserError for a workdir without it.
+    """
+    if not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
+    part = "ema_params" if use_ema else "params"
+
+    def abstract(config: ConfigDict) -> dict[str, Any]:
+        experiment = experiments.build(config)
+        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        return {part: sharding.placed(shapes, sharding.replicated(mesh))}
+
+    found = Checkpoints(workdir).newest(abstract, step)
+    if found is None:
+        raise UserError(
+            f"--workdir={workdir} has no checkpoint yet; train into it first: "
+            "python -m mt_diffusion.main --config=... --workdir=..."
+        )
+    step, config, state = found
+    config.sampling.update(overrides)
+    experiment = experiments.build(config)
+    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
+    return step, config, experiment, state[part] | tables
+
+
+def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
+    """{variable: values [M, ...]} of texts NAME=VALUE."""
+    values = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if name not in experiment.variables or not separator:
+            raise UserError(
+                f"--given={text} names nothing that this model knows; write "
+                "--given=NAME=VALUE with NAME one of "
+                f"{', '.join(experiment.variables)}."
+            )
+        if name in values:
+            raise UserError(f"--given={name}=... was given twice; give it once.")
+        values[name] = experiment.variables[name].read(value)
+    return values
+
+
+def check_guidance(
+    wishes: Mapping[str, Any], experiment: Experiment, given: Collection[str]
+) -> None:
+    """Raises UserError where guidance is wished for, but nothing given can guide.
+
+    wishes: what the user says now; guidance in the config waits for something given.
+    """
+    modalities = experiment.modalities
+    for field, neutral, able in (
+        ("guidance", 1, [m.name for m in modalities]),
+        ("head_guidance", 0, [m.name for m in modalities]),
+    ):
+        wish = wishes.get(field, neutral)
+        if wish != neutral and not set(able) & set(given):
+            one_of = f"add --given=NAME=VALUE with NAME one of {', '.join(able)}, or "
+            raise UserError(
+                f"--{field}={wish} would change nothing: none of what is given can "
+                f"guide this model so; {one_of if able else ''}leave it out."
+            )
+
+
+def write(
+    out: pathlib.Path,
+    examples: dict[str, np.ndarray],
+    experiment: Experiment,
+    given: Sequence[str],
+) -> None:
+    """samples.npz, the image of each example as PNG, and a grid of the first 64."""
+    np.savez_compressed(out / "samples.npz", **examples)
+    for i, image in enumerate(examples[experiment.primary.name]):
+        pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
+    first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
+    pictures.grid(first, experiment.variables, given).save(out / "grid.png")

@@ -1,0 +1,273 @@
+"""The library: a trained model in a few lines of Python, and training without flags.
+
+    import mt_diffusion
+
+    model = mt_diffusion.load("runs/label")
+    drawn = model.sample(16, given={"label": "3"}, steps=25, seed=0)
+    drawn["image"]                                  # uint8 [16, H, W, C]
+    model.read(drawn["image"])["label"]             # probabilities [16, K]
+
+What a command would refuse is a ValueError with the command's words. The same seed
+gives what the command gives.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.inference import bounding, calibration, reading, sampling
+from mt_diffusion.inference.generation import Generator
+from mt_diffusion.parallel import sharding
+from mt_diffusion.protocol import Batch
+
+NUM_SAMPLES = 16
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Makes a ValueError of a user's mistake."""
+    try:
+        yield
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True):
+    """The `Model` of a run.
+
+    workdir: its folder. step: of one of its checkpoints; None for the newest. ema:
+    whether its parameters are the averaged ones. Raises ValueError where there is none.
+    """
+    folder, mesh = pathlib.Path(workdir).expanduser(), sharding.make_mesh()
+    with in_words():
+        step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
+    return Model(folder, step, config, experiment, params, ema)
+
+
+def train(config: ConfigDict | str, workdir: str | pathlib.Path) -> None:
+    """Trains, or continues, as the command does.
+
+    config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
+    workdir: where checkpoints and metrics go. Raises ValueError for what can't be.
+    """
+    from mt_diffusion.command import options
+    from mt_diffusion.training import loop
+
+    with in_words():
+        if isinstance(config, str):
+            config = options.config_of(config)
+        loop.train(config, pathlib.Path(workdir).expanduser())
+
+
+class Model:
+    """A trained model.
+
+    step: of its checkpoint. config: a ConfigDict, resolved. experiment: its parts, with
+    `process` (the aggregated diffusion), `network` (a Flax module) and `denoiser` (both
+    as a function of z_t). params: the network's variables.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        config: ConfigDict,
+        experiment: Experiment,
+        params: Any,
+        ema: bool,
+    ):
+        self.workdir, self.step, self.config = workdir, step, config
+        self.experiment, self.params = experiment, params
+        self._ema, self._mesh = ema, sharding.make_mesh()
+        self._generators: dict[str, tuple] = {}  # by settings: a second call compiles
+        self._measures: dict[tuple, Any] = {}  # nothing
+        self._reader = None
+
+    @property
+    def network(self):
+        """The Flax module: encoders, the shared U-Net, heads."""
+        return self.experiment.network
+
+    @property
+    def process(self):
+        """The aggregated diffusion process."""
+        return self.experiment.process
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """{modality: its classes in order}, of those that have any."""
+        modalities = self.experiment.modalities
+        found = {m.name: getattr(m, "class_names", ()) for m in modalities}
+        return {name: tuple(names) for name, names in found.items() if names}
+
+    def sample(
+        self,
+        num: int | None = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        steps: int | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> dict[str, np.ndarray]:
+        """Examples {variable: [num, ...]}: images uint8, labels int32, vectors float32.
+
+        num: 16, or as many as values are given, where None. given: {variable: a value,
+        or several}: class names or numbers, uint8 arrays or PIL images, (images, seen)
+        or images with alpha for a masked image, vectors. steps: of the walk; None for
+        the config's. settings: other fields of config.sampling, as guidance=2.0.
+        """
+        with in_words():
+            values = self._values(given or {})
+            if num is None:
+                num = max([NUM_SAMPLES, *map(len, values.values())])
+            wishes = settings | ({} if steps is None else {"num_steps": steps})
+            generator, weights = self._generator(wishes)
+            sampling.check_guidance(wishes, self.experiment, list(values))
+            return generator(weights, seed, num, values)
+
+    def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
+        """What the heads say of images: {modality: means [N, ...]}.
+
+        Probabilities of classes, in the order of `names`; vectors and images as the
+        model has them. images: uint8 [N, H, W, C] or PIL. Averaged over the noise
+        levels that --mode=read chose for this checkpoint, else over six low ones.
+        """
+        primary = self.experiment.primary
+        with in_words():
+            z0 = primary.take(images)
+        levels = self._levels()
+        times = sorted({t for chosen in levels.values() for t in chosen})
+        if self._reader is None:
+            size = self.config.sampling.batch_size
+            self._reader = reading.build_reader(
+                self.experiment, self.params, size, self._mesh
+            )
+        found = self._reader(z0, times, seed)
+        return {
+            name: np.mean([found[t][name] for t in chosen], axis=0)
+            for name, chosen in levels.items()
+        }
+
+    def bound(
+        self, images: Any, *, num_times: int | None = None, seed: int = 0, **values: Any
+    ) -> dict[str, np.ndarray]:
+        """Bounds on the likelihood of each example: {term with its unit: [N]}.
+
+        images: uint8 [N, H, W, C] or PIL. values: of modalities, as label=[3, 5]; what
+        is left out counts as missing. num_times: how many of 2..T each is looked at.
+        """
+        primary = self.experiment.primary.name
+        with in_words():
+            known = self._values({primary: images} | values)
+            most = self.process.schedule.num_steps - 1
+            num_times = bounding.at_most("num_times", num_times, most, "steps after 1")
+            batch = self._batch(known)
+            if num_times not in self._measures:
+                self._measures[num_times] = bounding.build_measure(
+                    self.experiment, self.config.sampling, num_times, self._errors()
+                )
+            measure = self._measures[num_times]
+        num, size = len(batch.z0), self.config.sampling.batch_size
+        size = sharding.batch_size(size, num, self._mesh)
+        padded = [pad(batch, start, size) for start in range(0, num, size)]
+        args = (size, num, seed, self._mesh)
+        terms, _ = bounding.run(measure, self.params, padded, *args)
+        return {n: x for named in terms.values() for n, x in named.items()}
+
+    def evaluate(
+        self,
+        num_samples: int = 5000,
+        draws: str = "",
+        *,
+        out: str | pathlib.Path | None = None,
+        seed: int = 0,
+        features: str = "convnet",
+        weights: str = "",
+        bound_examples: int = 256,
+        **settings: Any,
+    ) -> list[dict[str, Any]]:
+        """The figures that --mode=evaluate writes, each with its error and its marks.
+
+        num_samples: of each draw. draws: as 'joint,given_label'; '' for all. out: where
+        samples, pictures and metrics.json go; None for workdir/evaluation/STEP. Goes on
+        where it was interrupted. Of the newest checkpoint alone.
+        """
+        from mt_diffusion.evaluation import evaluate
+
+        wishes = evaluate.Settings(
+            num_samples, draws, features, weights, "", "", bound_examples
+        )
+        folder = pathlib.Path(out).expanduser() if out else None
+        with in_words():
+            evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
+        folder = folder or self.workdir / "evaluation" / str(self.step)
+        return json.loads((folder / "metrics.json").read_text())["metrics"]
+
+    def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        variables = self.experiment.variables
+        if unknown := sorted(set(given) - set(variables)):
+            raise UserError(
+                f"this model knows no {', '.join(unknown)}; it knows "
+                f"{', '.join(variables)}."
+            )
+        return {name: variables[name].take(value) for name, value in given.items()}
+
+    def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
+        key = repr(sorted(wishes.items()))
+        if key not in self._generators:
+            settings = self.config.sampling.copy_and_resolve_references()
+            with settings.unlocked():
+                for name in wishes.keys() - settings.keys():
+                    raise UserError(
+                        f"{name} is no setting of sampling; there are "
+                        f"{', '.join(sorted(settings))}."
+                    )
+                settings.update(wishes)
+            guide, weights = sampling.load_guide(
+                settings, self.experiment, self.params, self._ema, self._mesh
+            )
+            errors = self._errors() if settings.sampler == "ancestral" else {}
+            generator = Generator(self.experiment, settings, self._mesh, errors, guide)
+            self._generators[key] = generator, weights
+        return self._generators[key]
+
+    def _errors(self) -> calibration.Found:
+        args = (self.config, self.experiment, self.params, self._mesh)
+        return calibration.find(self.workdir, self.step, self._ema, *args)
+
+    def _levels(self) -> dict[str, list[int]]:
+        facts = {"step": self.step, "averaged": self._ema}
+        with contextlib.suppress(UserError):
+            return reading.load_levels(self.workdir / reading.FILE, facts)
+        num_steps = self.process.schedule.num_steps
+        low = np.unique(np.linspace(1, max(0.15 * num_steps, 1), 6).astype(int))
+        return {m.name: [int(t) for t in low] for m in self.experiment.modalities}
+
+    def _batch(self, known: Mapping[str, np.ndarray]) -> Batch:
+        """Examples of these values, of which others are missing."""
+        z0 = known[self.experiment.primary.name]
+        values, there = {}, {}
+        for m in self.experiment.modalities:
+            empty = np.broadcast_to(m.placeholder(), (len(z0), *m.placeholder().shape))
+            values[m.name] = known.get(m.name, empty)
+            there[m.name] = np.full(len(z0), m.name in known)
+            if len(values[m.name]) != len(z0):
+                raise UserError(
+                    f"there are {len(values[m.name])} values of {m.name} for "
+                    f"{len(z0)} images; give one for each."
+                )
+        return Batch(z0, values, there)
+
+
+def pad(batch: Batch, start: int, size: int) -> Batch:
+    """Examples from `start` on, filled up to `size` with others of the batch."""
+    rows = np.arange(start, start + size) % len(batch.z0)
+    return jax.tree.map(lambda x: x[rows], batch)

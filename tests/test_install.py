@@ -1,0 +1,111 @@
+"""As it is installed: a wheel with the configs inside, used from another folder."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from mt_diffusion.command import shipped
+
+PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the project alone, its dependencies being here already."""
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
+    for name in ("mt_diffusion", "configs"):  # for pip leaves its build there
+        shutil.copytree(name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(name, source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    pip += ["--no-build-isolation", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--target", target, source], capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    return target
+
+
+def python(installed, cwd, *args):
+    command = [sys.executable, "-P", *args]
+    env = {"PYTHONPATH": str(installed), "PATH": "/usr/bin:/bin", "HOME": str(cwd)}
+    env |= {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_a_config_is_found_by_its_name_in_any_folder(installed, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from configs import image_label\n\n"
+        "def get_config(preset='smoke'):\n"
+        "    return image_label.get_config(preset)\n"
+    )
+    code = (
+        "from mt_diffusion.command import options\n"
+        "for name in ('image_label:smoke', 'configs/joint.py', 'mine.py'):\n"
+        "    print(options.config_of(name).train.num_steps)\n"
+        "import mt_diffusion; print(mt_diffusion.__file__)\n"
+    )
+    done = python(installed, tmp_path, "-c", code)
+    *steps, place = done.stdout.split()
+    assert steps == ["60", "9000", "60"], done.stderr
+    assert place.startswith(str(installed))
+
+
+def test_the_command_is_there_and_says_what_it_can(installed, tmp_path):
+    done = python(installed, tmp_path, "-m", "mt_diffusion.main", "--help")
+    assert "--config" in done.stdout and not done.returncode
+    assert (installed / "bin" / "mt-diffusion").exists()
+    mistake = "--config=image_lable"
+    done = python(installed, tmp_path, "-m", "mt_diffusion.main", mistake)
+    assert done.returncode and "Traceback" not in done.stderr
+
+
+def test_every_package_and_every_page_is_in_it(installed):
+    here = {p.relative_to(".") for p in pathlib.Path("mt_diffusion").rglob("*.*")}
+    here = {p for p in here if "__pycache__" not in p.parts}
+    there = {p.relative_to(installed) for p in installed.rglob("*.*")}
+    assert here <= there
+    configs = {p.name for p in pathlib.Path("configs").glob("*.py")}
+    assert configs <= {p.name for p in (installed / "mt_diffusion/configs").glob("*")}
+
+
+def test_it_says_the_versions_of_requirements():
+    lines = pathlib.Path("requirements.txt").read_text().splitlines()
+    wanted = {line.strip() for line in lines if line.strip() and line[0] != "#"}
+    project = PROJECT["project"]
+    said = {*project["dependencies"], *project["optional-dependencies"]["dev"]}
+    assert said == wanted
+    for extra, file in (("tpu", "tpu"), ("cuda12", "gpu")):
+        (name,) = project["optional-dependencies"][extra]
+        text = pathlib.Path(f"requirements-{file}.txt").read_text()
+        assert re.search(rf"^{re.escape(name)}", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("image_label", "image_label.py"),
+        ("image_label:smoke", "image_label.py:smoke"),
+        ("image_label.py", "image_label.py"),
+        ("configs/nowhere.py", None),
+        ("my/own.py:a", None),
+    ],
+)
+def test_what_a_name_stands_for(text, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = f"{shipped.folder()}/{name}" if name else text
+    assert shipped.path_of(text) == expected
+    (tmp_path / "image_label.py").write_text("")
+    assert shipped.path_of("image_label.py") == "image_label.py"  # one's own is first
+    flags = shipped.with_paths(["main", "--config", "joint", "--workdir=joint"])
+    assert flags == [
+        "main",
+        "--config",
+        f"{shipped.folder()}/joint.py",
+        "--workdir=joint",
+    ]

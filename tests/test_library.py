@@ -1,0 +1,180 @@
+"""`import mt_diffusion`: a trained model in a few lines, with the command's numbers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from absl.testing import flagsaver
+
+import mt_diffusion
+from configs import joint
+from mt_diffusion import library
+from mt_diffusion.data import sources
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.inference import generation, sampling
+
+DIGITS = [str(i) for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run with one checkpoint of a joint model that knows nothing."""
+    import jax
+
+    config = joint.get_config("smoke")
+    config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
+    config.diffusion.num_steps = 20
+    config.modalities.label.energy = 400.0
+    config.sampling.update(num_steps=3, batch_size=8)
+    source = sources.open_source(config.data, "train")
+    config = experiments.resolve(config, source)
+    experiment = experiments.build(config)
+    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    draw = np.random.default_rng(0).standard_normal
+    params = jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
+    folder = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(3, {"ema_params": params}, config)
+    checkpoints.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return mt_diffusion.load(workdir)
+
+
+def test_importing_it_imports_nothing():
+    code = "import sys, mt_diffusion; print(mt_diffusion.__version__, "
+    code += "'jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [mt_diffusion.__version__, "False"]
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        mt_diffusion.lode  # noqa: B018
+
+
+def test_a_model_draws_what_the_command_draws(model, workdir, tmp_path):
+    drawn = model.sample(5, given={"label": "7"}, seed=4, steps=4)
+    out = tmp_path / "out"
+    overrides = {"num_steps": 4}
+    sampling.sample(workdir, out, 5, 4, ["label=7"], overrides, True)
+    with np.load(out / "samples.npz", allow_pickle=False) as written:
+        assert written.keys() == drawn.keys()
+        for name, values in drawn.items():
+            np.testing.assert_array_equal(values, written[name])
+    assert drawn["image"].shape == (5, 8, 8, 1) and drawn["image"].dtype == np.uint8
+    assert list(drawn["label"]) == [7] * 5
+
+
+def test_a_second_call_compiles_nothing(model, monkeypatch):
+    first = model.sample(4, seed=1)
+    monkeypatch.setattr(generation.Generator, "__init__", None)
+    again, other = model.sample(4, seed=1), model.sample(4, seed=2)
+    np.testing.assert_array_equal(first["image"], again["image"])
+    assert (first["image"] != other["image"]).any()
+
+
+@pytest.mark.parametrize(
+    "label", ["3", 3, np.int64(3), ["3"], [3], np.array([3]), ("3",)]
+)
+def test_a_label_is_a_name_or_a_number_one_or_several(model, label):
+    label_of = model.experiment.variables["label"]
+    np.testing.assert_array_equal(label_of.take(label), np.eye(10)[[3]])
+
+
+def test_masked_images_are_arrays_with_a_mask_or_alpha(model):
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    seen = np.arange(8)[:, None, None] < 4
+    seen = np.broadcast_to(seen, (8, 8, 1))
+    alpha = np.where(seen, 255, 0).astype(np.uint8)
+    with_alpha = np.concatenate([image, alpha], axis=-1)
+    given = [
+        (image, seen),
+        (image[..., 0], seen[..., 0]),
+        (image[None], seen[None]),
+        with_alpha,
+        PIL.Image.fromarray(with_alpha, "LA"),
+        [PIL.Image.fromarray(with_alpha, "LA")],
+    ]
+    masked = model.experiment.variables["masked_image"]
+    values = [masked.take(x) for x in given]
+    for value in values:
+        np.testing.assert_array_equal(value, values[0])
+    drawn = model.sample(2, given={"masked_image": given[0]})
+    np.testing.assert_array_equal(drawn["image"][0][seen], image[seen])
+
+
+def test_images_are_arrays_or_pictures(model):
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    ways = [image, image[..., 0], image[None], [image, image], [image[..., 0]]]
+    ways += [PIL.Image.fromarray(image[..., 0])]
+    for way in ways:
+        value = model.experiment.primary.take(way)
+        np.testing.assert_array_equal(value[0], image / np.float32(127.5) - 1)
+
+
+def test_reading_gives_probabilities_with_their_names(model):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    found = model.read(images)
+    assert found.keys() == {"label", "masked_image"}
+    np.testing.assert_allclose(found["label"].sum(axis=1), 1, rtol=1e-5)
+    assert model.names == {"label": tuple(DIGITS)}
+    # Its noise is of its place, so an example may be read alone only at that place.
+    np.testing.assert_allclose(model.read(images[:1])["label"], found["label"][:1])
+
+
+def test_bounds_are_those_of_each_example(model):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), np.uint8)
+    found = model.bound(images, label=[1, 2, 3], num_times=2)
+    assert found["joint_nll_bound_nats"].shape == (3,)
+    np.testing.assert_array_equal(found["nll_masked_image_nats"], 0)  # missing
+    first = model.bound(images[:1], label=1, num_times=2)
+    np.testing.assert_allclose(
+        first["image_bits_per_dim"], found["image_bits_per_dim"][:1], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda m: m.sample(given={"lable": 3}), "knows no lable; it knows image, lab"),
+        (lambda m: m.sample(given={"label": "ten"}), "label=ten is no label"),
+        (lambda m: m.sample(given={"label": 10}), "label=10 is no label"),
+        (lambda m: m.sample(sampler="euler"), "'euler' does not exist"),
+        (lambda m: m.sample(stepz=3), "stepz is no setting of sampling"),
+        (lambda m: m.sample(steps=21), "cannot sample in 21 steps"),
+        (lambda m: m.read(np.zeros((2, 9, 9, 1), np.uint8)), r"takes images \[8, 8, 1"),
+        (lambda m: m.read(np.zeros((2, 8, 8, 1))), "array of float64; give uint8"),
+        (lambda m: m.bound(np.zeros((2, 8, 8, 1), np.uint8), label=3), "one for each"),
+        (lambda m: m.sample(guidance=3.0), "guidance=3.0 would change nothing"),
+    ],
+)
+def test_mistakes_are_value_errors_in_the_commands_words(model, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(model)
+
+
+def test_no_run_is_a_value_error(tmp_path):
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        mt_diffusion.load(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder"):
+        mt_diffusion.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="can't be loaded"):
+        mt_diffusion.train("configs/nothing.py", tmp_path)
+
+
+def test_training_is_the_commands(tmp_path, monkeypatch):
+    called = []
+    from mt_diffusion.training import loop
+
+    monkeypatch.setattr(loop, "train", lambda config, out: called.append((config, out)))
+    with flagsaver.flagsaver():
+        mt_diffusion.train("configs/joint.py:smoke", tmp_path)
+    ((config, out),) = called
+    assert out == tmp_path and config.train.num_steps == 60
+    library.train(config, str(tmp_path))
+    assert called[1][0] is config
