@@ -4,9 +4,9 @@
     python -m benchmarks.preflight
 
 No TPU is needed. Programs are compiled one at a time, each of a few minutes alone on 2
-cores (README, "Before a TPU is rented"); one that has been compiled is not compiled
-again, so a stopped run goes on where it was. results/preflight/PRESET_SLICE.json holds
-what was found, and table.md all of it. A process keeps memory that it has used, up to
+cores (docs/pods.md); one that has been compiled is not compiled again, so a stopped run
+goes on where it was. results/preflight/PRESET_SLICE.json holds what was found, and
+table.md all of it. A process keeps memory that it has used, up to
 16 GiB in a row and more in several: where there is little, give each row its own, by
 --presets and --slices.
 

@@ -539,8 +539,8 @@ def test_a_broken_promise_of_evidence_is_found(what):
 # The example of the documentation
 
 
-def test_the_modality_of_the_readme_keeps_it(tmp_path, monkeypatch):
-    text = pathlib.Path("README.md").read_text()
+def test_the_modality_of_the_documents_keeps_it(tmp_path, monkeypatch):
+    text = pathlib.Path("docs/extending.md").read_text()
     _, _, section = text.partition("# A modality of your own")
     module, config = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
     (tmp_path / "depth.py").write_text(module)

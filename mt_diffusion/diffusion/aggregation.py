@@ -1,8 +1,9 @@
 """Aggregation: how strongly each modality's code drifts the diffusion at each t.
 
 A design gives the accumulated weight alpha_tilde_t; the weight of one step follows as
-w_t = alpha_tilde_t / sqrt(alpha_t) - alpha_tilde_{t-1} (Theorem 2), or the other way
-round. Sampling starts from N(0, I), so every design must have forgotten its codes at T.
+w_t = alpha_tilde_t / sqrt(alpha_t) - alpha_tilde_{t-1} (method.md, eq. 2), or the other
+way round. Sampling starts from N(0, I), so every design must have forgotten its codes
+at T.
 """
 
 import dataclasses
@@ -51,7 +52,7 @@ def over(table: ArrayLike, like: Array) -> Array:
 
 
 def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """alpha_tilde from w, both [T + 1]: its t-th is sqrt(alpha_t) (w_t + previous)."""
+    """alpha_tilde from w, both [T + 1] (method.md, eq. 2)."""
     alpha_tilde = np.zeros(schedule.num_steps + 1)
     for t in range(1, schedule.num_steps + 1):
         alpha_tilde[t] = np.sqrt(schedule.alpha[t]) * (w[t] + alpha_tilde[t - 1])
@@ -59,7 +60,7 @@ def accumulate(w: np.ndarray, schedule: Schedule) -> np.ndarray:
 
 
 def ramp(schedule: Schedule, scale: float) -> np.ndarray:
-    """alpha_tilde_t = scale (t / T) sqrt(alpha_bar_t)."""
+    """alpha_tilde_t = scale (t / T) sqrt(alpha_bar_t) (method.md, eq. 7)."""
     time = np.arange(schedule.num_steps + 1) / schedule.num_steps
     return scale * time * np.sqrt(schedule.alpha_bar)
 
@@ -153,7 +154,7 @@ def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> Non
 def final_nats(weight: float, numbers: int) -> float:
     """What a code of unit RMS, with `numbers` numbers, adds to L0 by its weight at T.
 
-    KL(N(weight e, I) || N(0, I)); a weight counts more the larger an image is.
+    KL(N(weight e, I) || N(0, I)), method.md, eq. 8; it is more, the larger an image is.
     """
     return weight**2 * numbers / 2
 

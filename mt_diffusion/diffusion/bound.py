@@ -1,7 +1,7 @@
 """Bounds on the likelihood: the terms of Theorem 1 and what they add up to.
 
 Everything is in nats per example, [B], and an expectation over q(z_t | z_0, X), drawn
-once for each t. The terms are those of the paper's Theorem 1.
+once for each t. The terms are those of the paper's Theorem 1 (method.md, eq. 26).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,12 +70,12 @@ class Bounds(NamedTuple):
 
     @property
     def paper_elbo(self) -> Nats:
-        """Theorem 1, which counts every modality at every t: no likelihood."""
+        """Theorem 1 (method.md, eq. 26): every modality at every t, no likelihood."""
         return self.image + sum(self.L2.values())
 
     @property
     def joint_nll_bound(self) -> Nats:
-        """At least -log p_theta(z_0, X); every modality counts once.
+        """At least -log p_theta(z_0, X); every modality once (method.md, eq. 28, 29).
 
         At T, where the model draws it first and keeps it; else at t = 1. There even a
         perfect network leaves a gap, I(z_0; X | z_1) and the I(z_t; X | z_{t-1}) of all
@@ -85,7 +85,7 @@ class Bounds(NamedTuple):
 
     @property
     def conditional_bound(self) -> Nats:
-        """At least -log p_theta(z_0 | X)."""
+        """At least -log p_theta(z_0 | X) (method.md, eq. 30)."""
         return self.L0_conditional + self.L1_conditional + self.L3_conditional
 
 

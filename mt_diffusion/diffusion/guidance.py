@@ -16,7 +16,7 @@ from mt_diffusion.errors import UserError
 
 
 def classifier_free(z0: Image, z0_null: Image, scale: float) -> Image:
-    """Away from what the network says without its condition (Ho & Salimans 2022).
+    """Away from what the network says untold (Ho & Salimans 2022; method.md, eq. 36).
 
     scale: 1 leaves z_0 as it is, 0 is the unconditional z0_null.
     """
@@ -24,7 +24,7 @@ def classifier_free(z0: Image, z0_null: Image, scale: float) -> Image:
 
 
 def away(z0: Image, z0_weak: Image, scale: float) -> Image:
-    """Further from what a weaker model says of the same (Karras et al. 2024).
+    """Further from a weaker model's (Karras et al. 2024; method.md, eq. 38).
 
     scale: 1 leaves z_0 as it is, 0 is the weaker model's.
     """
@@ -39,6 +39,8 @@ def by_classifier(
     scale: float,
 ) -> Image:
     """The z_0 of eps - scale sigma_t grad log p(x | u_t) (Dhariwal & Nichol 2021).
+
+    method.md, eq. 37.
 
     log_prob: of the given value under a head that reads u_t, [B], in nats. step: of
     the same t, [] or [B].

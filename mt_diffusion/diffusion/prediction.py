@@ -41,7 +41,8 @@ class Prediction(Protocol):
 class Aggregate:
     """The aggregate noise n_t = (y_t - sqrt(alpha_bar_t) z_0) / sigma_t.
 
-    It is eps + (d_t - f_t) / sigma_t, so z_0 does not depend on a guess of modalities.
+    It is eps + (d_t - f_t) / sigma_t, so z_0 does not depend on a guess of modalities
+    (method.md, eq. 10 and 11).
     """
 
     uses_frame = True
@@ -57,7 +58,7 @@ class Aggregate:
 
 
 class Eps:
-    """The paper's: the noise of u_t, whose z_0 takes over the error of every guess."""
+    """The paper's: the noise of u_t; z_0 has every guess's error (method.md, eq. 9)."""
 
     uses_frame = False
 
@@ -72,7 +73,10 @@ class Eps:
 
 
 class Velocity:
-    """v_t = sqrt(alpha_bar_t) n_t - sigma_t z_0 (Salimans & Ho 2022), n_t aggregate."""
+    """v_t = sqrt(alpha_bar_t) n_t - sigma_t z_0, n_t aggregate (method.md, eq. 12).
+
+    Salimans & Ho 2022.
+    """
 
     uses_frame = True
 

@@ -1,8 +1,8 @@
 """The aggregated diffusion process, as plain DDPM algebra in a co-moving frame.
 
 With d_t(X) the drift, u_t = z_t - d_t(X) is exactly a DDPM of z_0. So every formula
-here is DDPM's: subtract the drift at t, step, add the drift at s (Theorem 2 is
-s = t - 1).
+here is DDPM's: subtract the drift at t, step, add the drift at s (Theorem 2, which is
+method.md, eq. 3 and 4, has s = t - 1).
 """
 
 import dataclasses
@@ -53,11 +53,11 @@ class Transition:
         return jnp.log(self.signal_s) - jnp.log(self.noise_s)
 
     def to_comoving(self, z_t: Image, codes: Codes) -> Image:
-        """u_t = z_t - d_t(X)."""
+        """u_t = z_t - d_t(X) (method.md, eq. 5)."""
         return z_t - combine(self.drift_t, codes)
 
     def from_comoving(self, u_s: Image, codes: Codes) -> Image:
-        """z_s = u_s + d_s(X)."""
+        """z_s = u_s + d_s(X) (method.md, eq. 6)."""
         return u_s + combine(self.drift_s, codes)
 
     def at_start(self, u_t: Image, codes: Codes) -> Image:
@@ -78,7 +78,7 @@ class Transition:
         return (u_t - over(self.signal_t, u_t) * z0) / over(self.noise_t, u_t)
 
     def posterior_mean(self, u_t: Image, z0: Image) -> Image:
-        """Mean of q(u_s | u_t, z_0); add the drift at s for that of z_s (Theorem 2)."""
+        """Mean of q(u_s | u_t, z_0); with the drift at s, of z_s (method.md, eq. 6)."""
         return over(self.mean_z0, u_t) * z0 + over(self.mean_u, u_t) * u_t
 
     def log_variance(self, v: Image) -> Image:
@@ -89,7 +89,7 @@ class Transition:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Process:
-    """q(z_1..z_T | z_0, X) of the paper's forward aggregation (eq. 3)."""
+    """q(z_1..z_T | z_0, X), the paper's forward aggregation (method.md, eq. 1)."""
 
     schedule: Schedule
     aggregation: Aggregation
@@ -97,14 +97,14 @@ class Process:
     def diffuse(
         self, z0: Image, codes: Codes, t: Int[Array, " b"], eps: Image
     ) -> Image:
-        """The z_t of q(z_t | z_0, X) that noise eps makes, Theorem 2; t in 0..T."""
+        """The z_t of q(z_t | z_0, X) that eps makes (method.md, eq. 3); t in 0..T."""
         mean, variance = self.marginal(z0, codes, t)
         return mean + jnp.sqrt(variance) * eps
 
     def marginal(
         self, z0: Image, codes: Codes, t: Int[Array, " b"]
     ) -> tuple[Image, Float[Array, "b 1 1 1"]]:
-        """Mean and variance of q(z_t | z_0, X), Theorem 2; t [B] in 0..T."""
+        """Mean and variance of q(z_t | z_0, X) (method.md, eq. 3); t [B] in 0..T."""
         signal = over(jnp.asarray(np.sqrt(self.schedule.alpha_bar))[t], z0)
         variance = over(jnp.asarray(1 - self.schedule.alpha_bar)[t], z0)
         return signal * z0 + self.aggregation.drift(codes, t), variance

@@ -132,7 +132,7 @@ def sample(
         return jax.vmap(draw)(keys)
 
     def back(here: Point, z_s: Image, number: Array) -> Image:
-        """Up from s to t, by the process itself."""
+        """Up from s to t, by the process itself (method.md, eq. 40)."""
         transition = here.transition
         u_s = transition.at_end(z_s, here.codes)
         kept = transition.signal_t / transition.signal_s

@@ -70,7 +70,7 @@ def ancestral(here, before, i, v, noise, soft=()):
 
 @dataclasses.dataclass(frozen=True)
 class DDIM:
-    """Song et al. 2021; eta = 0 is deterministic, eta = 1 has DDPM's variance."""
+    """Song et al. 2021 (method.md, eq. 32); eta = 1: DDPM's variance, 0: none."""
 
     eta: float
 
@@ -87,7 +87,7 @@ class DDIM:
 def exponential(start: Transition, end: Transition, u_t: Image, z0: Image) -> Image:
     """u_s, s the end's, from u_t at the start's t, were z_0 the same all the way.
 
-    The first-order exponential integrator, which is DDIM (DPM-Solver++, eq. 8).
+    The first-order exponential integrator, which is DDIM (method.md, eq. 33).
     """
     ratio = end.noise_s / start.noise_t
     return over(ratio, u_t) * u_t + over(end.signal_s - start.signal_t * ratio, z0) * z0
@@ -110,7 +110,7 @@ def on_line(
 
 
 def multistep(here, before, i, v, noise, soft=()):
-    """DPM-Solver++(2M), Lu et al. 2022: the line through the last two z_0.
+    """DPM-Solver++(2M), Lu et al. 2022: the line of two z_0 (method.md, eq. 34).
 
     First order in the first step and the last.
     """

@@ -14,7 +14,7 @@ def even(schedule: Schedule, num_steps: int) -> np.ndarray:
 def log_snr(schedule: Schedule, num_steps: int) -> np.ndarray:
     """As even in log-SNR as whole times can be: the longest step is the least possible.
 
-    Where the schedule itself moves faster than that, steps are of one.
+    method.md, eq. 35. Where the schedule itself moves faster, steps are of one.
     """
     half = half_log_snr(schedule)
     low, high = 0.0, 1.01 * (half[1] - half[-1])

@@ -2,8 +2,8 @@
 
 Of all isotropic variances the one that is best for L1 at a step t -> s is
 beta_tilde + E|mu_tilde - mu_theta|^2 / D. The difference of means has two parts, that
-of z_0 and that of each guess; without a modality this is Analytic-DPM (Bao et al.
-2022), whose estimate has the first alone.
+of z_0 and that of each guess (method.md, eq. 27 and 31); without a modality this is
+Analytic-DPM (Bao et al. 2022), whose estimate has the first alone.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Presence: in which joint states of its modalities an example is trained.
 
 A modality is read (it drifts z_t, and the network is told its value), unread (it
-drifts), or absent. One state says this of all modalities at once.
+drifts), or absent (method.md, eq. 24). One state says this of all modalities at once.
 """
 
 import dataclasses

@@ -112,7 +112,7 @@ class Generator:
         denoise = self._build_denoise(params, keys, given)
 
         def certain(*args):
-            """Known pixels have the noise of the true posterior, beta_tilde."""
+            """Known pixels have the noise of the true posterior (method.md, eq. 39)."""
             found = denoise(*args)
             for known in fixed:
                 found = found._replace(v=jnp.where(known.mask > 0, -1.0, found.v))

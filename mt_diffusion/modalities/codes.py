@@ -4,10 +4,11 @@ What a code shares with images can't be told from them: its *leak*. So the defau
 codes of high frequencies, of which images have little (0.02 of white noise's unit
 variance in each direction on Fashion-MNIST, where white codes have 0.8).
 
-All codes of a model are orthogonal to each other, so that one modality's drift can't be
-taken for another's, each still of its own family. They are made in the order of their
-seeds, then of the modalities' names; those made later change none. (So a modality that
-joins a trained model with the seed 1 leaves the codes of the others as they were.)
+All codes of a model are orthogonal to each other (method.md, eq. 19), so that one
+modality's drift can't be taken for another's, each still of its own family. They are
+made in the order of their seeds, then of the modalities' names; those made later change
+none. (So a modality that joins a trained model with the seed 1 leaves the codes of the
+others as they were.)
 """
 
 import functools

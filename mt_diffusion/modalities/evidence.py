@@ -25,7 +25,7 @@ LEGIBLE = 16.0  # energy over variance at which 2% of ten classes are misread
 def leaked(
     measured: Mapping, level: Level
 ) -> tuple[Float[Array, "b k"], Float[Array, " b"]]:
-    """Mean [B, K] and variance V_t [B] of all but the code along each code.
+    """Mean [B, K], variance V_t [B] of all but the code along each (method.md, eq. 13).
 
     measured: of the training data, along codes of unit length: sources, means
     [S, K], and covariance [S, S], the mean over codes.
@@ -59,6 +59,8 @@ def of_class(
 ) -> Float[Array, "b k+1"]:
     """Posterior of each class and of none, given components along the classes' codes.
 
+    method.md, eq. 14.
+
     strength: of the code in z_t, alpha_tilde_t sqrt(D). shares: p(k) where present.
     """
     odds = (strength[:, None] * seen - strength[:, None] ** 2 / 2) / variance[:, None]
@@ -74,6 +76,8 @@ def of_vector(
     absent: float,
 ) -> tuple[Float[Array, "b k"], Float[Array, " b"], Float[Array, " b"]]:
     """Posterior of x ~ N(0, I), absent with that probability: mean and certainty.
+
+    method.md, eq. 16.
 
     Returns E[x | seen, present], the share kappa of x's variance that is gone there,
     and the probability that x is absent. strength: of a unit of x in z_t.

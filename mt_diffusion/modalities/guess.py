@@ -1,6 +1,7 @@
 """Guesses: what a modality that is generated is taken to be at each step of a walk.
 
-A mean of several values is no value that training showed, so a guess is a draw.
+A mean of several values is no value that training showed, so a guess is a draw
+(method.md, eq. 23).
 """
 
 from collections.abc import Callable, Mapping

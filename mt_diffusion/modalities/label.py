@@ -199,7 +199,7 @@ class Codebook(Label):
 
     def _evidence(self, q: jax.Array, latent: jax.Array) -> Evidence:
         # Of the absent share the code says nothing, so it keeps the prior; the prior
-        # itself is in the features' logits already.
+        # itself is in the features' logits already (method.md, eq. 15).
         shares = jnp.asarray(self._shares, q.dtype)[None]
         of_value = q[:, :-1] / shares + q[:, -1:]
         return Evidence(latent, q, jnp.log(of_value + LEAST))

@@ -263,6 +263,7 @@ class Projection(Representation):
         return Evidence(shown, jnp.concatenate(vector, axis=-1), gain)
 
     def combine(self, prediction, gain):
+        # method.md, eq. 17.
         # Two measurements of x: the features', of variance std^2, and the code's, whose
         # posterior mean `value` shrinks by kappa towards the mean 0 of all vectors.
         value, kappa = gain[:, :-1], gain[:, -1:]

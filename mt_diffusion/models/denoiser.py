@@ -106,7 +106,7 @@ class Denoiser:
         return {m.name for m in self.modalities if m.frame != "none"} & set(known)
 
     def _read_frame(self, t, codes, known) -> Image | float:
-        """The drift of what is read, where its modality takes that out."""
+        """The drift of what is read, the first part of f_t (method.md, eq. 18)."""
         latents = {
             m.name: codes[m.name].latent * over(known[m.name], codes[m.name].latent)
             for m in self.modalities

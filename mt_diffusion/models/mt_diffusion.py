@@ -85,7 +85,8 @@ class MTDiffusion(nn.Module):
         """Codes of the values given, each with its latent, under stop_gradient.
 
         Where a modality leaves its latent open, the shared U-Net makes it from the
-        tokens: E(x) = sg[rms_normalise(U-Net(z = 0, t = T, tokens(x)))].
+        tokens: E(x) = sg[rms_normalise(U-Net(z = 0, t = T, tokens(x)))], the paper's
+        encoder (method.md, eq. 21).
         """
         codes, tables = {}, self.variables.get(TABLES, {})
         for m in self.modalities:
@@ -127,7 +128,7 @@ class MTDiffusion(nn.Module):
         return Output(out, v, heads, dict(self.log_variances))
 
     def _placed(self, name: str, tokens: Array) -> Array:
-        """Tokens [B, L, D] of a modality, as they are read."""
+        """Tokens [B, L, D] of a modality, as they are read (method.md, eq. 20)."""
         places = self.token_places.get(name)
         return tokens if places is None else tokens + places[None]
 

@@ -59,7 +59,7 @@ TIMES = {"uniform": uniform, "stratified": stratified}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
-    """The loss of an experiment (paper eq. 7).
+    """The loss of an experiment (the paper's eq. 7; method.md, eq. 25).
 
     l = weights_t mean||out - target||^2 + sum_i lambda_i nll_i [+ variance_weight *
     L_vlb], with the target of diffusion/prediction.py; the term 'eps' is its mean
