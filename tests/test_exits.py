@@ -44,7 +44,8 @@ def test_what_nobody_meant_keeps_its_traceback(error):
 @contextlib.contextmanager
 def process(program):
     """A process with these lines, whose first print has been read."""
-    program = f"from mt_diffusion import exits, errors\nimport time\n{program}"
+    imports = "from mt_diffusion import errors\nfrom mt_diffusion.command import exits"
+    program = f"{imports}\nimport time\n{program}"
     with subprocess.Popen(
         [sys.executable, "-u", "-c", program],
         stdout=subprocess.PIPE,

@@ -418,7 +418,7 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
 )
 def test_flags_arrive_where_they_belong(flags, path, expected):
     module, _, name = path.partition(".")
-    module = importlib.import_module(f"mt_diffusion.{module}")
+    module = importlib.import_module(f"mt_diffusion.inference.{module}")
     signature = inspect.signature(getattr(module, name))
     with mock.patch.object(module, name) as called:
         assert main(*flags.split()).code == 0

@@ -113,7 +113,8 @@ def test_two_processes_train_stop_together_and_go_on_as_one_would(alone, tmp_pat
 
 ALONE = """
 import sys
-from mt_diffusion import devices, exits
+from mt_diffusion.command import exits
+from mt_diffusion.parallel import devices
 
 devices.SOON, devices.PATIENCE = 0, int(sys.argv[3])
 exits.answer_sigterm()
