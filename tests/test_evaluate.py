@@ -300,11 +300,14 @@ def frechet(rows, other):
 
 
 def test_guidance_is_in_the_names_of_what_it_guides(config):
-    """Whatever is given, if it is read or drifts alone; never towards the image."""
+    """Whatever is given, if it is read or drifts alone; never towards the image.
+
+    Autoguidance is of all draws.
+    """
     sampling = config.copy_and_resolve_references().sampling
-    sampling.update(guidance=3.0, head_guidance=0.5)
+    sampling.update(guidance=3.0, head_guidance=0.5, autoguidance=2.0)
     config = config.copy_and_resolve_references()
-    neither, both = (1.0, 0.0), (3.0, 0.5)
+    neither, both = (1.0, 0.0, 2.0), (3.0, 0.5, 2.0)
     for reads in (False, True):
         config.modalities.label.conditions = reads
         experiment = experiments.build(config)
@@ -416,6 +419,7 @@ def test_names_and_numbers_of_a_metric():
     assert name(10_000, 1.0, 0.0) == "fid_toy_10k_cfg1.0"
     assert name(256, 2, 0) == "fid_toy_256_cfg2.0"
     assert name(1500, 1.25, 0.5) == "fid_toy_1500_cfg1.25_head0.5"
+    assert name(8, 1.0, 0.0, 2.0) == "fid_toy_8_cfg1.0_auto2.0"
     assert len({name(8, g, 0.0) for g in (1.2, 1.25, 1.15)}) == 3
     mark, nan = metrics.Mark(1.0, "x"), metrics.Mark(float("nan"), "y")
     metric = metrics.Metric("fid", float("inf"), "lower", mark, nan)

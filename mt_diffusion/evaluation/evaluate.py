@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
-from mt_diffusion.evaluation import features, quality
+from mt_diffusion.evaluation import features, quality, shown
 from mt_diffusion.evaluation import reference as references
 from mt_diffusion.evaluation.draws import Draw, Drawn
 from mt_diffusion.evaluation.metrics import (
@@ -35,11 +35,10 @@ from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment import leak
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
-from mt_diffusion.inference import bounding, calibration, pictures
+from mt_diffusion.inference import bounding, calibration
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.precompute import images_alone
 from mt_diffusion.inference.sampling import (
-    MAX_IN_GRID,
     check_guidance,
     load_guide,
     restore,
@@ -51,7 +50,6 @@ from mt_diffusion.training import resume
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
 JUDGES = "mt_diffusion.evaluation.judges"
-NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
 BOUND_TIMES = 20
 LIKELIHOOD = "likelihood"  # in place of a draw's name
 
@@ -124,9 +122,9 @@ def evaluate(
         drawn = drawing.carry_out(
             draw, experiment, generator, weights, test, num, seed, folder
         )
-        show(drawn, experiment, folder)
+        shown.show(drawn, experiment, folder)
         if not draw.given:
-            neighbours(drawn, real).save(out / "neighbours.png")
+            shown.neighbours(drawn, real).save(out / "neighbours.png")
         found += judge(drawn, real, config.sampling)
     if settings.bound_examples:
         bounds = likelihood(
@@ -134,9 +132,18 @@ def evaluate(
         )
         found += [m.as_json(LIKELIHOOD) for m in bounds]
     put_beside(found, baseline)
-    manifest["draws"] = {
-        d.name: {"given": list(d.given), "num": settings.num_samples} for d in draws
-    }
+    conclude(out, manifest, found, draws, settings.num_samples)
+
+
+def conclude(
+    out: pathlib.Path,
+    manifest: dict[str, Any],
+    found: Sequence[dict[str, Any]],
+    draws: Sequence[Draw],
+    num: int,
+) -> None:
+    """Writes metrics.json, and prints its table and what no judge asked about."""
+    manifest["draws"] = {d.name: {"given": list(d.given), "num": num} for d in draws}
     writing.as_json(out / "metrics.json", {"manifest": manifest, "metrics": found})
     tell(found)
     for draw in draws:
@@ -275,33 +282,11 @@ def locate(text: str) -> Callable[..., Sequence[Metric]]:
 
 def guidance_of(
     draw: Draw, experiment: Experiment, sampling: ConfigDict
-) -> tuple[float, float]:
-    """Scales of both guidances; none where nothing that is given can guide."""
+) -> tuple[float, float, float]:
+    """Scales of all guidance; the first two say nothing where nothing is given."""
     given = [m for m in experiment.modalities if m.name in draw.given]
-    return (sampling.guidance, sampling.head_guidance) if given else (1.0, 0.0)
-
-
-def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
-    """The first 64 examples as a grid, and their images as PNG files."""
-    first = {n: values[:MAX_IN_GRID] for n, values in drawn.made.items()}
-    grid = pictures.grid(first, experiment.variables, drawn.draw.given)
-    grid.save(folder / "grid.png")
-    (folder / "samples").mkdir(exist_ok=True)
-    for i, image in enumerate(first[experiment.primary.name]):
-        pictures.to_image(image).save(folder / "samples" / f"{i:05d}.png")
-
-
-def neighbours(drawn: Drawn, real: Real) -> Any:
-    """16 samples, each beside the training images nearest to it in features."""
-    primary = real.experiment.primary
-    made = drawn.made[primary.name][:16]
-    queries = real.features(made, "neighbours").pooled
-    _, rows = quality.neighbours(queries, real.train_features, NUM_NEIGHBOURS)
-    near = real.train_images[rows]
-    shown = {"sample": made} | {
-        f"nearest {k + 1}": near[:, k] for k in range(NUM_NEIGHBOURS)
-    }
-    return pictures.grid(shown, dict.fromkeys(shown, primary))
+    towards = (sampling.guidance, sampling.head_guidance) if given else (1.0, 0.0)
+    return (*towards, sampling.autoguidance)
 
 
 def likelihood(

@@ -67,10 +67,17 @@ def short(num: int) -> str:
     return f"{num // 1000}k" if num and num % 1000 == 0 else str(num)
 
 
-def full_name(name: str, num: int, guidance: float, head_guidance: float) -> str:
+def full_name(
+    name: str,
+    num: int,
+    guidance: float,
+    head_guidance: float,
+    autoguidance: float = 1.0,
+) -> str:
     """With the number of samples and the guidance: fid_convnet_10k_cfg1.0."""
     by_head = f"_head{float(head_guidance)}" if head_guidance else ""
-    return f"{name}_{short(num)}_cfg{float(guidance)}{by_head}"
+    auto = f"_auto{float(autoguidance)}" if autoguidance != 1 else ""
+    return f"{name}_{short(num)}_cfg{float(guidance)}{by_head}{auto}"
 
 
 def read_baseline(text: str) -> dict[tuple[str, str], float]:

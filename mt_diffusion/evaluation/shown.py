@@ -1,0 +1,36 @@
+"""Draws as pictures: a grid, PNG files, and what training images are near."""
+
+import pathlib
+from typing import Any
+
+from mt_diffusion.evaluation import quality
+from mt_diffusion.evaluation.draws import Drawn
+from mt_diffusion.evaluation.real import Real
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.inference import pictures
+from mt_diffusion.inference.sampling import MAX_IN_GRID
+
+NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
+
+
+def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
+    """The first 64 examples as a grid, and their images as PNG files."""
+    first = {n: values[:MAX_IN_GRID] for n, values in drawn.made.items()}
+    grid = pictures.grid(first, experiment.variables, drawn.draw.given)
+    grid.save(folder / "grid.png")
+    (folder / "samples").mkdir(exist_ok=True)
+    for i, image in enumerate(first[experiment.primary.name]):
+        pictures.to_image(image).save(folder / "samples" / f"{i:05d}.png")
+
+
+def neighbours(drawn: Drawn, real: Real) -> Any:
+    """16 samples, each beside the training images nearest to it in features."""
+    primary = real.experiment.primary
+    made = drawn.made[primary.name][:16]
+    queries = real.features(made, "neighbours").pooled
+    _, rows = quality.neighbours(queries, real.train_features, NUM_NEIGHBOURS)
+    near = real.train_images[rows]
+    shown = {"sample": made} | {
+        f"nearest {k + 1}": near[:, k] for k in range(NUM_NEIGHBOURS)
+    }
+    return pictures.grid(shown, dict.fromkeys(shown, primary))
