@@ -114,6 +114,8 @@ def digits() -> ConfigDict:
         # Of ancestral steps and of bounds, where none is learned: measured (the best
         # one, found on training data when first needed), beta_tilde, beta.
         variance="measured",
+        # Of z_0: measured (read by the best affine map at each t), none.
+        correction="measured",
         guess="",  # of modalities not given, as "label=held"; "": each one's own
         clip="static",  # of a predicted z_0: static, dynamic, none
         guidance=1.0,  # classifier-free, towards what is given; 1: none

@@ -234,7 +234,7 @@ class Model:
             guide, weights = sampling.load_guide(
                 settings, self.experiment, self.params, self._ema, self._mesh
             )
-            errors = self._errors() if settings.sampler == "ancestral" else {}
+            errors = self._errors()
             generator = Generator(self.experiment, settings, self._mesh, errors, guide)
             self._generators[key] = generator, weights
         return self._generators[key]

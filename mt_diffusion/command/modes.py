@@ -64,6 +64,7 @@ def settings() -> dict[str, Any]:
         "spacing": options.SPACING.value,
         "resample": options.RESAMPLE.value,
         "variance": options.VARIANCE.value,
+        "correction": options.CORRECTION.value,
         "batch_size": options.BATCH_SIZE.value,
         "guess": options.GUESS.value,
         "clip": options.CLIP.value,

@@ -13,6 +13,7 @@ JOB = {"coordinator", "num_processes", "process_id", "distributed"}
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
 SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | {
     "variance",
+    "correction",
     "guess",
     "guidance",
     "head_guidance",
@@ -24,7 +25,8 @@ FLAGS_OF = {
     "train": {"workdir"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given"},
     "read": CHECKPOINT | {"given"},
-    "bound": CHECKPOINT | {"clip", "variance", "guess", "num_examples", "num_times"},
+    "bound": CHECKPOINT
+    | {"clip", "variance", "correction", "guess", "num_examples", "num_times"},
     "evaluate": CHECKPOINT
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
@@ -99,6 +101,12 @@ VARIANCE = flags.DEFINE_string(
     None,
     "sample, evaluate, bound: of a step where none is learned: measured, beta_tilde or "
     "beta (the config's).",
+)
+CORRECTION = flags.DEFINE_string(
+    "correction",
+    None,
+    "sample, evaluate, bound: of z_0: measured (read by the best affine map at each t, "
+    "found on training data when first needed) or none (the config's).",
 )
 CLIP = flags.DEFINE_string(
     "clip", None, "sample, evaluate, bound: static, dynamic or none (the config's)."

@@ -112,9 +112,8 @@ def evaluate(
         warn_of_rare_state(experiment, generator.states(draw.given))
         drawing.examples_for(draw, experiment, test, settings.num_samples)
 
-    needed = config.sampling.sampler == "ancestral" or settings.bound_examples
     model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model) if needed else {}
+    errors = calibration.find(*model)
     generator = build(errors)
     found = []
     for draw in draws:

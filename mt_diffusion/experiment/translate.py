@@ -24,7 +24,8 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
 def with_walk(config: dict[str, Any]) -> dict[str, Any]:
     """One from before times and variances had names, which stay what they were."""
-    added = {"resample": 1, "autoguidance": 1.0, "guide": "", "spacing": "even"}
+    added = {"resample": 1, "autoguidance": 1.0, "guide": ""}
+    added |= {"spacing": "even", "correction": "none"}
     kept = added | config["sampling"]
     place = kept.pop("fixed_variance", None)
     if place is None:

@@ -1,15 +1,18 @@
 """What a model says of z_t where it knows nothing else, and where it knows X."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.aggregation import over
+from mt_diffusion.diffusion.process import Image, Process
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.modalities import guess
@@ -36,6 +39,9 @@ class Believer:
         self._words = guess.parse(settings.guess, self._modalities)
         process, errors = experiment.process, errors or {}
         times = np.arange(process.schedule.num_steps, -1, -1)
+        self._readings = {
+            n: readings(settings, errors.get(n), process) for n in (JOINT, CONDITIONAL)
+        }
         self._v = {
             n: variance.places(settings.variance, errors.get(n), process, times)
             for n in (JOINT, CONDITIONAL)
@@ -102,7 +108,44 @@ class Believer:
         denoiser = self._experiment.denoiser
         step = denoiser.process.adjacent(t)
         z0 = denoiser.z0(view, step, step.to_comoving(z_t, latents))
+        if self._readings[which] is not None:
+            z0 = read_anew(self.clip(z0), t, self._readings[which])
         v = view.v
         if v is None:
             v = jnp.zeros_like(z0) + over(jnp.asarray(self._v[which])[t], z0)
         return bounds.Reading(z0, v, latents)
+
+
+class Readings(NamedTuple):
+    """How z_0 is read anew: k_t and the place of t among the times measured, by t.
+
+    means: b_t of these times, [G, H, W, C]. mean: m, [H, W, C].
+    """
+
+    slopes: Array
+    places: Array
+    means: Array
+    mean: Array
+
+
+def readings(
+    settings: ConfigDict, errors: Errors | None, process: Process
+) -> Readings | None:
+    """How z_0 is read; None where it is taken as it is."""
+    if settings.correction != variance.MEASURED or errors is None:
+        return None
+    times = np.arange(1, process.schedule.num_steps + 1)
+    tables = (errors.slopes_at(process, times), errors.places_at(process, times))
+    tables = [jnp.asarray(np.append(0, table), jnp.float32) for table in tables]
+    images = (jnp.asarray(x, jnp.float32) for x in (errors.means, errors.mean))
+    return Readings(*tables, *images)
+
+
+def read_anew(z0: Image, t: Array, how: Readings) -> Image:
+    """The best affine reading of a clipped z_0 [B, H, W, C] at t [B]."""
+    place = how.places[t]
+    low = place.astype(int)
+    high = jnp.minimum(low + 1, len(how.means) - 1)
+    share = over(place - low, z0)
+    mean = (1 - share) * how.means[low] + share * how.means[high]
+    return how.mean[None] + over(how.slopes[t], z0) * (z0 - mean)

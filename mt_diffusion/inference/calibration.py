@@ -1,6 +1,6 @@
 """What a trained model gets wrong at each t, measured once, kept beside a checkpoint.
 
-The reverse variance that fits a network which learns none follows from it; see
+The best reading of its z_0 and the best reverse variance follow from it; see
 diffusion/variance.py.
 """
 
@@ -25,13 +25,13 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.variance import Z_0, Errors
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import writing
+from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 
-FOLDER = "variances"
-NUM_EXAMPLES = 256  # of the training data, spread over it
+FOLDER = "measured"
+NUM_EXAMPLES = 512  # of the training data, spread over it
 NUM_TIMES = 64  # half of them even in t, half in log-SNR
 
 Found = dict[str, Errors]  # by JOINT and CONDITIONAL
@@ -48,48 +48,59 @@ def find(
 ) -> Found:
     """The errors of a checkpoint: as kept in its workdir, else measured and kept there.
 
-    {} where they are not asked for (config.sampling.variance), the network learns its
-    variance, or the training data is not at hand, which is said.
+    {} where they are not asked for (config.sampling.variance and correction), or the
+    training data is not at hand, which is said.
     """
-    variance.check(config.sampling.variance)
-    if config.sampling.variance != variance.MEASURED or config.unet.learn_variance:
+    settings = config.sampling
+    variance.check(settings.variance, settings.correction)
+    wanted = settings.variance == variance.MEASURED and not config.unet.learn_variance
+    if not wanted and settings.correction != variance.MEASURED:
         return {}
     facts = {
         "step": step,
         "averaged": use_ema,
-        "guess": config.sampling.guess,
-        "clip": config.sampling.clip,
+        "guess": settings.guess,
+        "clip": settings.clip,
+        "correction": settings.correction,
     }
-    name = "averaged" if use_ema else "raw"
-    path = workdir / FOLDER / f"{step}_{name}.json"
+    path = workdir / FOLDER / f"{step}_{'averaged' if use_ema else 'raw'}.npz"
     if (kept := load(path, facts)) is not None:
         return kept
     try:
         source = sources.open_source(config.data, "train")
     except UserError as error:
         print(
-            "the reverse variance is beta_tilde, for the best one is measured on "
-            f"training data, which are not here ({error})"
+            "z_0 is read as it is, and the reverse variance is beta_tilde: the best are "
+            f"measured on training data, which are not here ({error})"
         )
         return {}
-    found = measure(experiment, config.sampling, params, source, mesh)
+    found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
         writing.make_folder(path.parent, f"--workdir={workdir}")
-        errors = {which: e.as_json() for which, e in found.items()}
-        writing.as_json(path, facts | {"errors": errors})
+        arrays = {
+            f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
+        }
+        writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
     return found
 
 
 def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
     """What a file keeps; None for none, a broken one, and one of other settings."""
     try:
-        stored = json.loads(path.read_text())
-        if {name: stored[name] for name in facts} != facts:
+        stored = weights.read_npz(path)
+        if json.loads(str(stored["facts"])) != facts:
             return None
-        errors = stored["errors"]
-        return {which: Errors.of_json(errors[which]) for which in (JOINT, CONDITIONAL)}
-    except (OSError, ValueError, KeyError, TypeError):
+        parts = {w: cut(stored, f"{w}/") for w in (JOINT, CONDITIONAL)}
+        return {which: Errors.of_arrays(part) for which, part in parts.items()}
+    except (UserError, OSError, ValueError, KeyError):
         return None
+
+
+def cut(stored: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, without that."""
+    return {
+        n.removeprefix(prefix): x for n, x in stored.items() if n.startswith(prefix)
+    }
 
 
 def measure(
@@ -111,18 +122,23 @@ def measure(
     batches = pipeline.batches_in_order(some, preprocess, size, 0)
     times = chosen_times(experiment.process)
     products = build_products(experiment, settings)
-    sums = 0.0
+    sums = (0.0, 0.0)
     starts = range(0, len(some), size)
-    for i, start in enumerate(tqdm.tqdm(starts, desc="reverse variance", unit="batch")):
+    for i, start in enumerate(tqdm.tqdm(starts, desc="measuring z_0", unit="batch")):
         rows = np.arange(start, start + size)
         counts = (rows < len(some)).astype(np.float32)
         args = jax.device_put((rows, counts, batches[i]), sharding.over_batch(mesh))
-        sums = sums + np.asarray(products(params, *args, times), np.float64)
-    joint, conditional = np.moveaxis(sums, 1, 0) / len(some)
+        part = jax.device_get(products(params, *args, times))
+        sums = tuple(
+            s + np.asarray(x, np.float64) for s, x in zip(sums, part, strict=True)
+        )
     names = (Z_0, *experiment.process.aggregation.alpha_tilde)
+    correct = settings.correction == variance.MEASURED
     return {
-        JOINT: Errors(names, times, joint),
-        CONDITIONAL: Errors(names, times, conditional),
+        which: variance.regressed(
+            names, times, *(x[:, place] / len(some) for x in sums), correct
+        )
+        for place, which in enumerate((JOINT, CONDITIONAL))
     }
 
 
@@ -149,21 +165,23 @@ def chosen_times(process: Process) -> np.ndarray:
 
 
 def build_products(experiment: Experiment, settings: ConfigDict) -> Callable:
-    """(params, rows [B], counts [B], batch, times [G]) -> sums [G, 2, R, R], jitted.
+    """(params, rows [B], counts [B], batch, times [G]) -> sums over examples, jitted.
 
-    counts: 1 for an example that counts, else 0.
+    Of products of rows, [G, 2, R + 1, R + 1], and of rows, [G, 2, R + 1, H, W, C]: the
+    data's z_0, the model's, and the errors of codes. counts: 1 for an example that
+    counts, else 0.
     """
     believer = Believer(experiment, settings)
     process = experiment.process
     names = tuple(process.aggregation.alpha_tilde)
 
-    def errors(reading: Reading, batch: Batch, latents: dict[str, Array]) -> Array:
-        """[R, B, D]."""
-        wrong = [believer.clip(reading.z0) - batch.z0]
+    def seen(reading: Reading, batch: Batch, latents: dict[str, Array]) -> Array:
+        """[R + 1, B, H, W, C]."""
+        wrong = [batch.z0, believer.clip(reading.z0)]
         for n in names:
             true = latents.get(n, jnp.zeros_like(batch.z0))
             wrong.append(reading.codes.get(n, true) - true)
-        return jnp.stack(wrong).reshape(len(wrong), len(batch.z0), -1)
+        return jnp.stack(wrong)
 
     def products(params, rows, counts, batch, times):
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(rows)
@@ -182,9 +200,11 @@ def build_products(experiment: Experiment, settings: ConfigDict) -> Callable:
                     z_t = process.diffuse(batch.z0, present, every, noise)
                     beliefs[len(present)] = read(z_t, every)
                 reading = getattr(beliefs[len(present)], which)
-                wrong = errors(reading, batch, present)
-                found.append(jnp.einsum("rbd,qbd,b->rq", wrong, wrong, counts))
-            return jnp.stack(found) / batch.z0[0].size
+                x = seen(reading, batch, present)
+                size = batch.z0[0].size
+                products = jnp.einsum("rbhwc,qbhwc,b->rq", x, x, counts) / size
+                found.append((products, jnp.einsum("rbhwc,b->rhwc", x, counts)))
+            return tuple(jnp.stack(part) for part in zip(*found, strict=True))
 
         return jax.lax.map(at, times)
 

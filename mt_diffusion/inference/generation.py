@@ -16,7 +16,12 @@ from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD
-from mt_diffusion.inference.believer import CONDITIONAL, JOINT
+from mt_diffusion.inference.believer import (
+    CONDITIONAL,
+    JOINT,
+    read_anew,
+    readings,
+)
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
@@ -51,7 +56,7 @@ class Generator:
         schedule = experiment.process.schedule
         self._step, self._times = build_walk(settings, schedule)
         self._guiding = Guiding(experiment.denoiser, settings, guide)
-        variance.check(settings.variance)
+        variance.check(settings.variance, settings.correction)
         self._errors = errors or {}
         self._clip = sampler.build_clip(settings.clip)
         modalities = {m.name: m for m in experiment.modalities}
@@ -155,6 +160,8 @@ class Generator:
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
         guide = self._guiding.build(weights, given, given_codes)
         fixed_v = jnp.asarray(self._places(given), jnp.float32)
+        errors, process = self._errors_of(given), denoiser.process
+        anew = readings(self._settings, errors, process)
 
         def make_guess(name, view, t, is_first, before):
             parameters, own = view.heads[name], own_keys[name]
@@ -187,6 +194,8 @@ class Generator:
             u_t = step.to_comoving(z_t, latents)
             seen = Seen(z_t, step, codes, read, given | held)
             z0 = guide(seen, u_t, denoiser.z0(view, step, u_t))
+            if anew is not None:
+                z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
             return sampler.Denoised(z0, v, given | told, guesses, latents)
@@ -199,16 +208,19 @@ class Generator:
             return 1
         return int(READ_BELOW * self._experiment.process.schedule.num_steps)
 
+    def _errors_of(self, given: Collection[str]) -> Errors | None:
+        """What was measured where these, or as few, are given."""
+        names = {m.name for m in self._experiment.modalities}
+        return self._errors.get(CONDITIONAL if names <= set(given) else JOINT)
+
     def _places(self, given: Collection[str]) -> np.ndarray:
         """The v by t, [T + 1], of a network that learns none, with these given."""
-        names = {m.name for m in self._experiment.modalities}
-        which = CONDITIONAL if names <= set(given) else JOINT
         return variance.places(
             self._settings.variance,
-            self._errors.get(which),
+            self._errors_of(given),
             self._experiment.process,
             self._times,
-            set(given) & names,
+            {m.name for m in self._experiment.modalities} & set(given),
         )
 
     def _generated(self, given: Collection[str]) -> dict[str, str]:

@@ -54,7 +54,7 @@ def sample(
     is_first = jax.process_index() == 0
     out = make_folder(out, workdir) if is_first else None
     model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model) if settings.sampler == "ancestral" else {}
+    errors = calibration.find(*model)
     generator = build(errors)
     which = "averaged (EMA)" if use_ema else "raw"
     print(

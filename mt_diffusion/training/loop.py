@@ -255,7 +255,7 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
     images_per_device(config, jax.device_count())
     sampler.build_clip(config.sampling.clip)
-    variance.check(config.sampling.variance)
+    variance.check(config.sampling.variance, config.sampling.correction)
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
