@@ -157,8 +157,8 @@ def test_an_earlier_checkpoint_guides_and_so_does_a_smaller_network(runs):
     for guide in (f"{runs['own']}:1", str(runs["small"])):
         moved = draw(runs, guide=guide, autoguidance=2.0)
         assert np.isfinite(moved).all() and np.abs(moved - plain).max() > 1e-2
-    same = draw(runs, guide=f"{runs['own']}:1", autoguidance=1.0)
-    np.testing.assert_array_equal(same, plain)
+    with pytest.raises(UserError, match="would change nothing: autoguidance is 1"):
+        draw(runs, guide=f"{runs['own']}:1")
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_an_earlier_checkpoint_guides_and_so_does_a_smaller_network(runs):
         ("seeded", "its codes are others"),
         ("linear", "its noise schedules are others"),
         ("own:2", "has no checkpoint 2; it has 3, 1"),
-        ("nowhere", "is not a folder"),
+        ("nowhere", "--guide=nowhere is not the folder of a run"),
     ],
 )
 def test_guides_that_can_not_be(runs, name, words):

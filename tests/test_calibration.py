@@ -1,7 +1,5 @@
 """What is measured of a model, by a loop of its own; and what is kept of it."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,8 +76,10 @@ def by_hand(model, joint_state):
 def test_the_moments_are_those_of_a_loop(model):
     config, experiment, params, source = model
     mesh = sharding.make_mesh()
+    settings = config.copy_and_resolve_references().sampling
+    settings.correction = "none"
     found = calibration.measure(
-        experiment, config.sampling, params, source, mesh, num_examples=NUM
+        experiment, settings, params, source, mesh, num_examples=NUM
     )
     for which in (JOINT, CONDITIONAL):
         np.testing.assert_array_equal(found[which].times, np.arange(1, 6))
@@ -90,7 +90,14 @@ def test_the_moments_are_those_of_a_loop(model):
 def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
     config, experiment, params, _ = model
     mesh, calls = sharding.make_mesh(), []
-    errors = calibration.Errors(("",), np.array([1, 5]), np.ones((2, 1, 1)))
+    errors = calibration.Errors(
+        names=("",),
+        times=np.array([1, 5]),
+        moments=np.ones((2, 1, 1)),
+        slopes=np.ones(2),
+        means=np.zeros((2, 8, 8, 1)),
+        mean=np.zeros((8, 8, 1)),
+    )
 
     def measure(*args):
         calls.append(args)
@@ -108,11 +115,14 @@ def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(first[JOINT].moments, again[JOINT].moments)
     find(step=8), find(clip="none"), find()
     assert len(calls) == 4  # of another checkpoint, of another clip, and back
-    (tmp_path / "variances" / "7_averaged.json").write_text('{"step": 7')
+    path = tmp_path / "measured" / "7_averaged.npz"
+    path.write_bytes(path.read_bytes()[:100])
     find()
     assert len(calls) == 5  # a broken file is made anew
-    assert json.loads((tmp_path / "variances" / "7_averaged.json").read_text())
-    assert find(variance="beta") == {} and len(calls) == 5
+    assert calibration.load(path, {}) is None and path.stat().st_size > 100
+    assert find(variance="beta", correction="none") == {} and len(calls) == 5
+    find(variance="beta")
+    assert len(calls) == 5  # the same measurements serve both
 
 
 def test_without_training_data_it_is_said(model, tmp_path, capsys):
@@ -121,5 +131,5 @@ def test_without_training_data_it_is_said(model, tmp_path, capsys):
     away.data.update(source="folder", path=str(tmp_path / "nowhere"))
     mesh = sharding.make_mesh()
     found = calibration.find(tmp_path, 1, True, away, experiment, params, mesh)
-    assert found == {} and not (tmp_path / "variances").exists()
+    assert found == {} and not (tmp_path / "measured").exists()
     assert "beta_tilde" in capsys.readouterr().out

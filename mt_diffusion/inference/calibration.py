@@ -7,6 +7,7 @@ diffusion/variance.py.
 import functools
 import json
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,8 +71,8 @@ def find(
         source = sources.open_source(config.data, "train")
     except UserError as error:
         print(
-            "z_0 is read as it is, and the reverse variance is beta_tilde: the best are "
-            f"measured on training data, which are not here ({error})"
+            "z_0 is read as it is, and the reverse variance is beta_tilde: the best "
+            f"are measured on training data, which are not here ({error})"
         )
         return {}
     found = measure(experiment, settings, params, source, mesh)
@@ -92,7 +93,7 @@ def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
             return None
         parts = {w: cut(stored, f"{w}/") for w in (JOINT, CONDITIONAL)}
         return {which: Errors.of_arrays(part) for which, part in parts.items()}
-    except (UserError, OSError, ValueError, KeyError):
+    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 
 

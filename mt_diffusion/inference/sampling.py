@@ -45,6 +45,7 @@ def sample(
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     values = read_given(given, experiment)
     check_guidance(overrides, experiment, values)
+    check_resample(overrides, experiment, values)
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
@@ -108,11 +109,20 @@ def load_guide(
             f"--autoguidance={scale} needs a guide to go away from: add "
             "--guide=WORKDIR of a smaller or less trained model, or WORKDIR:STEP."
         )
+    if scale == 1:
+        raise UserError(
+            f"--guide={name} would change nothing: autoguidance is 1. Add a scale, such "
+            "as --autoguidance=2, or leave the guide out."
+        )
     folder, _, step = name.rpartition(":")
     folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
-    _, _, guide, weak = restore(
-        pathlib.Path(folder).expanduser(), {}, use_ema, mesh, step
-    )
+    place = pathlib.Path(folder).expanduser()
+    if not place.is_dir():
+        raise UserError(
+            f"--guide={name} is not the folder of a run; name a workdir, or WORKDIR:STEP "
+            "for one of its checkpoints (config.watch.keep_checkpoints are kept)."
+        )
+    _, _, guide, weak = restore(place, {}, use_ema, mesh, step)
     if different := differences(experiment, guide):
         raise UserError(
             f"--guide={name} can't guide this model: its {different} are others, so "
@@ -211,6 +221,19 @@ def check_guidance(
                 f"--{field}={wish} would change nothing: none of what is given can "
                 f"guide this model so; {one_of if able else ''}leave it out."
             )
+
+
+def check_resample(
+    wishes: Mapping[str, Any], experiment: Experiment, given: Mapping[str, Any]
+) -> None:
+    """Raises UserError where resampling is wished for, but no pixel is given."""
+    repeats = wishes.get("resample", 1)
+    known = [experiment.variables[n].known(value[:1]) for n, value in given.items()]
+    if repeats > 1 and not any(known):
+        raise UserError(
+            f"--resample={repeats} lets the other pixels hear of those that are known, "
+            "but none is given; leave it out, or give an image or a masked one."
+        )
 
 
 def write(

@@ -1,4 +1,4 @@
-"""What `base.py` asks of a modality, as a check of one: `check`.
+"""What `protocol.py` asks of a modality, as a check of one: `check`.
 
 For a modality of your own it runs, together with the network of your config, as
 `python -m pytest tests/test_contract.py --modality=configs/YOURS.py[:PRESET]`.
@@ -35,7 +35,7 @@ TRIES = 8  # draws of each example, which can't all be the same
 def check(
     modality: Modality, examples: Sequence[dict], features: Mapping[str, Shape]
 ) -> None:
-    """Raises UserError for the first promise of `base.py` that a modality breaks.
+    """Raises UserError for the first promise of `protocol.py` that a modality breaks.
 
     examples: of a source, at least one with a value. features: the shapes
     {'mid': (h, w, c), 'out': (H, W, c)} of the blocks that a head reads, without B.

@@ -1,4 +1,4 @@
-"""What `base.py` asks of a modality that looks for its code in z_t, as a check."""
+"""What `protocol.py` asks of a modality that looks for its code in z_t, as a check."""
 
 import dataclasses
 from typing import Any
