@@ -1,4 +1,4 @@
-"""Every modality keeps the contract of protocol.py, alone and in the network of a config.
+"""Every modality keeps the contract of protocol.py, alone and in a config's network.
 
 --modality=CONFIG.py[:PRESET] runs it for all modalities of a config of your own.
 """

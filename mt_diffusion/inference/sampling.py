@@ -111,16 +111,16 @@ def load_guide(
         )
     if scale == 1:
         raise UserError(
-            f"--guide={name} would change nothing: autoguidance is 1. Add a scale, such "
-            "as --autoguidance=2, or leave the guide out."
+            f"--guide={name} would change nothing: autoguidance is 1. Add a scale, "
+            "such as --autoguidance=2, or leave the guide out."
         )
     folder, _, step = name.rpartition(":")
     folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
     place = pathlib.Path(folder).expanduser()
     if not place.is_dir():
         raise UserError(
-            f"--guide={name} is not the folder of a run; name a workdir, or WORKDIR:STEP "
-            "for one of its checkpoints (config.watch.keep_checkpoints are kept)."
+            f"--guide={name} is not the folder of a run; name a workdir, or "
+            "WORKDIR:STEP for one of its checkpoints (config.watch.keep_checkpoints are kept)."
         )
     _, _, guide, weak = restore(place, {}, use_ema, mesh, step)
     if different := differences(experiment, guide):

@@ -1,4 +1,4 @@
-"""What holds one modality to the promises of `protocol.py`, and says which it breaks."""
+"""What holds one modality to the promises of protocol.py, and says which it breaks."""
 
 import dataclasses
 import functools
