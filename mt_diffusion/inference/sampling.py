@@ -120,7 +120,8 @@ def load_guide(
     if not place.is_dir():
         raise UserError(
             f"--guide={name} is not the folder of a run; name a workdir, or "
-            "WORKDIR:STEP for one of its checkpoints (config.watch.keep_checkpoints are kept)."
+            "WORKDIR:STEP for one of its checkpoints, of which "
+            "config.watch.keep_checkpoints are kept."
         )
     _, _, guide, weak = restore(place, {}, use_ema, mesh, step)
     if different := differences(experiment, guide):
