@@ -142,7 +142,7 @@ def readings(
 
 
 def read_anew(z0: Image, t: Array, how: Readings) -> Image:
-    """The best affine reading of a clipped z_0 [B, H, W, C] at t [B]."""
+    """The best affine reading of a clipped z_0 at t [B] (method.md, eq. 41)."""
     place = how.places[t]
     low = place.astype(int)
     high = jnp.minimum(low + 1, len(how.means) - 1)
