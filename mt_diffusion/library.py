@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
@@ -40,6 +41,17 @@ def in_words() -> Iterator[None]:
         raise ValueError(str(error)) from None
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without what Orbax warns of, which is none of the user's."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True):
     """The `Model` of a run.
 
@@ -47,7 +59,7 @@ def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True)
     whether its parameters are the averaged ones. Raises ValueError where there is none.
     """
     folder, mesh = pathlib.Path(workdir).expanduser(), sharding.make_mesh()
-    with in_words():
+    with in_words(), quietly():
         step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
@@ -213,6 +225,11 @@ class Model:
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         variables = self.experiment.variables
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"given is a {type(given).__name__}; it is a dict, {{name: value}}, "
+                f"with names of {', '.join(variables)}."
+            )
         if unknown := sorted(set(given) - set(variables)):
             raise UserError(
                 f"this model knows no {', '.join(unknown)}; it knows "
@@ -227,7 +244,7 @@ class Model:
             with settings.unlocked():
                 for name in wishes.keys() - settings.keys():
                     raise UserError(
-                        f"{name} is no setting of sampling; there are "
+                        f"{name} is no setting of sampling; there are steps, seed, "
                         f"{', '.join(sorted(settings))}."
                     )
                 settings.update(wishes)

@@ -178,6 +178,17 @@ def test_guides_that_can_not_be(runs, name, words):
         load(runs, guide=guide, autoguidance=2.0)
 
 
+def test_resampling_needs_pixels_that_are_known(runs):
+    _, experiment, _ = load(runs)
+    label = {"label": np.eye(10, dtype=np.float32)[:1]}
+    image = {"image": np.zeros((1, 8, 8, 1), np.float32)}
+    for given in ({}, label):
+        with pytest.raises(UserError, match="resample=3 lets the other pixels"):
+            sampling.check_resample({"resample": 3}, experiment, given)
+        sampling.check_resample({}, experiment, given)
+    sampling.check_resample({"resample": 3}, experiment, image)
+
+
 def test_a_scale_needs_a_guide(runs):
     with pytest.raises(UserError, match="autoguidance=2.0 needs a guide"):
         load(runs, autoguidance=2.0)

@@ -158,6 +158,11 @@ def test_mistakes_are_value_errors_in_the_commands_words(model, call, words):
         call(model)
 
 
+def test_what_is_given_is_a_dict(model):
+    with pytest.raises(TypeError, match="given is a str; it is a dict"):
+        model.sample(given="label=3")
+
+
 def test_no_run_is_a_value_error(tmp_path):
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         mt_diffusion.load(tmp_path)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -228,9 +229,11 @@ def check_resample(
     wishes: Mapping[str, Any], experiment: Experiment, given: Mapping[str, Any]
 ) -> None:
     """Raises UserError where resampling is wished for, but no pixel is given."""
-    repeats = wishes.get("resample", 1)
-    known = [experiment.variables[n].known(value[:1]) for n, value in given.items()]
-    if repeats > 1 and not any(known):
+    repeats, variables = wishes.get("resample", 1), experiment.variables
+    if repeats == 1:
+        return
+    values = {name: jnp.asarray(value[:1]) for name, value in given.items()}
+    if not any(variables[n].known(value) for n, value in values.items()):
         raise UserError(
             f"--resample={repeats} lets the other pixels hear of those that are known, "
             "but none is given; leave it out, or give an image or a masked one."
