@@ -25,6 +25,7 @@ def model():
     config.modalities.label.update(guess="mean", energy=400.0)
     config.modalities.masked_image.guess = "absent"
     config.sampling.update(num_steps=2, batch_size=4)
+    config.sampling.update(variance="measured", correction="measured")
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
