@@ -12,6 +12,7 @@ gives what the command gives.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -25,11 +26,9 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
-from mt_diffusion.inference.generation import Generator
+from mt_diffusion.inference.generation import READ_BELOW, Generator
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
-
-NUM_SAMPLES = 16
 
 
 @contextlib.contextmanager
@@ -139,10 +138,11 @@ class Model:
         with in_words():
             values = self._values(given or {})
             if num is None:
-                num = max([NUM_SAMPLES, *map(len, values.values())])
+                num = max([sampling.NUM_SAMPLES, *map(len, values.values())])
             wishes = settings | ({} if steps is None else {"num_steps": steps})
-            generator, weights = self._generator(wishes)
             sampling.check_guidance(wishes, self.experiment, list(values))
+            sampling.check_resample(wishes, self.experiment, values)
+            generator, weights = self._generator(wishes)
             return generator(weights, seed, num, values)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
@@ -183,8 +183,9 @@ class Model:
             num_times = bounding.at_most("num_times", num_times, most, "steps after 1")
             batch = self._batch(known)
             if num_times not in self._measures:
+                errors = self._errors(self.config)
                 self._measures[num_times] = bounding.build_measure(
-                    self.experiment, self.config.sampling, num_times, self._errors()
+                    self.experiment, self.config.sampling, num_times, errors
                 )
             measure = self._measures[num_times]
         num, size = len(batch.z0), self.config.sampling.batch_size
@@ -240,24 +241,25 @@ class Model:
     def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
         key = repr(sorted(wishes.items()))
         if key not in self._generators:
-            settings = self.config.sampling.copy_and_resolve_references()
-            with settings.unlocked():
-                for name in wishes.keys() - settings.keys():
-                    raise UserError(
-                        f"{name} is no setting of sampling; there are steps, seed, "
-                        f"{', '.join(sorted(settings))}."
-                    )
-                settings.update(wishes)
+            config = self.config.copy_and_resolve_references()
+            for name in wishes.keys() - config.sampling.keys():
+                raise UserError(
+                    f"{name} is no setting of sampling; there are steps, seed, "
+                    f"{', '.join(sorted(config.sampling))}."
+                )
+            config.sampling.update(wishes)
             guide, weights = sampling.load_guide(
-                settings, self.experiment, self.params, self._ema, self._mesh
+                config.sampling, self.experiment, self.params, self._ema, self._mesh
             )
-            errors = self._errors()
-            generator = Generator(self.experiment, settings, self._mesh, errors, guide)
-            self._generators[key] = generator, weights
+            build = functools.partial(
+                Generator, self.experiment, config.sampling, self._mesh, guide=guide
+            )
+            build()  # says what can't be, before anything is measured
+            self._generators[key] = build(self._errors(config)), weights
         return self._generators[key]
 
-    def _errors(self) -> calibration.Found:
-        args = (self.config, self.experiment, self.params, self._mesh)
+    def _errors(self, config: ConfigDict) -> calibration.Found:
+        args = (config, self.experiment, self.params, self._mesh)
         return calibration.find(self.workdir, self.step, self._ema, *args)
 
     def _levels(self) -> dict[str, list[int]]:
@@ -265,7 +267,7 @@ class Model:
         with contextlib.suppress(UserError):
             return reading.load_levels(self.workdir / reading.FILE, facts)
         num_steps = self.process.schedule.num_steps
-        low = np.unique(np.linspace(1, max(0.15 * num_steps, 1), 6).astype(int))
+        low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
         return {m.name: [int(t) for t in low] for m in self.experiment.modalities}
 
     def _batch(self, known: Mapping[str, np.ndarray]) -> Batch:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import parameters
 
 from configs import common, image_label
 from mt_diffusion.data import sources
@@ -14,7 +15,6 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference import sampling
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
@@ -105,12 +105,6 @@ def get_config(width=16):
     config.diffusion.num_steps = 20
     config.sampling.update(num_steps=3, batch_size=4)
     return experiments.resolve(config, sources.open_source(config.data, "train"))
-
-
-def parameters(experiment, seed):
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-    draw = np.random.default_rng(seed).standard_normal
-    return jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import parameters
 
 from configs import joint
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference import bounding
 
 B = 8
@@ -27,13 +27,6 @@ def get_config():
     config.diffusion.num_steps = 6
     config.sampling.update(num_steps=2, batch_size=16)
     return experiments.resolve(config, sources.open_source(config.data, "train"))
-
-
-def parameters(experiment):
-    """Noise everywhere, the last layers too, which otherwise start at zero."""
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-    draw = np.random.default_rng(0).standard_normal
-    return jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import parameters
 
 from configs import joint
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference import calibration
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT
 from mt_diffusion.parallel import sharding
@@ -29,9 +29,7 @@ def model():
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-    draw = np.random.default_rng(0).standard_normal
-    params = jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
+    params = parameters(experiment)
     return config, experiment, params | experiment.tables, source
 
 

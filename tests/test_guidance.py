@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import parameters
 
 from configs import common, image_transition, joint, masked_image
 from mt_diffusion.data import sources
@@ -20,7 +21,6 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import presence
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference import generation, guiding, sampling
 from mt_diffusion.modalities import build as base
 from mt_diffusion.models.denoiser import Denoiser
@@ -297,9 +297,7 @@ def test_every_head_can_guide():
     """Of a real network, from parameters that are far from any sense."""
     config = get_config()
     experiment = experiments.build(config)
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-    draw = np.random.default_rng(0).standard_normal
-    params = jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
+    params = parameters(experiment)
     mask = np.broadcast_to(np.arange(8) < 4, (1, 8, 8))[..., None].astype(np.float32)
     given = {
         "label": np.eye(10, dtype=np.float32)[[3]],

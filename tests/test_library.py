@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from absl.testing import flagsaver
+from arbitrary import parameters
 
 import mt_diffusion
 from configs import joint
@@ -14,7 +15,6 @@ from mt_diffusion import library
 from mt_diffusion.data import sources
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference import generation, sampling
 
 DIGITS = [str(i) for i in range(10)]
@@ -23,7 +23,6 @@ DIGITS = [str(i) for i in range(10)]
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A run with one checkpoint of a joint model that knows nothing."""
-    import jax
 
     config = joint.get_config("smoke")
     config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
@@ -33,9 +32,7 @@ def workdir(tmp_path_factory):
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
-    draw = np.random.default_rng(0).standard_normal
-    params = jax.tree.map(lambda x: draw(x.shape, np.float32) / 4, shapes)
+    params = parameters(experiment)
     folder = tmp_path_factory.mktemp("run")
     checkpoints = Checkpoints(folder, keep=1)
     checkpoints.save(3, {"ema_params": params}, config)
@@ -156,6 +153,19 @@ def test_bounds_are_those_of_each_example(model):
 def test_mistakes_are_value_errors_in_the_commands_words(model, call, words):
     with pytest.raises(ValueError, match=words):
         call(model)
+
+
+def test_what_is_measured_is_what_is_wished_for(model, monkeypatch):
+    """As the command measures; the checkpoint's own settings measure nothing here."""
+    asked = []
+
+    def find(workdir, step, use_ema, config, *rest):
+        asked.append(config.sampling.correction)
+        return {}
+
+    monkeypatch.setattr(library.calibration, "find", find)
+    model._generator({"correction": "measured", "clip": "none"})
+    assert asked == ["measured"] and model.config.sampling.correction == "none"
 
 
 def test_what_is_given_is_a_dict(model):
