@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [[ " $* " != *" --help "* ]] || { usage launch/study.sh && exit; }
 [[ $# -gt 0 && $1 != -* ]] || mistake "DATA_DIR is missing; see --help."
 . launch/setup.sh
-study=(python -m benchmarks.study --data_dir="$1" "${@:2}")
+study=(python -m studies.study --data_dir="$1" "${@:2}")
 "${study[@]}" --dry-run # a mistake is told here and now
 [[ " $* " == *" --dry-run "* ]] && exit
 mkdir -p runs/study

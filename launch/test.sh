@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs the linter and the tests, one file on each core at a time;
-# arguments go to pytest.
+# Sets up .venv and runs the linter and the tests, one file on each core at a time.
+# Arguments go to pytest; --all adds wide matrices.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh

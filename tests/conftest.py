@@ -37,12 +37,17 @@ def pytest_addoption(parser):
     parser.addoption(
         "--modality",
         metavar="CONFIG.py[:PRESET]",
-        help="check the modalities of this config alone, by tests/test_contract.py",
+        help="check the modalities of this config alone, by test_contract.py",
     )
+    parser.addoption("--all", action="store_true", help="wide matrices as well")
 
 
 def pytest_collection_modifyitems(config, items):
-    """With --modality, only the tests of that config's modalities."""
+    """Without --all, no wide ones; with --modality, only those of its modalities."""
+    if not config.getoption("all"):
+        wide = [i for i in items if i.get_closest_marker("wide")]
+        config.hook.pytest_deselected(items=wide)
+        items[:] = [i for i in items if i not in wide]
     if config.getoption("modality"):
         wanted = [i for i in items if "setting" in i.fixturenames]
         config.hook.pytest_deselected(items=[i for i in items if i not in wanted])

@@ -235,7 +235,7 @@ def test_equations_are_numbered_and_each_has_an_owner_and_a_test():
         tags += sum("\\tag" in part for part in parts[::2])
         for note in parts[1::2]:
             assert re.search(r"[Oo]urs|\w's", note), note
-            assert "`tests/test_" in note, note
+            assert "`tests/" in note, note
     assert tags > 20
 
 
@@ -257,7 +257,7 @@ def test_the_method_cites_its_own_equations():
         assert {int(n) for n in re.findall(r"\d+", numbers)} <= set(equations())
 
 
-# The source and the sampler of docs/extending.md; the modality: tests/test_contract.py
+# The source and the sampler of docs/extending.md; the modality: test_contract.py
 
 
 @pytest.fixture

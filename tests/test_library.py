@@ -7,7 +7,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from absl.testing import flagsaver
-from arbitrary import parameters
 
 import mt_diffusion
 from configs import joint
@@ -16,6 +15,7 @@ from mt_diffusion.data import sources
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.inference import generation, sampling
+from tests.arbitrary import parameters
 
 DIGITS = [str(i) for i in range(10)]
 

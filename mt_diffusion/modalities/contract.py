@@ -1,7 +1,7 @@
 """What `protocol.py` asks of a modality, as a check of one: `check`.
 
 For a modality of your own it runs, together with the network of your config, as
-`python -m pytest tests/test_contract.py --modality=configs/YOURS.py[:PRESET]`.
+`python -m pytest tests --modality=configs/YOURS.py[:PRESET]`.
 """
 
 import copy
