@@ -66,6 +66,7 @@ def digits() -> ConfigDict:
         remat="none",  # computed again for the gradient: none, pointwise, blocks
         dtype="float32",
     )
+    config.primary = dict(name="image")  # of z_0, in files and on the command line
     config.modalities = ConfigDict()
     # {state: {share, modality: "read" | "unread" | "absent"}}: what the modalities of a
     # training example are, all at once; the shares add up to 1. "unread": it drifts,

@@ -85,13 +85,10 @@ class Variable:
     """A named part of an example, seen from the host.
 
     shape: (H, W, C) of the diffusion space.
-    judges: what an evaluation asks about it: FILE.function of evaluation/judges, or
-    package.module.function, from (variable, drawn, real) to figures.
     """
 
     name: str
     shape: tuple[int, int, int]
-    judges: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:

@@ -6,11 +6,10 @@ of the variables; the bounds on the likelihood of test examples stand beside the
 
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
-from mt_diffusion.evaluation import features, quality, shown
+from mt_diffusion.evaluation import features, judging, quality, shown
 from mt_diffusion.evaluation import reference as references
 from mt_diffusion.evaluation.draws import Draw, Drawn
 from mt_diffusion.evaluation.metrics import (
@@ -49,7 +48,6 @@ from mt_diffusion.parallel import sharding
 from mt_diffusion.training import resume
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
-JUDGES = "mt_diffusion.evaluation.judges"
 BOUND_TIMES = 20
 LIKELIHOOD = "likelihood"  # in place of a draw's name
 
@@ -267,16 +265,9 @@ def judge(drawn: Drawn, real: Real, sampling: ConfigDict) -> list[dict[str, Any]
             drawn.draw.name
         )
         for variable in real.experiment.variables.values()
-        for text in variable.judges
-        for metric in locate(text)(variable, drawn, real)
+        for ask in judging.of(variable)
+        for metric in ask(variable, drawn, real)
     ]
-
-
-def locate(text: str) -> Callable[..., Sequence[Metric]]:
-    """The judge FILE.function of judges/, or package.module.function elsewhere."""
-    module, _, name = text.rpartition(".")
-    path = module if "." in module else f"{JUDGES}.{module}"
-    return getattr(importlib.import_module(path), name)
 
 
 def guidance_of(

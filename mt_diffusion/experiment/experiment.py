@@ -24,7 +24,6 @@ from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 from mt_diffusion.models.unet import REMAT, UNet
 from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
 
-PRIMARY = "image"
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -87,7 +86,13 @@ def resolve(config: ConfigDict, source: Source) -> ConfigDict:
 def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
     shape = (config.data.image_size, config.data.image_size, config.data.channels)
-    primary = base.build(PRIMARY, {"kind": "image.Image"}, shape)
+    name = config.primary.name
+    if name in config.modalities:
+        raise UserError(
+            f"config.primary.name is {name!r}, as a modality is called; name one of "
+            "them otherwise."
+        )
+    primary = base.build(name, {"kind": "image.Image"}, shape)
     alone = [
         base.build(name, fields.to_dict(), shape)
         for name, fields in config.modalities.items()

@@ -19,7 +19,12 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
     The programs that it describes are those of that time, to the bit.
     """
-    return with_walk(with_tokens(with_prediction(config)))
+    return with_primary(with_walk(with_tokens(with_prediction(config))))
+
+
+def with_primary(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before the primary variable had a name of one's own."""
+    return {"primary": {"name": "image"}} | config
 
 
 def with_walk(config: dict[str, Any]) -> dict[str, Any]:

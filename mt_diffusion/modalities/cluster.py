@@ -33,8 +33,6 @@ class Cluster(Codebook):
     vectors: str
     centroids: Sequence[Sequence[float]]
 
-    judges = ()  # a cluster has no name that a classifier could know
-
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:
         if fields["centroids"]:

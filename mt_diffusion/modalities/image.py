@@ -45,8 +45,6 @@ class OutputHead(nn.Module):
 class Image(Variable):
     """Pixels [H, W, C] in [-1, 1]."""
 
-    judges = ("image.judge_quality", "image.judge_memory")
-
     def preprocess(self, example, rng):
         return to_unit(example["image"])
 

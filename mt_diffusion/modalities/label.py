@@ -33,8 +33,6 @@ class Label(Coded):
     head_kind: str
     heads: Mapping[str, Mapping[str, Any]]
 
-    judges = ("label.judge",)
-
     def __post_init__(self):
         """Refuses a head that there is none of."""
         super().__post_init__()

@@ -32,8 +32,6 @@ class MaskedImage(Identity):
     patches_per_side: int
     num_groups: int
 
-    judges = ("pixels.judge_restoration",)
-
     def __post_init__(self):
         """Refuses an image that the patches do not divide."""
         super().__post_init__()

@@ -28,8 +28,6 @@ class PairedImage(Identity):
     num_groups: int
     levels: int
 
-    judges = ("pixels.judge_pair",)
-
     @classmethod
     def fit(cls, fields, source):
         if not any("pair" in source[i] for i in range(min(len(source), LOOKED_AT))):

@@ -56,8 +56,6 @@ class Representation(Coded, Gaussian):
     head_width: int
     generator: str
 
-    judges = ("vector.judge",)
-
     @classmethod
     def fit(cls, fields, source):
         if fields["vector_mean"]:

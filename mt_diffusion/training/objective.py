@@ -14,6 +14,9 @@ from ml_collections import ConfigDict
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.bound import variational_bound
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.experiment.presence import Presence
+from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.protocol import Batch, is_evident
 from mt_diffusion.training import weighting
 
@@ -71,11 +74,13 @@ class Objective:
     drifts, and a head would learn to repeat it. So such heads learn where it is absent,
     and from one example in `bare_every` looked at once more, bare of all modalities.
 
-    experiment: its denoiser and presence. weights: float64 [T + 1]. tasks: names of the
-    variables whose terms count.
+    primary: the name of z_0. weights: float64 [T + 1]. tasks: names of the variables
+    whose terms count.
     """
 
-    experiment: Any
+    denoiser: Denoiser
+    presence: Presence
+    primary: str
     draw_times: Callable[[PRNGKeyArray, int, int], Array]
     weights: np.ndarray
     variance_weight: float
@@ -85,7 +90,7 @@ class Objective:
     @property
     def evident(self) -> list[str]:
         """Modalities that are looked for by their code."""
-        return [m.name for m in self.experiment.modalities if is_evident(m)]
+        return [m.name for m in self.denoiser.modalities if is_evident(m)]
 
     def draw(self, key: PRNGKeyArray, batch: Batch, multiple: int = 1) -> Draws:
         """All that is random in the loss of this batch, dropout aside.
@@ -97,10 +102,10 @@ class Objective:
             key, bare_key = jax.random.split(key)
             bare = self._draw_bare(bare_key, batch, multiple)
         time_key, noise_key, presence_key = jax.random.split(key, 3)
-        num_steps = self.experiment.process.schedule.num_steps
-        names = [m.name for m in self.experiment.modalities]
+        num_steps = self.denoiser.process.schedule.num_steps
+        names = [m.name for m in self.denoiser.modalities]
         available = {name: batch.available[name] for name in names}
-        present, known = self.experiment.presence.draw(presence_key, available)
+        present, known = self.presence.draw(presence_key, available)
         return Draws(
             t=self.draw_times(time_key, len(batch.z0), num_steps),
             eps=jax.random.normal(noise_key, batch.z0.shape, batch.z0.dtype),
@@ -117,7 +122,7 @@ class Objective:
         num = max(len(batch.z0) // self.bare_every, 1)
         rest = -num % multiple
         time_key, noise_key = jax.random.split(key)
-        num_steps = self.experiment.process.schedule.num_steps
+        num_steps = self.denoiser.process.schedule.num_steps
         t = self.draw_times(time_key, num, num_steps)
         eps = jax.random.normal(noise_key, (num, *batch.z0.shape[1:]), batch.z0.dtype)
         some = jax.tree.map(lambda x: x[:: len(x) // num][:num], batch)
@@ -131,7 +136,7 @@ class Objective:
 
     def counts(self, batch: Batch, draws: Draws) -> dict[str, Array]:
         """Over how many examples of a batch each modality's mean goes; 1 for none."""
-        found = {self.experiment.primary.name: jnp.asarray(len(batch.z0))}
+        found = {self.primary: jnp.asarray(len(batch.z0))}
         for name in batch.available:
             num = jnp.sum(self._reads(name, batch, draws))
             if draws.bare is not None and name in self.evident:
@@ -174,15 +179,16 @@ class Objective:
             dropout_key, bare_key = jax.random.split(dropout_key)
         latents, z_t, view = self._look(params, batch, draws, dropout_key)
         losses = self._losses(params, view, batch, draws, bare_key)
-        denoiser, primary = self.experiment.denoiser, self.experiment.primary.name
+        denoiser, primary = self.denoiser, self.primary
         step, num = denoiser.process.adjacent(draws.t), counts[primary]
         target = denoiser.prediction.target(step, view.y_t, batch.z0, draws.eps)
         error = jnp.mean((view.out - target) ** 2, axis=(1, 2, 3))
         weights = over(jnp.asarray(self.weights)[draws.t], error)
         terms = {"eps": jnp.sum(error) / num}
+        loss_weights = {m.name: m.loss_weight for m in denoiser.modalities}
         parts = {primary: jnp.sum(weights * error) / num}
         for name, (nll, num_read) in losses.items():
-            weight = self.experiment.variables[name].loss_weight
+            weight = loss_weights[name]
             terms[name] = nll / counts[name]
             parts[name] = weight * terms[name]
             if name in view.log_variances:
@@ -205,13 +211,13 @@ class Objective:
         reads = {n: self._reads(n, batch, draws) for n in batch.available}
         looks = [(view.features, batch, reads)]
         if draws.bare is not None:
-            bare, denoiser = draws.bare, self.experiment.denoiser
+            bare, denoiser = draws.bare, self.denoiser
             u_t = denoiser.process.diffuse(bare.batch.z0, {}, bare.t, bare.eps)
             of_bare = denoiser(params, u_t, bare.t, {}, {}, {}, bare_key)
             reads = {name: bare.batch.available[name] for name in self.evident}
             looks.append((of_bare.features, bare.batch, reads))
         found = {}
-        for m in self.experiment.modalities:
+        for m in self.denoiser.modalities:
             parts = [
                 (m.nll(features[m.name], some.values[m.name]), reads[m.name])
                 for features, some, reads in looks
@@ -223,20 +229,20 @@ class Objective:
 
     def _look(self, params, batch, draws, dropout_key):
         """Codes' latents where present, z_t, and what the model says of it."""
-        denoiser = self.experiment.denoiser
+        denoiser = self.denoiser
         codes = denoiser.encode(params, batch.values)
         latents = {
             n: code.latent * draws.present[n][:, None, None, None]
             for n, code in codes.items()
         }
-        conditions = [m.name for m in self.experiment.modalities if m.conditions]
+        conditions = [m.name for m in self.denoiser.modalities if m.conditions]
         known = {name: draws.known[name] for name in conditions}
         z_t = denoiser.process.diffuse(batch.z0, latents, draws.t, draws.eps)
         view = denoiser(params, z_t, draws.t, codes, known, batch.values, dropout_key)
         return latents, z_t, view
 
 
-def build(config: ConfigDict, experiment: Any) -> Objective:
+def build(config: ConfigDict, experiment: Experiment) -> Objective:
     """The objective that config.objective describes; UserError for what can't be."""
     settings, schedule = config.objective, experiment.process.schedule
     if settings.times not in TIMES:
@@ -252,7 +258,9 @@ def build(config: ConfigDict, experiment: Any) -> Objective:
             f"give some of {', '.join(names)}, separated by commas, or '' for all."
         )
     return Objective(
-        experiment=experiment,
+        denoiser=experiment.denoiser,
+        presence=experiment.presence,
+        primary=experiment.primary.name,
         draw_times=TIMES[settings.times],
         weights=weighting.build(settings, schedule, experiment.denoiser.prediction),
         variance_weight=settings.variance_weight,

@@ -407,13 +407,6 @@ def test_three_modalities_in_all_seven_ways(tmp_path, capsys):
     )
 
 
-def test_judges_by_their_place():
-    from mt_diffusion.evaluation.judges import label
-
-    assert evaluate.locate("label.judge") is label.judge
-    assert evaluate.locate("tests.test_evaluate.run") is not None
-
-
 def test_names_and_numbers_of_a_metric():
     name = functools.partial(metrics.full_name, "fid_toy")
     assert name(10_000, 1.0, 0.0) == "fid_toy_10k_cfg1.0"

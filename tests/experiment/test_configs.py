@@ -234,3 +234,12 @@ def test_states_must_say_of_each_modality_what_it_is():
     config.presence.label.sound = "read"
     with pytest.raises(UserError, match=r"presence.label.*\['sound'\] are missing or"):
         experiment.resolve(config, Source(config))
+
+
+def test_the_primary_variable_is_called_as_the_config_says():
+    config = get_config("image_label", "smoke")
+    config.primary.name = "photo"
+    assert [*experiment.build(config).variables] == ["photo", "label"]
+    config.primary.name = "label"
+    with pytest.raises(UserError, match="config.primary.name is 'label', as a mod"):
+        experiment.build(config)

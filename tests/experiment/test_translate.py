@@ -78,7 +78,7 @@ def old(generated_drift=1.0, **modalities):
     """A stored config of that time, which had neither predictions nor presence."""
     config = json.loads(common.digits().to_json())
     del config["diffusion"]["prediction"], config["presence"]
-    del config["unet"]["token_places"]
+    del config["unet"]["token_places"], config["primary"]
     del config["sampling"]["guess"], config["objective"]["bare_every"]
     config["sampling"]["generated_drift"] = generated_drift
     return config | {"modalities": modalities}
@@ -224,6 +224,7 @@ def of_predictions():
 def test_tokens_without_a_recipe_are_of_the_old_one():
     found = translate.translated(of_predictions())
     assert found["unet"]["token_places"] is False
+    assert translate.translated(old())["primary"] == {"name": "image"}
     for name in "abuv":
         expected = {"size": 2, "seed": 0, "version": 0}
         assert found["modalities"][name]["tokens"] == expected

@@ -117,10 +117,10 @@ def test_missing_values_are_masked_out_of_drift_and_loss():
     _, terms = evaluate(none, batch_of(jnp.zeros(B, bool)))
     assert float(terms["x"]) == 0
     # An example's noise does not depend on presence, so what differs is the drift.
-    network, process = some.experiment.network, some.experiment.process
+    network, process = some.denoiser.network, some.denoiser.process
     drift = process.aggregation.drift(batch.values, network.t)
     expected = jnp.where(present[:, None, None, None], drift, 0.0)
-    difference = network.y_t - none.experiment.network.y_t
+    difference = network.y_t - none.denoiser.network.y_t
     np.testing.assert_allclose(difference, expected, atol=1e-5)
 
 
@@ -128,12 +128,12 @@ def test_dropped_modalities_keep_their_loss():
     loss = make((Toy(absent=1.0, unread=0.0),))
     _, terms = evaluate(loss, EVERYWHERE)
     assert float(terms["x"]) == pytest.approx(0.25)
-    assert not np.any(loss.experiment.network.known["x"])
+    assert not np.any(loss.denoiser.network.known["x"])
 
 
 def test_presence_has_its_rates_and_reading_implies_drifting():
     available = {"x": jnp.ones(20_000, bool)}
-    drawn = make().experiment.presence.draw(jax.random.key(0), available)
+    drawn = make().presence.draw(jax.random.key(0), available)
     present, known = (bits["x"] for bits in drawn)
     error = 4 * np.sqrt(0.25 / 20_000)
     assert float(present.mean()) == pytest.approx(0.75, abs=error)
@@ -153,14 +153,14 @@ def test_the_presence_of_one_modality_tells_nothing_of_another():
 def test_only_conditioning_modalities_are_read():
     loss = make((Toy(conditions=False),))
     evaluate(loss, EVERYWHERE)
-    assert loss.experiment.network.known == {}
+    assert loss.denoiser.network.known == {}
 
 
 def test_there_is_dropout_where_it_has_a_key():
     loss = make()
     draws = loss.draw(jax.random.key(0), EVERYWHERE)
     counts = loss.counts(EVERYWHERE, draws)
-    network = loss.experiment.network
+    network = loss.denoiser.network
     loss.loss({}, EVERYWHERE, draws, counts, None)
     assert network.deterministic and not network.rngs
     loss.loss({}, EVERYWHERE, draws, counts, jax.random.key(1))
@@ -172,7 +172,7 @@ def test_there_is_dropout_where_it_has_a_key():
 
 def expected_error(loss, draws, seen):
     """Mean of (n_t - 0)^2 with n_t = eps + d_t / sigma_t where `seen`, else eps."""
-    process, t = loss.experiment.process, np.asarray(draws.t)
+    process, t = loss.denoiser.process, np.asarray(draws.t)
     tilde = process.aggregation.alpha_tilde["x"][t]
     noise = np.sqrt(1 - process.schedule.alpha_bar[t])
     drift = 0.5 * np.asarray(seen) * tilde / noise
@@ -197,10 +197,10 @@ def test_the_aggregate_noise_has_the_drift_that_is_left_in_what_is_read(
     expected = expected_error(loss, draws, in_target)
     assert float(terms["eps"]) == pytest.approx(expected, rel=1e-5)
     # What the network was shown: z_t without the drift that it is told.
-    process = loss.experiment.process
+    process = loss.denoiser.process
     latents = {"x": 0.5 * jnp.ones((B, *SHAPE)) * left[:, None, None, None]}
     shown = process.diffuse(EVERYWHERE.z0, latents, draws.t, draws.eps)
-    np.testing.assert_allclose(loss.experiment.network.y_t, shown, atol=1e-5)
+    np.testing.assert_allclose(loss.denoiser.network.y_t, shown, atol=1e-5)
 
 
 @pytest.mark.parametrize("frame", ["none", "read"])
@@ -211,7 +211,7 @@ def test_the_right_output_has_no_error_and_its_variance_is_bounded_alike(
     """Where out says the true z_0, L_vlb is that of a mean without error."""
     loss = make((Toy(frame=frame),), predicts=predicts)
     draws = loss.draw(jax.random.key(0), EVERYWHERE)
-    denoiser = loss.experiment.denoiser
+    denoiser = loss.denoiser
     evaluate(loss, EVERYWHERE)  # for what the network is shown
     step, y_t = denoiser.process.adjacent(draws.t), denoiser.network.y_t
     out = denoiser.prediction.target(step, y_t, EVERYWHERE.z0, draws.eps)
@@ -260,9 +260,9 @@ def test_bare_examples_are_of_the_image_alone():
     loss = make((evident(absent=0.0, unread=1.0),), bare_every=4)
     draws = loss.draw(jax.random.key(0), EVERYWHERE)
     loss.loss({}, EVERYWHERE, draws, loss.counts(EVERYWHERE, draws), None)
-    network, bare = loss.experiment.network, draws.bare  # asked of these at last
+    network, bare = loss.denoiser.network, draws.bare  # asked of these at last
     assert network.y_t.shape == (B // 4, *SHAPE) and network.codes == {}
-    signal = loss.experiment.process.schedule.alpha_bar[np.asarray(bare.t)]
+    signal = loss.denoiser.process.schedule.alpha_bar[np.asarray(bare.t)]
     noise = np.sqrt(1 - signal)[:, None, None, None] * np.asarray(bare.eps)
     np.testing.assert_allclose(network.y_t, noise, rtol=1e-4, atol=1e-5)
 
@@ -366,7 +366,7 @@ def test_without_modalities_it_is_guided_diffusions_hybrid_loss(name, predicts):
 
     total, terms = evaluated(out=out)
     np.testing.assert_allclose(
-        loss.experiment.network.y_t, data["x_t"], rtol=1e-5, atol=1e-5
+        loss.denoiser.network.y_t, data["x_t"], rtol=1e-5, atol=1e-5
     )
     assert set(terms) == {"eps", "loss"}
     assert float(total) == pytest.approx(mse, rel=1e-5)
