@@ -190,9 +190,9 @@ class Model:
             measure = self._measures[num_times]
         num, size = len(batch.z0), self.config.sampling.batch_size
         size = sharding.batch_size(size, num, self._mesh)
-        padded = [pad(batch, start, size) for start in range(0, num, size)]
+        some = lambda rows: jax.tree.map(lambda x: x[rows % num], batch)  # noqa: E731
         args = (size, num, seed, self._mesh)
-        terms, _ = bounding.run(measure, self.params, padded, *args)
+        terms, _ = bounding.run(measure, self.params, some, *args)
         return {n: x for named in terms.values() for n, x in named.items()}
 
     def evaluate(
@@ -284,9 +284,3 @@ class Model:
                     f"{len(z0)} images; give one for each."
                 )
         return Batch(z0, values, there)
-
-
-def pad(batch: Batch, start: int, size: int) -> Batch:
-    """Examples from `start` on, filled up to `size` with others of the batch."""
-    rows = np.arange(start, start + size) % len(batch.z0)
-    return jax.tree.map(lambda x: x[rows], batch)

@@ -124,6 +124,61 @@ class Encoder(OfImages):
 
 
 PCA, FEATURE = "pca", "feature:"
+MAX_FITTED = 2048  # training examples that statistics are taken from, at most
+LEAST_FITTED = 32  # of them with a vector, at least
+AT_ONCE = 64  # images that an encoder gets at a time
+
+
+def fit(source: Sequence[dict], text: str, num_components: int) -> dict[str, tuple]:
+    """What a representation takes from training examples, by the names of its fields.
+
+    text, num_components: as of `build` and `fit_pca`. Gives vector_mean and vector_std
+    [D]; of 'pca' also components and pixel_mean, both empty otherwise.
+    """
+    chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
+    examples = [source[int(i)] for i in chosen]
+    found = {"components": (), "pixel_mean": ()}
+    if text == PCA:
+        images = np.stack([e["image"] for e in examples])
+        pca = fit_pca(images, num_components)
+        found = dict(zip(found, (tuples(array.tolist()) for array in pca), strict=True))
+    vectors = represent_all(examples, build(text, **found))
+    std = vectors.std(axis=0)
+    # A dimension that never varies tells nothing, and stays at 0.
+    std = np.where(std > 1e-6 * np.abs(vectors).max(), std, 1)
+    found["vector_mean"] = tuples(vectors.mean(axis=0).tolist())
+    return found | {"vector_std": tuples(std.tolist())}
+
+
+def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndarray:
+    """Vectors [M, D], float64, of those examples that have one; UserError for few."""
+    found = []
+    for start in range(0, len(examples), AT_ONCE):
+        some = representer(examples[start : start + AT_ONCE])
+        found += [vector for vector in some if vector is not None]
+    if len({len(vector) for vector in found}) != 1:
+        raise UserError(
+            "a representation needs vectors of one length, but of the training "
+            f"examples looked at {len(found)} of {len(examples)} have a vector, of "
+            f"lengths {sorted({len(vector) for vector in found})}. Attach them with "
+            "--config.data.vectors=FILE.npz (--mode=precompute makes such a file), or "
+            "choose another config.modalities...vectors."
+        )
+    if len(found) < LEAST_FITTED:
+        raise UserError(
+            f"of the {len(examples):,} training examples looked at, {len(found)} have "
+            f"a vector, too few for a mean and a deviation; {LEAST_FITTED} are needed. "
+            "Attach more, or raise config.data.keep."
+        )
+    stacked = np.stack(found).astype(np.float64)
+    if not np.isfinite(stacked).all():
+        raise UserError("the training data has vectors that are not finite numbers.")
+    return stacked
+
+
+def tuples(nested: list | float) -> tuple | float:
+    """Lists in lists as tuples in tuples, as configs have them."""
+    return tuple(map(tuples, nested)) if isinstance(nested, list) else nested
 
 
 def build(

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, UInt8
 from ml_collections import ConfigDict
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation.networks import convnet, inception
 from mt_diffusion.evaluation.networks.network import Features, Network
-from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel import batches, sharding
 
 
 def build(kind: str, data: ConfigDict, weights: str, mesh: Mesh) -> Network:
@@ -60,14 +59,13 @@ def extract(
     images: one or more, uint8 [N, H, W, C], or what gives such when it is sliced; other
     dtypes are a ValueError. Each batch is split over the mesh. what: for the progress.
     """
-    batch_size = sharding.batch_size(batch_size, len(images), mesh)
-    found = []
-    with tqdm.tqdm(total=len(images), desc=what, unit="image", disable=None) as bar:
-        for start in range(0, len(images), batch_size):
-            part = np.asarray(images[start : start + batch_size])
-            found.append(of_batch(network, part, batch_size, mesh))
-            bar.update(len(part))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    size = sharding.batch_size(batch_size, len(images), mesh)
+
+    def of(rows):
+        part = np.asarray(images[rows[0] : rows[0] + size])
+        return of_batch(network, part, size, mesh)
+
+    return batches.through(of, range(len(images)), size, what, "image")
 
 
 def of_batch(

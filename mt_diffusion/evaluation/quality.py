@@ -15,6 +15,7 @@ from scipy import special
 from scipy.linalg import lapack
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.parallel import batches
 
 # As everyone reports them.
 NUM_NEIGHBOURS = 3  # of precision and recall
@@ -242,15 +243,11 @@ def _closest(
     rows = min(ROWS, len(queries))
     bias = np.sum(members**2, axis=1) - radii**2
     members, bias = jnp.asarray(members), jnp.asarray(bias, jnp.float32)
-    found = []
-    for start in range(0, len(queries), rows):
-        block = queries[start : start + rows]
-        block = np.pad(block, ((0, rows - len(block)), (0, 0)))  # one shape, one jit
-        found.append(jax.device_get(_closest_block(block, members, bias, num)))
-    distances, indices = (
-        np.concatenate(x)[: len(queries)] for x in zip(*found, strict=True)
-    )
-    return distances, indices
+
+    def closest(some):
+        return _closest_block(queries[some % len(queries)], members, bias, num)
+
+    return batches.through(closest, range(len(queries)), rows)
 
 
 @functools.partial(jax.jit, static_argnames="num")

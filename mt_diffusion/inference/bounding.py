@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 from ml_collections import ConfigDict
@@ -22,7 +21,7 @@ from mt_diffusion.files import writing
 from mt_diffusion.inference import calibration
 from mt_diffusion.inference.believer import Believer
 from mt_diffusion.inference.sampling import restore
-from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Batch
 
 Terms = dict[str, dict[str, Array]]
@@ -101,8 +100,9 @@ def measure_source(
     """Mean and standard error of each term over the first examples of a source."""
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     size = sharding.batch_size(batch_size, num_examples, mesh)
-    batches = pipeline.batches_in_order(source, preprocess, size, seed)
-    found, available = run(measure, params, batches, size, num_examples, seed, mesh)
+    in_order = pipeline.batches_in_order(source, preprocess, size, seed)
+    examples = lambda rows: in_order[int(rows[0]) // size]  # noqa: E731
+    found, available = run(measure, params, examples, size, num_examples, seed, mesh)
     return tabulate(found, available)
 
 
@@ -179,22 +179,22 @@ def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
 def run(
     measure: Callable,
     params: Any,
-    batches: Any,
+    examples: Callable[[np.ndarray], Batch],
     batch_size: int,
     num: int,
     seed: int,
     mesh: Mesh,
 ) -> tuple[Terms, dict[str, np.ndarray]]:
-    """Terms of the first `num` examples, and which modalities each of them has."""
-    parts = []
-    with tqdm.tqdm(total=num, unit="example", dynamic_ncols=True) as bar:
-        for i, start in enumerate(range(0, num, batch_size)):
-            rows = np.arange(start, start + batch_size)
-            rows, batch = jax.device_put((rows, batches[i]), sharding.over_batch(mesh))
-            found = measure(params, seed, rows, batch)
-            parts.append(jax.device_get((found, batch.available)))
-            bar.update(min(batch_size, num - start))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:num], *parts)
+    """Terms of `num` examples, and which modalities each of them has.
+
+    examples: those of some rows, also of some past the end.
+    """
+
+    def of(rows):
+        args = jax.device_put((rows, examples(rows)), sharding.over_batch(mesh))
+        return measure(params, seed, *args), args[1].available
+
+    return batches.through(of, range(num), batch_size, "bounding")
 
 
 def tabulate(terms: Terms, available: dict[str, np.ndarray]) -> Table:

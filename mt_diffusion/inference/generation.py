@@ -25,7 +25,7 @@ from mt_diffusion.inference.believer import (
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
-from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import DRAW, is_evident
 
 # Of T: heads read an image best where it is a little noisy, and better at several t.
@@ -80,17 +80,13 @@ class Generator:
         self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Examples `rows` of all that there could be, as {variable: values}."""
-        batch_size = self.batch_size(len(rows))
-        batches = []
-        for start in range(rows.start, rows.stop, batch_size):
-            some = np.arange(start, start + batch_size)
+
+        def draw(some):
             values = {name: v[some % len(v)] for name, v in given.items()}
-            some, values = jax.device_put(
-                (some, values), sharding.over_batch(self._mesh)
-            )
-            batches.append(sharding.fetch(self.draw(params, seed, some, values)))
-        num = len(rows)
-        return {k: np.concatenate([b[k] for b in batches])[:num] for k in batches[0]}
+            args = jax.device_put((some, values), sharding.over_batch(self._mesh))
+            return sharding.fetch(self.draw(params, seed, *args))
+
+        return batches.through(draw, rows, self.batch_size(len(rows)))
 
     def batch_size(self, num: int) -> int:
         """How many of `num` are drawn at a time: a multiple of the devices."""

@@ -21,7 +21,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
-from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Modality
 
 FILE = "reading.json"
@@ -134,16 +134,13 @@ def build_reader(
         return {m.name: m.mean(heads[m.name]) for m in experiment.modalities}
 
     def reader(images, levels, seed):
-        size = sharding.batch_size(batch_size, len(images), mesh)
-        found = {t: [] for t in levels}
-        for start in range(0, len(images), size):
-            rows = np.arange(start, start + size)
+        def at_levels(rows):
             batch = (rows, images[rows % len(images)])
             rows, z0 = jax.device_put(batch, sharding.over_batch(mesh))
-            for t in levels:
-                found[t].append(jax.device_get(means(params, seed, rows, z0, t)))
-        join = lambda *parts: np.concatenate(parts)[: len(images)]  # noqa: E731
-        return {t: jax.tree.map(join, *parts) for t, parts in found.items()}
+            return {t: means(params, seed, rows, z0, t) for t in levels}
+
+        size = sharding.batch_size(batch_size, len(images), mesh)
+        return batches.through(at_levels, range(len(images)), size)
 
     return reader
 

@@ -1,8 +1,7 @@
 """A fixed representation of the image: a vector [D] of PCA, CLIP or any encoder.
 
-Values are normalised: (vector - mean) / std in each dimension, with the statistics of
-the training set, so that codes of unit RMS stand for vectors. Three encoders into the
-diffusion space, among them the two of the paper.
+Values are normalised: (vector - mean) / std in each dimension, of the training set, so
+that codes of unit RMS stand for vectors. Three encoders, two of them the paper's.
 """
 
 import dataclasses
@@ -26,9 +25,6 @@ from mt_diffusion.modalities.kinds import Coded, Gaussian
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.protocol import Code, Evidence
 
-MAX_FITTED = 2048  # training examples that statistics are taken from, at most
-LEAST_FITTED = 32  # of them with a vector, at least
-AT_ONCE = 64  # images that an encoder gets at a time
 LEAST_VARIANCE = 1e-6  # of a vector that is read off its code
 BRIGHTEST = 3.0  # standard deviations that have the strongest colour
 
@@ -60,21 +56,8 @@ class Representation(Coded, Gaussian):
     def fit(cls, fields, source):
         if fields["vector_mean"]:
             return fields
-        chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
-        examples = [source[int(i)] for i in chosen]
-        fields = dict(fields)
-        if fields["vectors"] == representers.PCA:
-            images = np.stack([e["image"] for e in examples])
-            pca = representers.fit_pca(images, fields["num_components"])
-            components, pixel_mean = (tuples(array.tolist()) for array in pca)
-            fields |= {"components": components, "pixel_mean": pixel_mean}
-        way = [fields[n] for n in ("vectors", "components", "pixel_mean")]
-        found = represent_all(examples, representers.build(*way))
-        mean, std = found.mean(axis=0), found.std(axis=0)
-        # A dimension that never varies tells nothing, and stays at 0.
-        std = np.where(std > 1e-6 * np.abs(found).max(), std, 1)
-        mean, std = (tuple(array.tolist()) for array in (mean, std))
-        return fields | {"vector_mean": mean, "vector_std": std}
+        way = fields["vectors"], fields["num_components"]
+        return fields | representers.fit(source, *way)
 
     @property
     def size(self) -> int:
@@ -315,34 +298,3 @@ class Pretrained(Representation):
         mean, std = (jnp.asarray(x, value.dtype) for x in self._statistics)
         latent = self.generate(value * std[None] + mean[None])
         return Code(latent=latent.astype(value.dtype), tokens=self.as_tokens(value))
-
-
-def represent_all(examples: Sequence[dict], representer: Representer) -> np.ndarray:
-    """Vectors [M, D], float64, of those examples that have one; UserError for few."""
-    found = []
-    for start in range(0, len(examples), AT_ONCE):
-        some = representer(examples[start : start + AT_ONCE])
-        found += [vector for vector in some if vector is not None]
-    if len({len(vector) for vector in found}) != 1:
-        raise UserError(
-            "a representation needs vectors of one length, but of the training "
-            f"examples looked at {len(found)} of {len(examples)} have a vector, of "
-            f"lengths {sorted({len(vector) for vector in found})}. Attach them with "
-            "--config.data.vectors=FILE.npz (--mode=precompute makes such a file), or "
-            "choose another config.modalities...vectors."
-        )
-    if len(found) < LEAST_FITTED:
-        raise UserError(
-            f"of the {len(examples):,} training examples looked at, {len(found)} have "
-            f"a vector, too few for a mean and a deviation; {LEAST_FITTED} are needed. "
-            "Attach more, or raise config.data.keep."
-        )
-    stacked = np.stack(found).astype(np.float64)
-    if not np.isfinite(stacked).all():
-        raise UserError("the training data has vectors that are not finite numbers.")
-    return stacked
-
-
-def tuples(nested: list | float) -> tuple | float:
-    """Lists in lists as tuples in tuples, as configs have them."""
-    return tuple(map(tuples, nested)) if isinstance(nested, list) else nested

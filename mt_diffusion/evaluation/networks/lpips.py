@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, UInt8
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import weights
+from mt_diffusion.parallel import batches
 
 Maps = Float[Array, "b h w c"]
 Shapes = dict[str, tuple[int, ...]]  # of weights, as PyTorch has them
@@ -245,11 +246,12 @@ def distances(
     batch_size: int,
 ) -> Float[np.ndarray, " n"]:
     """Of pairs of images, row by row, a batch at a time; one program for all."""
-    size, found = min(batch_size, len(a)), []
-    for start in range(0, len(a), size):
-        rows = np.arange(start, start + size) % len(a)
-        found.append(jax.device_get(apply(network, a[rows], b[rows])))
-    return np.concatenate(found)[: len(a)]
+
+    def of(rows):
+        rows = rows % len(a)
+        return apply(network, a[rows], b[rows])
+
+    return batches.through(of, range(len(a)), min(batch_size, len(a)))
 
 
 @jax.jit
