@@ -49,7 +49,7 @@ def run(checkout: pathlib.Path, setting: str, given: str, out: pathlib.Path) -> 
     calls.append(["--mode=sample", place, "--num_samples=4"])
     if given:
         calls.append(["--mode=sample", place, "--num_samples=4", given])
-    calls.append(["--mode=bound", place, "--num_samples=8", "--num_times=4"])
+    calls.append(["--mode=bound", place, "--num_examples=8", "--num_times=4"])
     for flags in calls:
         command = [sys.executable, "-m", "mt_diffusion.main", *flags]
         ended = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
