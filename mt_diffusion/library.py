@@ -15,7 +15,7 @@ import contextlib
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
@@ -51,28 +52,41 @@ def quietly() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True):
+def load(
+    workdir: str | pathlib.Path,
+    step: int | None = None,
+    ema: bool = True,
+    trust: Sequence[str] = (),
+):
     """The `Model` of a run.
 
     workdir: its folder. step: of one of its checkpoints; None for the newest. ema:
-    whether its parameters are the averaged ones. Raises ValueError where there is none.
+    whether its parameters are the averaged ones. trust: modules outside of this package
+    that its config may name and that then run, in this process from here on. Raises
+    ValueError where there is none.
     """
     folder, mesh = pathlib.Path(workdir).expanduser(), sharding.make_mesh()
     with in_words(), quietly():
+        trusted.ask(trust)
         step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
 
-def train(config: ConfigDict | str, workdir: str | pathlib.Path) -> None:
+def train(
+    config: ConfigDict | str, workdir: str | pathlib.Path, trust: Sequence[str] = ()
+) -> None:
     """Trains, or continues, as the command does.
 
     config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
-    workdir: where checkpoints and metrics go. Raises ValueError for what can't be.
+    workdir: where checkpoints and metrics go. trust: modules that a stored config
+    (init_from, guide) or a data set may name, beside those that `config` does. Raises
+    ValueError for what can't be.
     """
     from mt_diffusion.command import options
     from mt_diffusion.training import loop
 
     with in_words():
+        trusted.ask(trust)
         if isinstance(config, str):
             config = options.config_of(config)
         loop.train(config, pathlib.Path(workdir).expanduser())

@@ -95,6 +95,11 @@ class Variable:
         """Fields that this variable takes from the data set; kept in the checkpoint."""
         return fields
 
+    @classmethod
+    def named_code(cls, fields: Mapping[str, Any]) -> dict[str, str]:
+        """{field: module} of those of a config's fields that name code to be run."""
+        return {}
+
     def preprocess(self, example: dict, rng: np.random.Generator) -> np.ndarray | None:
         """Value of one example, float32; None where the example has none."""
         raise NotImplementedError

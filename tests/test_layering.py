@@ -6,7 +6,7 @@ import pathlib
 PACKAGE = pathlib.Path("mt_diffusion")
 FLOORS = (
     ("errors",),
-    ("protocol", "parallel"),
+    ("protocol", "parallel", "trust"),
     ("files", "diffusion"),
     ("data", "models"),
     ("modalities",),

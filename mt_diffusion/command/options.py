@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from mt_diffusion import trust
 from mt_diffusion.command import overrides, shipped
 from mt_diffusion.errors import UserError
 
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
-CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema"} | JOB
+CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema", "trust"} | JOB
 SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | {
     "variance",
     "correction",
@@ -22,7 +23,7 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
     "guidance_interval",
 }
 FLAGS_OF = {
-    "train": {"workdir"} | JOB,
+    "train": {"workdir", "trust"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given"},
     "read": CHECKPOINT | {"given"},
     "bound": CHECKPOINT
@@ -30,11 +31,11 @@ FLAGS_OF = {
     "evaluate": CHECKPOINT
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
-    "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
-    "precompute": {"out", "encoder"},
-    "preflight": {"topology", "microbatches", "quick", "out"},
-    "report": {"workdir"},
-    "compare": {"runs", "out"},
+    "reference": {"out", "features", "weights", "split", "num_examples", "trust"} | JOB,
+    "precompute": {"out", "encoder", "trust"},
+    "preflight": {"topology", "microbatches", "quick", "out", "trust"},
+    "report": {"workdir", "trust"},
+    "compare": {"runs", "out", "trust"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample")
 WITH_CONFIG = ("train", "precompute", "reference", "preflight")
@@ -230,6 +231,13 @@ QUICK = flags.DEFINE_bool(
     "same memory and operations; what is read and written, and so the speed, is not.",
 )
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
+TRUST = flags.DEFINE_list(
+    "trust",
+    [],
+    "train, sample, read, bound, evaluate, reference, precompute, preflight, report, "
+    "compare: modules of yours that a stored config or a data set may name, as "
+    "my_package.depth. Code that they name runs; nothing else does.",
+)
 
 
 def config_of(text: str) -> ConfigDict:
@@ -247,6 +255,14 @@ def config_of(text: str) -> ConfigDict:
         raise UserError(f"the config can't be loaded: {error.__cause__}") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+    return flag.value
+
+
+def trusted(argv: Sequence[str]) -> list[str]:
+    """What --trust says."""
+    values = flags.FlagValues()
+    flag = flags.DEFINE_list("trust", [], "", flag_values=values)
+    values(argv, known_only=True)
     return flag.value
 
 
@@ -279,6 +295,7 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
         print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
         sys.exit(0)
     try:
+        trust.ask(trusted(argv))  # before a config file reads a stored one
         rest = flags.FLAGS(argv)
         if MODE.value in WITH_CONFIG and CONFIG.value is not None:
             CONFIG.value.items()  # raises OSError where the file could not be loaded

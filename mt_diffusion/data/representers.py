@@ -195,6 +195,12 @@ def build(
     return Encoder(text)
 
 
+def module_of(text: str) -> str:
+    """The module of the function that `build` would look for; "" where it would not."""
+    is_function = text != PCA and not text.startswith(FEATURE)
+    return text.partition(":")[0] if is_function else ""
+
+
 def find_function(text: str) -> Callable[..., Any]:
     """The function that 'package.module:function' names; UserError where there is none.
 

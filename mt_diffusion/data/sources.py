@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import pairs, views
+from mt_diffusion.data import pairs, tfds_builder, views
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import images as files
 
@@ -128,7 +128,7 @@ def find_builder(config: ConfigDict) -> Any:
             f"{data_dir}; the nearest is {near[0]!r}."
         )
     try:
-        return tfds.builder(config.name, data_dir=data_dir)
+        return tfds_builder.build(config.name, data_dir)
     except (AssertionError, ValueError) as error:
         raise UserError(f"config.data.name = {config.name!r}: {error}") from error
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import translate
 from mt_diffusion.files import writing
+from mt_diffusion.modalities import build as base
 
 FOLDER = "checkpoints"
 BROKEN = "broken_checkpoints"
@@ -116,7 +117,10 @@ class Checkpoints:
         """The config that the checkpoint of a step carries."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         stored = self._manager.restore(step, args=args).config
+        stored["data"]["download"] = False  # only who asks for it here gets it
         with of_this_version(step):
+            origin = str(self._workdir / FOLDER / str(step))
+            base.check_trusted(stored["modalities"], origin)
             return ConfigDict(translate.translated(stored)).lock()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:

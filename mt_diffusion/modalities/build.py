@@ -3,10 +3,14 @@
 import dataclasses
 import importlib
 import math
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 
+from mt_diffusion import trust
 from mt_diffusion.errors import UserError
 from mt_diffusion.protocol import DRAW, NO_DRIFT, Variable
+
+FOLDER = pathlib.Path(__file__).parent
 
 
 def locate(kind: str) -> type[Variable]:
@@ -29,6 +33,30 @@ def locate(kind: str) -> type[Variable]:
         f"no modality {kind!r}: give FILE.Class of a file in mt_diffusion/modalities, "
         "such as 'label.Codebook', or package.module.Class of your own."
     )
+
+
+def named_code(modalities: Mapping[str, Mapping]) -> Iterator[tuple[str, str]]:
+    """(field, module) of all code outside of this folder that their fields name.
+
+    modalities: {name: fields}, as a config has them. What a class of one's own names
+    is found only where that class is trusted, for it says so itself.
+    """
+    for name, fields in modalities.items():
+        kind = fields["kind"]
+        module = kind.rpartition(".")[0]
+        if not (module.isidentifier() and (FOLDER / f"{module}.py").exists()):
+            yield f"config.modalities.{name}.kind", module
+        for field, named in locate(kind).named_code(fields).items():
+            yield f"config.modalities.{name}.{field}", named
+
+
+def check_trusted(modalities: Mapping[str, Mapping], origin: str) -> None:
+    """Raises UserError for code that they name and that is not trusted; runs none.
+
+    origin: where their config was stored.
+    """
+    for field, module in named_code(modalities):
+        trust.check(module, f"{field}, stored in {origin},")
 
 
 def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:

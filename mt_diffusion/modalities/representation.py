@@ -59,6 +59,11 @@ class Representation(Coded, Gaussian):
         way = fields["vectors"], fields["num_components"]
         return fields | representers.fit(source, *way)
 
+    @classmethod
+    def named_code(cls, fields):
+        module = representers.module_of(fields["vectors"])
+        return {"vectors": module} if module else {}
+
     @property
     def size(self) -> int:
         """D."""
@@ -269,6 +274,11 @@ class Pretrained(Representation):
     The function is traced by JAX; it gets the vectors as they are, not normalised, and
     its parameters become constants of the compiled program.
     """
+
+    @classmethod
+    def named_code(cls, fields):
+        module = fields["generator"].partition(":")[0]
+        return super().named_code(fields) | {"generator": module}
 
     def __post_init__(self):
         """Refuses a generator that is not there, or makes other shapes."""

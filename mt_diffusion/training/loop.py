@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from mt_diffusion import trust
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
@@ -21,6 +22,7 @@ from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import generation
+from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
@@ -78,6 +80,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     experiments.check(config)
     check(config)
+    modalities = config.copy_and_resolve_references().modalities.to_dict()
+    trust.add(module for _, module in base.named_code(modalities))
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = experiments.resolve(config, source)
     experiment = experiments.build(config)
