@@ -117,11 +117,12 @@ class Checkpoints:
         """The config that the checkpoint of a step carries."""
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         stored = self._manager.restore(step, args=args).config
-        stored["data"]["download"] = False  # only who asks for it here gets it
+        origin = str(self._workdir / FOLDER / str(step))
         with of_this_version(step):
-            origin = str(self._workdir / FOLDER / str(step))
-            base.check_trusted(stored["modalities"], origin)
-            return ConfigDict(translate.translated(stored)).lock()
+            base.check_trusted(stored.get("modalities", {}), origin)
+            config = ConfigDict(translate.translated(stored))
+            config.data.download = False  # only who asks for it now gets it
+            return config.lock()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a state that `abstract` names, in its shapes and shardings."""
