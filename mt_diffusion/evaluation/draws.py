@@ -139,10 +139,11 @@ def carry_out(
 ) -> Drawn:
     """Draws `num` examples into folder/samples.npz, unless it is there."""
     truth, available = examples_for(draw, experiment, test, num)
+    writing.stay_within(folder / "parts", folder.parent)
     if not (folder / "samples.npz").exists():
         given = {name: truth[name] for name in draw.given}
         parts = folder / "parts"
-        parts.mkdir(parents=True, exist_ok=True)
+        writing.make_folder(parts, f"the folder {folder}")
         size = generator.batch_size(num)
         starts = range(0, num, size)
 

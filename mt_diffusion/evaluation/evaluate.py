@@ -94,9 +94,10 @@ def evaluate(
     build = functools.partial(Generator, experiment, config.sampling, mesh, guide=guide)
     generator = build()
     root = workdir / "evaluation"
-    writing.make_folder(root, f"--workdir={workdir}")
-    out = out or root / str(step)
-    writing.make_folder(out, f"--out={out}")
+    writing.make_folder(root, f"--workdir={workdir}", workdir)
+    own = root / str(step)
+    writing.make_folder(out or own, f"--out={out or own}", out or workdir)
+    out = out or own
     real = open_real(config, experiment, settings, root, mesh)
     parameters = {
         "step": step,
@@ -121,7 +122,7 @@ def evaluate(
         )
         shown.show(drawn, experiment, folder)
         if not draw.given:
-            shown.neighbours(drawn, real).save(out / "neighbours.png")
+            writing.image(out / "neighbours.png", shown.neighbours(drawn, real))
         found += judge(drawn, real, config.sampling)
     if settings.bound_examples:
         bounds = likelihood(

@@ -7,6 +7,7 @@ from mt_diffusion.evaluation import quality
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import writing
 from mt_diffusion.inference import pictures
 from mt_diffusion.inference.sampling import MAX_IN_GRID
 
@@ -17,10 +18,10 @@ def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
     """The first 64 examples as a grid, and their images as PNG files."""
     first = {n: values[:MAX_IN_GRID] for n, values in drawn.made.items()}
     grid = pictures.grid(first, experiment.variables, drawn.draw.given)
-    grid.save(folder / "grid.png")
-    (folder / "samples").mkdir(exist_ok=True)
+    writing.image(folder / "grid.png", grid)
+    writing.make_folder(folder / "samples", f"the folder {folder}", folder.parent)
     for i, image in enumerate(first[experiment.primary.name]):
-        pictures.to_image(image).save(folder / "samples" / f"{i:05d}.png")
+        writing.image(folder / "samples" / f"{i:05d}.png", pictures.to_image(image))
 
 
 def neighbours(drawn: Drawn, real: Real) -> Any:

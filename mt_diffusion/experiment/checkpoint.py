@@ -32,6 +32,8 @@ class Checkpoints:
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
         """Creates the folder only to write (keep given)."""
         self._workdir = workdir.absolute()
+        if keep is not None:
+            writing.stay_within(self._workdir / FOLDER, self._workdir)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=keep is not None,
@@ -140,7 +142,7 @@ class Checkpoints:
         """Moves a checkpoint out of the way; returns where it lies now."""
         target = self._workdir / BROKEN / str(step)
         with writing.explained(target):
-            target.parent.mkdir(exist_ok=True)
+            writing.make_folder(target.parent, str(target), self._workdir)
             if target.exists():
                 shutil.rmtree(target)
             (self._workdir / FOLDER / str(step)).rename(target)

@@ -5,25 +5,44 @@ import json
 import os
 import pathlib
 import re
+import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from mt_diffusion.errors import UserError
 
 LONGEST = 200  # letters of a library's error that are shown
 
 
-def make_folder(folder: pathlib.Path, what: str) -> None:
-    """Makes a folder. Raises UserError, naming `what` the user said, if it can't be."""
+def make_folder(
+    folder: pathlib.Path, what: str, within: pathlib.Path | None = None
+) -> None:
+    """Makes a folder. Raises UserError, naming `what` the user said, if it can't be.
+
+    within: the folder below which it must lie, where links lead elsewhere.
+    """
+    if within is not None:
+        stay_within(folder, within)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(f"{what} can't be written to: {error}.") from error
+
+
+def stay_within(path: pathlib.Path, folder: pathlib.Path) -> None:
+    """Raises UserError where a link leads what is to be written out of a folder."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path} would be written to {path.resolve()}, for there is a link in "
+            f"{folder}: nothing is written through links that lead out of a run's "
+            "folder. Remove it, or move the whole folder there and link that."
+        )
 
 
 def user_cache(part: str) -> pathlib.Path:
@@ -62,10 +81,15 @@ def reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """What to write instead of a file; it takes the file's place once it is whole."""
-    draft = path.with_suffix(".draft")
+    """What to write instead of a file; it takes the file's place once it is whole.
+
+    Its name can't be foretold and is new, so that nobody has a link there; a link in
+    the place of the file itself is replaced, not followed.
+    """
+    draft = path.with_name(f".{secrets.token_hex(8)}.draft")
     with explained(path):
         try:
+            draft.touch(exist_ok=False)
             yield draft
             draft.replace(path)
         except BaseException:
@@ -88,3 +112,9 @@ def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz."""
     with draft_of(path) as draft, open(draft, "wb") as file:
         np.savez_compressed(file, **content)
+
+
+def image(path: pathlib.Path, content: PIL.Image.Image) -> None:
+    """A PNG."""
+    with draft_of(path) as draft:
+        content.save(draft, "PNG")

@@ -54,7 +54,7 @@ def bound(
     build()  # says what can't be, before anything is written
     if out is None:  # of the same step they are measured anew
         out = workdir / "bounds" / f"{step}.json"
-        writing.make_folder(out.parent, f"--workdir={workdir}")
+        writing.make_folder(out.parent, f"--workdir={workdir}", workdir)
     else:
         writing.claim_file(out)
     errors = calibration.find(workdir, step, use_ema, config, experiment, params, mesh)

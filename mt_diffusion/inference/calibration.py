@@ -77,7 +77,7 @@ def find(
         return {}
     found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
-        writing.make_folder(path.parent, f"--workdir={workdir}")
+        writing.make_folder(path.parent, f"--workdir={workdir}", workdir)
         arrays = {
             f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
         }

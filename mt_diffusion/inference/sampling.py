@@ -85,13 +85,14 @@ def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> Non
 
 def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
     """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
+    within = out or workdir
     if out is None:
         root = workdir / "generated"
         numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
         out = root / f"{max(numbers, default=-1) + 1:03d}"
     if (out / "samples.npz").exists():
         raise UserError(f"--out={out} holds samples already; name another folder.")
-    writing.make_folder(out / "samples", f"--out={out}")
+    writing.make_folder(out / "samples", f"--out={out}", within)
     return out
 
 
@@ -247,8 +248,9 @@ def write(
     given: Sequence[str],
 ) -> None:
     """samples.npz, the image of each example as PNG, and a grid of the first 64."""
-    np.savez_compressed(out / "samples.npz", **examples)
+    writing.arrays(out / "samples.npz", examples)
     for i, image in enumerate(examples[experiment.primary.name]):
-        pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
+        writing.image(out / "samples" / f"{i:05d}.png", pictures.to_image(image))
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    pictures.grid(first, experiment.variables, given).save(out / "grid.png")
+    grid = pictures.grid(first, experiment.variables, given)
+    writing.image(out / "grid.png", grid)

@@ -48,7 +48,7 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
         levels=run.reading and tables.levels(run.reading),
         **evaluated(run),
     )
-    writing.make_folder(workdir / "report", f"--workdir={workdir}")
+    writing.make_folder(workdir / "report", f"--workdir={workdir}", workdir)
     path = workdir / "report" / "index.html"
     writing.text(path, page)
     return path

@@ -75,8 +75,8 @@ class Watch:
         self._start = start
         self.restart_clock(start)
         self._tensorboard = None
-        with writing.explained(workdir / SAMPLES):
-            (workdir / SAMPLES).mkdir(parents=True, exist_ok=True)
+        writing.make_folder(workdir / SAMPLES, f"--workdir={workdir}", workdir)
+        writing.stay_within(workdir / METRICS, workdir)
         keep_lines(workdir / METRICS, start)
         self._bar = tqdm.tqdm(
             total=num_steps,
@@ -159,8 +159,7 @@ class Watch:
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
         path = self._workdir / SAMPLES / f"{step:07d}_{name}.png"
-        with writing.draft_of(path) as draft:
-            image.save(draft, "PNG")
+        writing.image(path, image)
         with self._explained():
             self.tensorboard.write_images(step, {name: np.asarray(image)[None]})
 
