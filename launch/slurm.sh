@@ -51,6 +51,9 @@ job=${SLURM_JOB_ID:-JOB}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 tasks=${SLURM_TASKS_PER_NODE:-1} # as 4(x2)
 tasks=${tasks%%[(,]*}
+# The shell would run what it takes for an index of an array.
+[[ $gpus$tasks${SLURM_NTASKS:-1} =~ ^[0-9]+$ ]] || mistake "SLURM_GPUS_ON_NODE=$gpus," \
+  "SLURM_TASKS_PER_NODE=$tasks and SLURM_NTASKS=${SLURM_NTASKS:-1} must be numbers."
 arguments=("${flags[@]}")
 # A task that crashes must not take down others that are saving; nor may they hang.
 step=(srun --kill-on-bad-exit=0 --wait=600)

@@ -84,7 +84,7 @@ parse() {
 # Refuses what could not work, before anything is asked for.
 check() {
   [[ ${#flags[@]} -gt 0 ]] || mistake "no flags for the run: they follow --."
-  [[ $bucket =~ ^[a-z0-9._-]*$ ]] || mistake "--bucket=$bucket is no bucket's name."
+  [[ $bucket =~ ^([a-z0-9][a-z0-9._-]*)?$ ]] || mistake "--bucket=$bucket is no bucket's name."
   [[ $type != v5e-* ]] || mistake "--type=$type is v5litepod-${type#v5e-} at Cloud TPU."
   local argument config='' workdir='' mode='' previous=
   for argument in "${flags[@]}"; do
@@ -233,16 +233,15 @@ verdict() {
 
 # Packs what git tracks, as it is in the folder, once: every start runs the same code.
 pack() {
-  local untracked folder
+  local untracked
   archive=mt_diffusion.tar.gz # of a dry run
   [[ -z $dry_run ]] || { show git ls-files -z && return; }
   git rev-parse --git-dir >/dev/null || mistake "the code is taken from a git checkout."
   untracked=$(git ls-files --others --exclude-standard | sed -n 1,5p | tr '\n' ' ')
   [[ -z $untracked ]] || echo "not copied, for git does not track it: $untracked" >&2
-  folder=$(mktemp -d)
-  # shellcheck disable=SC2064 # the folder of now
-  trap "rm -r '$folder'" EXIT
-  archive=$folder/mt_diffusion.tar.gz
+  packed=$(mktemp -d)
+  trap 'rm -r "$packed"' EXIT
+  archive=$packed/mt_diffusion.tar.gz
   git ls-files -z | while IFS= read -r -d '' file; do
     [[ ! -e $file ]] || printf '%s\0' "$file"
   done | COPYFILE_DISABLE=1 tar --null -czf "$archive" -T -

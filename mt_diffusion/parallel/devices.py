@@ -9,6 +9,7 @@ import jax
 
 from mt_diffusion.errors import Stopped, UserError
 
+BIND = "JAX_COORDINATOR_BIND_ADDRESS"  # of a user who wants process 0 to bind another
 PATIENCE, SOON = 300, 10  # seconds for all processes to come; until waiting is told
 
 
@@ -58,10 +59,13 @@ def meet(named: tuple[str | None, int | None, int | None]) -> None:
     PATIENCE, and what JAX raises.
     """
     raised = []
+    # JAX would listen on all addresses of the machine.
+    own = {} if BIND in os.environ else {"coordinator_bind_address": named[0]}
 
     def initialize():
         try:
-            jax.distributed.initialize(*named, initialization_timeout=10 * PATIENCE)
+            patience = 10 * PATIENCE
+            jax.distributed.initialize(*named, initialization_timeout=patience, **own)
         except Exception as error:
             raised.append(error)
 

@@ -100,7 +100,9 @@ def test_folders_that_lead_out_of_the_run_are_refused(run, victim, name, target)
     (run / name).symlink_to(place)
     if name == "report":
         (run / watch.METRICS).write_text(LINE)
-    with pytest.raises(UserError, match=rf"{name}.* would be written to {victim}.*link"):
+    with pytest.raises(
+        UserError, match=rf"{name}.* would be written to {victim}.*link"
+    ):
         FOLDERS[name](run)
 
 
