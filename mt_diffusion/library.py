@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import fields
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
@@ -262,6 +263,8 @@ class Model:
                     f"{', '.join(sorted(config.sampling))}."
                 )
             config.sampling.update(wishes)
+            for name, value in wishes.items():
+                fields.check_number(f"sampling.{name}", value, name)
             guide, weights = sampling.load_guide(
                 config.sampling, self.experiment, self.params, self._ema, self._mesh
             )

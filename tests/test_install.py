@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from mt_diffusion.command import shipped
+from mt_diffusion.experiment import shipped
 
 PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
 

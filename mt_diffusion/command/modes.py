@@ -53,6 +53,7 @@ def train() -> None:
 def settings() -> dict[str, Any]:
     """What flags change of the checkpoint's config.sampling."""
     from mt_diffusion.diffusion import guidance
+    from mt_diffusion.experiment import fields
 
     interval = options.GUIDANCE_INTERVAL.value
     if interval is not None:
@@ -74,7 +75,10 @@ def settings() -> dict[str, Any]:
         "guide": options.GUIDE.value,
         "guidance_interval": interval,
     }
-    return {name: value for name, value in wishes.items() if value is not None}
+    wishes = {name: value for name, value in wishes.items() if value is not None}
+    for name, value in wishes.items():
+        fields.check_number(f"sampling.{name}", value, f"--{name.removeprefix('num_')}")
+    return wishes
 
 
 def sample() -> None:
@@ -168,10 +172,10 @@ def preflight() -> None:
 
 def report() -> None:
     """--mode=report."""
-    from configs import common
+    from mt_diffusion.experiment import fields
     from mt_diffusion.report import report
 
-    print(f"wrote {report.write(workdir(), common.digits())}")
+    print(f"wrote {report.write(workdir(), fields.defaults())}")
 
 
 def compare() -> None:

@@ -1,14 +1,16 @@
 """The flags of all modes, and which of them a mode reads."""
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mt_diffusion import trust
-from mt_diffusion.command import overrides, shipped
+from mt_diffusion.command import overrides
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import shipped
 
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
 CHECKPOINT = {"workdir", "out", "batch_size", "seed", "ema", "trust"} | JOB
@@ -37,6 +39,7 @@ FLAGS_OF = {
     "report": {"workdir", "trust"},
     "compare": {"runs", "out", "trust"},
 }
+MOST = 10**9  # of any number but the seed
 OF_SEVERAL_PROCESSES = ("train", "sample")
 WITH_CONFIG = ("train", "precompute", "reference", "preflight")
 
@@ -245,17 +248,26 @@ def config_of(text: str) -> ConfigDict:
 
     Raises UserError where there is none.
     """
-    shipped.make_importable()
     text, values = shipped.path_of(text), flags.FlagValues()
     flag = config_flags.DEFINE_config_file("config", None, flag_values=values)
-    try:
-        values(["mt_diffusion", f"--config={text}"])
-        flag.value.items()
-    except OSError as error:
-        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+    argv = ["mt_diffusion", f"--config={text}"]
+    with explained(argv), shipped.importable():
+        values(argv)
+        overrides.check_loaded(flag.value, argv)
     return flag.value
+
+
+@contextlib.contextmanager
+def explained(argv: Sequence[str]) -> Iterator[None]:
+    """Makes a UserError of what absl and a config file raise for these arguments."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a config file is a program, and may raise anything
+        if not (said := overrides.mistake(error, argv)):
+            raise
+        raise UserError(said) from error
 
 
 def trusted(argv: Sequence[str]) -> list[str]:
@@ -277,10 +289,13 @@ def need(*needed: flags.FlagHolder) -> None:
 def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
     """The items of a list of numbers; UserError for anything else."""
     try:
-        return tuple(float(item) for item in flag.value)
+        found = tuple(float(item) for item in flag.value)
     except ValueError as error:
         given = f"--{flag.name}={','.join(flag.value)}"
         raise UserError(f"{given}: numbers are wanted, and {error}.") from error
+    for number in found:
+        check_number(flag.name, number)
+    return found
 
 
 def parse(argv: Sequence[str], introduction: str) -> list[str]:
@@ -288,23 +303,17 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
 
     introduction: what --help says before it lists the flags.
     """
-    shipped.make_importable()
     argv = shipped.with_paths(argv)
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         print(introduction)
         print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
         sys.exit(0)
-    try:
+    with explained(argv), shipped.importable():
         trust.ask(trusted(argv))  # before a config file reads a stored one
         rest = flags.FLAGS(argv)
-        if MODE.value in WITH_CONFIG and CONFIG.value is not None:
-            CONFIG.value.items()  # raises OSError where the file could not be loaded
-    except AttributeError as error:
-        raise UserError(overrides.unknown_fields(argv) or str(error)) from error
-    except OSError as error:
-        raise UserError(f"the config can't be loaded: {error.__cause__}") from error
-    except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(overrides.explain(str(error), argv)) from error
+        if MODE.value in WITH_CONFIG and flags.FLAGS["config"].present:
+            overrides.check_loaded(CONFIG.value, argv)
+    check_numbers()
     if MODE.value not in WITH_CONFIG and CONFIG.value is not None:
         raise UserError(
             f"--config is for training: --mode={MODE.value} takes the config of the "
@@ -317,6 +326,20 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
         )
     check_flags(MODE.value)
     return rest
+
+
+def check_numbers() -> None:
+    """Raises UserError for numbers that are not finite, or that nobody can mean."""
+    for flag in flags.FLAGS.get_flags_for_module(__name__):
+        check_number(flag.name, flag.value)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raises UserError for a number as of `check_numbers`; others' ranges are less."""
+    if isinstance(value, int | float) and not abs(value) <= MOST and name != SEED.name:
+        raise UserError(
+            f"--{name}={value} is no number from {-MOST:,} to {MOST:,}; give one."
+        )
 
 
 def check_flags(mode: str) -> None:

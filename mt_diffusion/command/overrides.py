@@ -11,20 +11,75 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from mt_diffusion.command import config_file
+from mt_diffusion.errors import UserError
+
+KNOWN = (flags.Error, TypeError, ValueError, AttributeError, KeyError)
 GENERATED_DRIFT = "is now a guess: NAME=absent for 0, NAME=mean for 1"
 
 
+WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+SHOWN = 60  # letters of a field's value
+
+
+def mistake(error: Exception, argv: Sequence[str]) -> str:
+    """What is wrong where parsing these arguments raised this; "" for nothing known."""
+    if text := config_text(argv):
+        if said := config_file.problem(text):
+            return said
+        if said := unknown_fields(argv):
+            return said
+    return explain(str(error), argv) if isinstance(error, KNOWN) else ""
+
+
+def check_loaded(config: Any, argv: Sequence[str]) -> None:
+    """Raises UserError for what a config file gave and that is no config."""
+    if not isinstance(config, ConfigDict):
+        text = config_text(argv)
+        raise UserError(config_file.problem(text) or config_file.unlike(config, text))
+
+
+def config_text(argv: Sequence[str]) -> str:
+    """What --config says; "" for nothing."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", "", "", flag_values=values)
+    with contextlib.suppress(flags.Error):  # no value follows
+        values(argv, known_only=True)
+    return values["config"].value
+
+
 def explain(message: str, argv: Sequence[str]) -> str:
-    """Absl's message, with the type of the config field that it complains of."""
+    """Absl's message, in our words where it is of a value of another type."""
     if "Unknown command line flag 'generated_drift'" in message:
         return f"{message} (What was --generated_drift {GENERATED_DRIFT}, in --guess.)"
     if "Unknown command line flag 'config." in message:
         return f"{message} (Fields of a config can be set after --config=FILE.)"
     if match := re.match(r"flag --config\.([\w.]+)=", message):
         value = fields(base_config(argv))[match[1]]
-        kind = type(value).__name__
-        return f"{message}; the field takes a value of type {kind}, such as {value!r}."
+        if isinstance(value, ConfigDict):
+            one = f"config.{match[1]}.{next(iter(value), 'NAME')}"
+            return f"config.{match[1]} is a section: set its fields, as --{one}=VALUE."
+        kind, shown = type(value).__name__, repr(value)
+        shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "..."
+        return f"{message}; the field takes a value of type {kind}, such as {shown}."
+    if match := re.match(r"flag --(\w+)=(.*?): (.*)", message, re.DOTALL):
+        return of_flag(*match.groups())
     return message
+
+
+def of_flag(name: str, given: str, said: str) -> str:
+    """What absl said of a flag's value."""
+    flag = flags.FLAGS[name] if name in flags.FLAGS else None
+    parser = None if flag is None else flag.parser
+    if choices := getattr(parser, "enum_values", None):
+        (near,) = difflib.get_close_matches(given, choices, n=1, cutoff=0)
+        return (
+            f"--{name}={given} is none of {', '.join(choices)}; the nearest is {near}."
+        )
+    if parser and flag.flag_type() in WANTED and " in the range " not in said:
+        wanted = WANTED[flag.flag_type()]
+        return f"--{name}={given}: {wanted} is wanted. {flag.help}"
+    return f"--{name}={given}: {said.rstrip('.')}."
 
 
 def unknown_fields(argv: Sequence[str]) -> str:
@@ -45,8 +100,7 @@ def replaced(config: ConfigDict, name: str, given: Mapping[str, str]) -> str:
 
     given: {"a.b": text} of all overrides.
     """
-    from mt_diffusion.errors import UserError  # after --help, for these need JAX
-    from mt_diffusion.modalities import build as base
+    from mt_diffusion.modalities import build as base  # after --help: it needs JAX
 
     if name == "sampling.generated_drift":
         return f"config.{name} {GENERATED_DRIFT}, in config.sampling.guess."

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import translate
+from mt_diffusion.experiment import fields, translate
 from mt_diffusion.files import writing
 from mt_diffusion.modalities import build as base
 
@@ -124,7 +124,7 @@ class Checkpoints:
             base.check_trusted(stored.get("modalities", {}), origin)
             config = ConfigDict(translate.translated(stored))
             config.data.download = False  # only who asks for it now gets it
-            return config.lock()
+            return fields.of_this_version(config, f"the config in {origin}").lock()
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a state that `abstract` names, in its shapes and shardings."""

@@ -16,7 +16,7 @@ from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment import fields, leak, presence
 from mt_diffusion.experiment.presence import Presence
 from mt_diffusion.modalities import build as base
 from mt_diffusion.models.denoiser import Denoiser
@@ -184,26 +184,21 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for sizes and widths that the U-Net can't have."""
+    """Raises UserError for fields that can't be, and for what no U-Net can have."""
+    fields.check(config)
     unet, size = config.unet, config.data.image_size
-    at_least_one = ("model_channels", "num_res_blocks", "num_heads", "num_groups")
-    for field in at_least_one:
-        if unet[field] < 1:
-            raise UserError(f"config.unet.{field} is {unet[field]}; use 1 or more.")
     if unet.num_head_channels < 0:
         raise UserError(
             f"config.unet.num_head_channels is {unet.num_head_channels}; use 0 for "
             "num_heads heads at every resolution (guided-diffusion's -1)."
         )
-    if not unet.channel_mult or min(unet.channel_mult) < 1:
+    if not unet.channel_mult:
         raise UserError(
-            f"config.unet.channel_mult is {unet.channel_mult}; give a whole number "
-            "of 1 or more for each level, such as (1, 2)."
+            "config.unet.channel_mult is (); give a whole number of 1 or more for each "
+            "level, such as (1, 2)."
         )
-    if not 0 <= unet.dropout < 1:
-        raise UserError(f"config.unet.dropout is {unet.dropout}; use 0 to below 1.")
     factor = 2 ** (len(unet.channel_mult) - 1)
-    if size < 1 or size % factor:
+    if size % factor:
         raise UserError(
             f"config.data.image_size = {size} is not divisible by {factor}, but a "
             f"U-Net with {len(unet.channel_mult)} levels halves it "

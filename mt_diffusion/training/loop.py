@@ -17,7 +17,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment import fields, leak, presence
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
@@ -41,35 +41,6 @@ from mt_diffusion.training.step import images_per_device, lower_step
 
 TEST_EXAMPLES = 256  # that are looked at, at most
 LAG = 2  # steps in flight before a step's counters are looked at
-RANGES = {
-    "seed": (0, 2**31 - 1),
-    "train.num_steps": (1, math.inf),
-    "train.batch_size": (1, math.inf),
-    "train.ema_decay": (0, 1),
-    "train.num_microbatches": (1, math.inf),
-    "objective.min_snr_gamma": (1e-6, math.inf),
-    "objective.bare_every": (0, math.inf),
-    "objective.p2_gamma": (0, math.inf),
-    "objective.variance_weight": (0, math.inf),
-    "train.max_skipped_in_a_row": (1, math.inf),
-    "optimizer.learning_rate": (0, math.inf),
-    "optimizer.warmup_steps": (0, math.inf),
-    "optimizer.final_fraction": (0, 1),
-    "optimizer.clip_norm": (1e-12, math.inf),
-    "optimizer.weight_decay": (0, math.inf),
-    "watch.log_every": (1, math.inf),
-    "watch.checkpoint_every": (1, math.inf),
-    "watch.keep_checkpoints": (1, math.inf),
-    "watch.sample_every": (0, math.inf),
-    "watch.num_pictures": (1, math.inf),
-    "sampling.num_steps": (1, math.inf),
-    "sampling.batch_size": (1, math.inf),
-    "sampling.eta": (0, 1),
-    "sampling.resample": (1, math.inf),
-    "sampling.guidance": (0, math.inf),
-    "sampling.head_guidance": (0, math.inf),
-    "sampling.autoguidance": (0, math.inf),
-}
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -251,12 +222,7 @@ def build_look(
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for numbers that can't work, before anything heavy starts."""
-    for field, (low, high) in RANGES.items():
-        part, _, name = field.rpartition(".")
-        value = (config[part] if part else config)[name]
-        if not low <= value <= high:
-            most = f" to {high:g}" if math.isfinite(high) else " or more"
-            raise UserError(f"config.{field} is {value}; it must be {low:g}{most}.")
+    fields.check(config)
     images_per_device(config, jax.device_count())
     sampler.build_clip(config.sampling.clip)
     variance.check(config.sampling.variance, config.sampling.correction)
