@@ -171,6 +171,11 @@ class Modality(Variable):
                     f"config.modalities.{self.name}.{field} is "
                     f"{getattr(self, field)!r}; choose one of {list(words)}."
                 )
+        if self.loss_weight < 0:
+            raise UserError(
+                f"config.modalities.{self.name}.loss_weight is {self.loss_weight}; it "
+                "must be 0 or more."
+            )
         if self.frame == "evidence" and not self.has_evidence:
             raise UserError(
                 f"config.modalities.{self.name}.frame is 'evidence', but its encoder, "

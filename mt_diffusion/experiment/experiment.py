@@ -76,16 +76,21 @@ def resolve(config: ConfigDict, source: Source) -> ConfigDict:
     resolved = config.copy_and_resolve_references()
     with resolved.unlocked():
         for name, fields in config.modalities.items():
-            cls = base.locate(fields.kind)
+            cls = base.check(name, fields.to_dict(), shape_of(config))
             resolved.modalities[name] = cls.fit(fields.to_dict(), source)
         for name, fields in leak.measure(resolved, build, source).items():
             resolved.modalities[name].update(fields)
     return resolved
 
 
+def shape_of(config: ConfigDict) -> tuple[int, int, int]:
+    """(H, W, C) of the diffusion space."""
+    return config.data.image_size, config.data.image_size, config.data.channels
+
+
 def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
-    shape = (config.data.image_size, config.data.image_size, config.data.channels)
+    shape = shape_of(config)
     name = config.primary.name
     if name in config.modalities:
         raise UserError(

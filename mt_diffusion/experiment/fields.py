@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
-OPEN = ("modalities.", "presence.", "data.keep.")  # have fields of other names as well
+KEEP = "data.keep."
+OPEN = ("modalities.", "presence.", KEEP)  # have fields of other names as well
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)
 COUNT = (1, MOST)
@@ -114,7 +115,13 @@ def check(config: ConfigDict) -> None:
             )
         check_type(name, found[name], default)
     for name, value in found.items():
+        if name.startswith(KEEP):
+            check_type(name, value, 1.0)
         check_number(name, value)
+    for name in ("modalities", "presence"):
+        for part, section in config[name].items():
+            if not isinstance(section, ConfigDict):
+                raise UserError(f"config.{name}.{part} is {section!r}, and no section.")
 
 
 def nearest(name: str) -> str:

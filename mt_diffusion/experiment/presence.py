@@ -104,7 +104,17 @@ def build(table: Mapping[str, Mapping], reads: Mapping[str, bool]) -> Presence:
     """
     if INDEPENDENT in table:
         rates = table[INDEPENDENT]
+        if unread := sorted((rates.keys() - reads) | (table.keys() - {INDEPENDENT})):
+            raise UserError(
+                f"config.presence says something of {', '.join(unread)}, which nothing "
+                f"would read beside {INDEPENDENT!r}; leave it out."
+            )
         return Independent({n: _checked_rates(n, rates.get(n)) for n in reads})
+    if not reads and table:
+        raise UserError(
+            f"config.presence has the states {', '.join(table)}, but there is no "
+            "modality that could be in one; leave them out."
+        )
     if not reads:
         return Joint(("image",), np.ones(1), {})
     kept = {name: fields for name, fields in table.items() if fields.get("share", 1)}
@@ -130,6 +140,10 @@ def _check(name: str, fields: Mapping, reads: Mapping[str, bool]) -> None:
             "what it is, and of nothing else, and have a share; "
             f"{wrong} are missing or unknown."
         )
+    if not is_number(fields["share"]):
+        raise UserError(
+            f"config.presence.{name}.share is {fields['share']!r}, no number."
+        )
     for modality in reads:
         if fields[modality] not in STATES:
             raise UserError(
@@ -138,13 +152,19 @@ def _check(name: str, fields: Mapping, reads: Mapping[str, bool]) -> None:
             )
 
 
+def is_number(value: object) -> bool:
+    """Whether it is one, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _checked_rates(name: str, rates: Mapping[str, float] | None) -> dict[str, float]:
     field = f"config.presence.{INDEPENDENT}.{name}"
     if not rates or set(rates) != {ABSENT, UNREAD}:
         raise UserError(
             f"{field} is {rates}; give the shares {ABSENT!r} and {UNREAD!r}."
         )
-    if min(rates.values()) < 0 or sum(rates.values()) > 1:
+    numbers = all(map(is_number, rates.values()))
+    if not numbers or min(rates.values()) < 0 or sum(rates.values()) > 1:
         raise UserError(
             f"{field} is {dict(rates)}; these are shares of the examples, each 0 or "
             "more, together at most 1."

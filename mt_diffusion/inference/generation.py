@@ -1,5 +1,6 @@
 """Samples from a network: the jitted sampler and values as people have them."""
 
+import copy
 import functools
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,12 +17,8 @@ from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD
-from mt_diffusion.inference.believer import (
-    CONDITIONAL,
-    JOINT,
-    read_anew,
-    readings,
-)
+from mt_diffusion.inference import finite
+from mt_diffusion.inference.believer import CONDITIONAL, JOINT, read_anew, readings
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
@@ -52,6 +49,7 @@ class Generator:
     ):
         self._experiment = experiment
         self._mesh = mesh
+        self._watch = None
         self._settings = settings
         schedule = experiment.process.schedule
         self._step, self._times = build_walk(settings, schedule)
@@ -84,9 +82,18 @@ class Generator:
         def draw(some):
             values = {name: v[some % len(v)] for name, v in given.items()}
             args = jax.device_put((some, values), sharding.over_batch(self._mesh))
-            return sharding.fetch(self.draw(params, seed, *args))
+            drawn = sharding.fetch(self.draw(params, seed, *args))
+            walk = (params, seed, *args)
+            finite.check(drawn, self, self._settings, self._times, walk)
+            return drawn
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
+
+    def watched(self, watch: finite.Watch) -> "Generator":
+        """The same; `watch` hears of every step whether its z_0 is finite."""
+        twin = copy.copy(self)
+        twin._watch = watch
+        return twin
 
     def batch_size(self, num: int) -> int:
         """How many of `num` are drawn at a time: a multiple of the devices."""
@@ -115,6 +122,9 @@ class Generator:
         def certain(*args):
             """Known pixels have the noise of the true posterior (method.md, eq. 39)."""
             found = denoise(*args)
+            if self._watch is not None:
+                fine = jnp.isfinite(found.z0).all()
+                jax.debug.callback(self._watch, args[1].t, fine)
             for known in fixed:
                 found = found._replace(v=jnp.where(known.mask > 0, -1.0, found.v))
             return found

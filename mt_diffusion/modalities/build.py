@@ -4,7 +4,10 @@ import dataclasses
 import importlib
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from mt_diffusion import trust
 from mt_diffusion.errors import UserError
@@ -18,7 +21,7 @@ def locate(kind: str) -> type[Variable]:
 
     Raises UserError where there is no such module, or no such class in it.
     """
-    module, _, name = kind.rpartition(".")
+    module, _, name = str(kind).rpartition(".")
     for path in (f"{__package__}.{module}", module or __package__):
         try:
             found = importlib.import_module(path)
@@ -61,21 +64,76 @@ def check_trusted(modalities: Mapping[str, Mapping], origin: str) -> None:
 
 def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
     """The variable `name` as its config describes it: `kind` and its class's fields."""
-    fields = dict(fields)
-    cls = locate(fields.pop("kind"))
+    cls = check(name, fields, shape)
+    own = {field: value for field, value in fields.items() if field != "kind"}
+    return cls(name=name, shape=tuple(shape), **own)
+
+
+def check(name: str, fields: Mapping, shape: Sequence[int]) -> type[Variable]:
+    """The class of a variable; UserError for fields that it has not, or can't have."""
+    own = {field: value for field, value in fields.items() if field != "kind"}
+    cls = locate(fields.get("kind", ""))
     if name.endswith(DRAW):
         raise UserError(
             f"config.modalities.{name} can't be: names that end in {DRAW!r} are those "
             "of draws. Name it otherwise."
         )
-    wanted = {f.name for f in dataclasses.fields(cls)} - {"name", "shape"}
-    refuse_replaced(cls, name, fields, math.prod(shape))
-    if wrong := sorted(wanted ^ set(fields)):
+    refuse_replaced(cls, name, own, math.prod(shape))
+    check_fields(f"config.modalities.{name}", own, types_of(cls, ("name", "shape")))
+    return cls
+
+
+def types_of(cls: type, without: Collection[str]) -> dict[str, Any]:
+    """{field: type} of a dataclass, as Flax's modules are, too, without some."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls) if f.name not in without]
+    return {name: hints[name] for name in names}
+
+
+def check_fields(where: str, fields: Mapping[str, Any], wanted: Mapping) -> None:
+    """Raises UserError unless these are the fields, and of these types.
+
+    where: the section, as the user writes it. wanted: {name: type}.
+    """
+    if wrong := sorted(wanted.keys() ^ fields.keys()):
         raise UserError(
-            f"config.modalities.{name} must have exactly the fields {sorted(wanted)}; "
+            f"{where} must have exactly the fields {sorted(wanted)}; "
             f"{wrong} are missing or unknown."
         )
-    return cls(name=name, shape=tuple(shape), **fields)
+    for name, hint in wanted.items():
+        if not fits(fields[name], hint):
+            kind = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise UserError(
+                f"{where}.{name} is {fields[name]!r}; it takes a "
+                f"{kind.replace('collections.abc.', '')}."
+            )
+
+
+def check_seed(where: str, seed: int) -> None:
+    """Raises UserError for a seed that NumPy does not take."""
+    if seed < 0:
+        raise UserError(f"{where}.seed is {seed}; it must be 0 or more.")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type that a config can have; True for other types.
+
+    Of a list the first item is looked at. Floats may be whole, and truth values are no
+    numbers.
+    """
+    origin, kinds = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(fits(value, kind) for kind in kinds)
+    if origin is Sequence:
+        is_list = isinstance(value, tuple | list)
+        return is_list and all(fits(x, kinds[0]) for x in value[:1])
+    if origin is Mapping:
+        is_table = isinstance(value, Mapping)
+        return is_table and all(fits(x, kinds[1]) for x in value.values())
+    if hint in (int, float):
+        allowed = int if hint is int else int | float
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return hint not in (str, bool) or isinstance(value, hint)
 
 
 def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) -> None:
@@ -91,7 +149,7 @@ def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) 
         now["code_side"] = f"codes.family = {recipe}"
     if "tokens" in wanted:
         now["token_size"] = f"tokens.size = {fields.get('token_size')}"
-    if "energy" in wanted:
+    if "energy" in wanted and "drift_scale" in fields:
         c = float(fields.get("drift_scale", 0))
         energy = f"energy = {cls.energy_of(c, fields, numbers):g}"
         now["drift_scale"] = energy if c else f"drift = {NO_DRIFT!r}"

@@ -20,12 +20,14 @@ import numpy as np
 from scipy import fft, ndimage
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import build
 
 Shape = tuple[int, int, int]
 # Version 0: seeds without the modality's name, signs of labels' codes as LAPACK left
 # them. Version 1: orthogonal within a modality alone, as those of version 2 if alone.
 # Kept for the checkpoints of their time.
 NEWEST = 2
+RECIPE = {"family": str, "side": int, "seed": int, "version": int}
 TOGETHER = 2  # from this version on they are orthogonal to other modalities' as well
 LEAST = 1e-6  # of a unit code that counts, where it lies in another family's space
 
@@ -141,6 +143,8 @@ def room(shape: Shape, family: str, side: int) -> int:
 def check(recipe: Mapping, num: int, shape: Sequence[int], name: str) -> None:
     """Raises UserError for a recipe of `num` codes of modality `name` that can't be."""
     field = f"config.modalities.{name}.codes"
+    build.check_fields(field, recipe, RECIPE)
+    build.check_seed(field, recipe["seed"])
     family, side = recipe["family"], recipe["side"]
     if family not in FAMILIES:
         raise UserError(

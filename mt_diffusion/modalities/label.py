@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.modalities import codes, evidence, tokens
+from mt_diffusion.modalities import build, codes, evidence, tokens
 from mt_diffusion.modalities.kinds import Coded
 from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
@@ -100,7 +100,11 @@ class Label(Coded):
         return str(self.class_names[int(item)])
 
     def head(self):
-        return HEADS[self.head_kind](self.num_classes, **self.heads[self.head_kind])
+        cls, fields = HEADS[self.head_kind], self.heads.get(self.head_kind, {})
+        where = f"config.modalities.{self.name}.heads.{self.head_kind}"
+        wanted = build.types_of(cls, ("outputs", "parent", "name"))
+        build.check_fields(where, fields, wanted)
+        return cls(self.num_classes, **fields)
 
     def nll(self, prediction, value):
         return -jnp.sum(value * jax.nn.log_softmax(prediction), axis=-1)

@@ -10,15 +10,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import build
 
 # Version 0: one seed for all names, so that modalities of a size had the same tables.
 # Kept for the checkpoints of that time.
 NEWEST = 1
+RECIPE = {"size": int, "seed": int, "version": int}
 
 
 def check(recipe: Mapping, name: str) -> None:
     """Raises UserError for a recipe of modality `name` that can't be."""
     field = f"config.modalities.{name}.tokens"
+    build.check_fields(field, recipe, RECIPE)
+    build.check_seed(field, recipe["seed"])
     if recipe["version"] not in range(NEWEST + 1):
         raise UserError(
             f"{field}.version is {recipe['version']}; this version of the project "

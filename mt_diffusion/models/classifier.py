@@ -33,9 +33,15 @@ class EncoderClassifier(nn.Module):
     def __post_init__(self):
         """Refuses widths that the groups or the heads do not divide."""
         super().__post_init__()
+        if self.num_res_blocks < 1 or not self.channel_mult or self.width < 1:
+            raise UserError(
+                f"head E has width {self.width}, channel_mult {self.channel_mult} and "
+                f"num_res_blocks {self.num_res_blocks}; each of them is 1 or more "
+                "(heads.E of the label in the config)."
+            )
         for mult in self.channel_mult:
             for number in (self.num_groups, self.num_head_channels or self.num_heads):
-                if number < 1 or mult * self.width % number:
+                if number < 1 or mult < 1 or mult * self.width % number:
                     raise UserError(
                         f"head E has a level of {mult * self.width} channels, which "
                         f"{number} groups or heads do not divide; change its width, "

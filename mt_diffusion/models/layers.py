@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mt_diffusion.errors import UserError
+
 Features = Float[Array, "b h w c"]
 ZERO = nn.initializers.zeros_init()
 
@@ -35,6 +37,11 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Features:
         channels = x.shape[-1]
+        if self.groups < 1 or channels % self.groups:
+            raise UserError(
+                f"{channels} channels can't be normalised in {self.groups} groups; "
+                "change num_groups (of config.unet, or of the modality's head)."
+            )
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", ZERO, (channels,))
 
@@ -260,6 +267,15 @@ class PooledMLP(nn.Module):
 
     outputs: int
     width: int
+
+    def __post_init__(self):
+        """Refuses a width that is none."""
+        super().__post_init__()
+        if self.width < 1:
+            raise UserError(
+                f"the hidden layer of a head has a width of {self.width}; it must be 1 "
+                "or more (head_width, or heads.M.width, of the modality)."
+            )
 
     @nn.compact
     def __call__(self, features: Mapping[str, Features]) -> Float[Array, "b k"]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
+from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import pictures
 from mt_diffusion.inference.generation import Generator
@@ -56,7 +57,11 @@ class Look:
             scalars |= {f"grad_share_{name}": x for name, x in shares.items()}
         view.write(step, scalars)
         for given in [{}, *self._values()]:
-            examples = self._generator(params, self._seed, self._num, given)
+            try:
+                examples = self._generator(params, self._seed, self._num, given)
+            except UserError as error:  # of samples that are not finite
+                print(f"no picture of step {step:,}: {error}")
+                continue
             grid = pictures.grid(examples, self._experiment.variables, given)
             view.picture(
                 step, "_".join(["given", *given] if given else ["joint"]), grid
