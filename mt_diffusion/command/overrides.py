@@ -76,7 +76,7 @@ def of_flag(name: str, given: str, said: str) -> str:
         return (
             f"--{name}={given} is none of {', '.join(choices)}; the nearest is {near}."
         )
-    if parser and flag.flag_type() in WANTED and " in the range " not in said:
+    if parser and flag.flag_type() in WANTED and " is not a" not in said:
         wanted = WANTED[flag.flag_type()]
         return f"--{name}={given}: {wanted} is wanted. {flag.help}"
     return f"--{name}={given}: {said.rstrip('.')}."
