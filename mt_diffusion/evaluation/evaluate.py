@@ -175,8 +175,9 @@ def open_real(
         if not path.exists():
             made = references.compute(train, network, len(train), batch_size, mesh)
             references.write(path, made)
-    reference = references.read(path, network)
-    check_enough({"images in the reference": len(reference.images)})
+    reference = references.read(path, network, experiment.shape)
+    if reference.images is not None:
+        check_enough({"images in the reference": len(reference.images)})
     return Real(
         experiment=experiment,
         network=network,

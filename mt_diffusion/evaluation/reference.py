@@ -36,11 +36,11 @@ MAX_IMAGES = 10_000
 class Reference:
     """What is known of real images. ADM's files don't say what is None or '' here.
 
-    images: the kept ones; labels: their classes, -1 where one has none. num_images: how
-    many the statistics are of. network, network_digest: whose features these are.
+    images: the kept ones, None in files of statistics alone; labels: their classes, -1
+    where one has none. num_images: how many the statistics are of. network, network_digest: whose features these are.
     """
 
-    images: UInt8[np.ndarray, "n h w c"]
+    images: UInt8[np.ndarray, "n h w c"] | None
     labels: Int[np.ndarray, " n"] | None
     pooled: Statistics
     spatial: Statistics | None
@@ -143,7 +143,7 @@ def spread(num: int, most: int) -> Int[np.ndarray, " m"]:
 
 def as_arrays(reference: Reference) -> dict[str, np.ndarray]:
     """By the names that they have in a file; what is not known is left out."""
-    known = {"arr_0": reference.images}
+    known = {} if reference.images is None else {"arr_0": reference.images}
     if reference.labels is not None:
         known["arr_1"] = reference.labels
     for suffix, part in (("", reference.pooled), ("_s", reference.spatial)):
@@ -162,9 +162,12 @@ def write(path: pathlib.Path, reference: Reference) -> None:
     writing.arrays(path, as_arrays(reference))
 
 
-def read(path: pathlib.Path, network: Network) -> Reference:
-    """A file of ours or of ADM, to be used with features of that network.
+def read(
+    path: pathlib.Path, network: Network, shape: tuple[int, int, int] | None = None
+) -> Reference:
+    """A file of ours or of ADM, or of statistics alone, for features of that network.
 
+    shape: (H, W, C) of the images, for a file that has none.
     Raises UserError for a file that is none, not whole, or of another network.
     """
     if not path.is_file():
@@ -176,19 +179,23 @@ def read(path: pathlib.Path, network: Network) -> Reference:
         raise UserError(
             f"{path} can't be read as a reference ({reason[0]}). Make one with "
             "--mode=reference, or give a reference batch of ADM: an .npz with the "
-            "arrays arr_0, mu and sigma."
+            "arrays arr_0, mu and sigma (mu and sigma alone are enough for FID)."
         ) from error
-    check_network(reference, network, path)
+    check_network(reference, network, path, shape)
     return reference
 
 
 def from_arrays(found: Mapping[str, np.ndarray]) -> Reference:
     """The opposite of `as_arrays`. Raises ValueError for arrays that can't be one."""
     spatial = {"mu_s", "sigma_s"} if {"mu_s", "sigma_s"} & found.keys() else set()
-    if missing := sorted({"arr_0", "mu", "sigma"}.union(spatial) - found.keys()):
+    if {"mu", "sigma"}.union(spatial) - found.keys():
+        missing = sorted({"arr_0", "mu", "sigma"}.union(spatial) - found.keys())
         raise ValueError(f"it has no {' and no '.join(missing)}")
-    images, labels = found["arr_0"], found.get("arr_1")
-    if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+    images = found.get("arr_0")
+    labels = None if images is None else found.get("arr_1")
+    if images is not None and (
+        images.dtype != np.uint8 or images.ndim != 4 or not len(images)
+    ):
         shape = list(images.shape)
         raise ValueError(f"arr_0 is {images.dtype} {shape}, not uint8 [N, H, W, C]")
     if labels is not None and labels.shape != (len(images),):
@@ -216,7 +223,12 @@ def _statistics(mu: np.ndarray, sigma: np.ndarray, num: int | None) -> Statistic
     return found
 
 
-def check_network(reference: Reference, network: Network, path: pathlib.Path) -> None:
+def check_network(
+    reference: Reference,
+    network: Network,
+    path: pathlib.Path,
+    shape: tuple[int, int, int] | None = None,
+) -> None:
     """Raises UserError where features of this network can't be compared with it."""
     theirs = (reference.network, reference.network_digest)
     ours = (network.name, network.digest)
@@ -226,7 +238,11 @@ def check_network(reference: Reference, network: Network, path: pathlib.Path) ->
             f"but the one in use is {' '.join(ours)}; make a reference with this one "
             "(--mode=reference), or evaluate with --features and --weights of that one."
         )
-    image = jax.ShapeDtypeStruct((1, *reference.images.shape[1:]), np.uint8)
+    if reference.images is not None:
+        shape = reference.images.shape[1:]
+    if shape is None:
+        return
+    image = jax.ShapeDtypeStruct((1, *shape), np.uint8)
     width = jax.eval_shape(features.apply, network, image).pooled.shape[-1]
     size = len(reference.pooled.mu)
     if size != width:

@@ -17,6 +17,7 @@ from mt_diffusion.experiment import shipped
 
 KEEP = "data.keep."
 OPEN = ("modalities.", "presence.", KEEP)  # have fields of other names as well
+LONGEST = 80  # letters of a value that are shown
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)
 COUNT = (1, MOST)
@@ -114,14 +115,21 @@ def check(config: ConfigDict) -> None:
                 f"common.py), where it is {default!r}."
             )
         check_type(name, found[name], default)
+    for feature, share in config.data.keep.items():
+        check_type(KEEP + feature, share, 1.0)
     for name, value in found.items():
-        if name.startswith(KEEP):
-            check_type(name, value, 1.0)
         check_number(name, value)
     for name in ("modalities", "presence"):
         for part, section in config[name].items():
             if not isinstance(section, ConfigDict):
-                raise UserError(f"config.{name}.{part} is {section!r}, and no section.")
+                said = shown(section)
+                raise UserError(f"config.{name}.{part} is {said}, and no section.")
+
+
+def shown(value: Any) -> str:
+    """A value in a line, for a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def nearest(name: str) -> str:
@@ -139,7 +147,7 @@ def check_type(name: str, value: Any, default: Any) -> None:
         fits = all(is_number(x) and isinstance(x, int) >= whole for x in value)
     if not fits:
         raise UserError(
-            f"config.{name} is {value!r}, a {type(value).__name__}; it takes a "
+            f"config.{name} is {shown(value)}, a {type(value).__name__}; it takes a "
             f"{type(default).__name__}, such as {default!r}."
         )
 

@@ -24,6 +24,7 @@ from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
 MAX_IN_GRID = 64
+ADM = "arr_0"  # the name that evaluators of ADM's kind read images by
 RARE = 0.05  # share of the training examples below which a state is warned of
 
 
@@ -247,8 +248,12 @@ def write(
     experiment: Experiment,
     given: Sequence[str],
 ) -> None:
-    """samples.npz, the image of each example as PNG, and a grid of the first 64."""
-    writing.arrays(out / "samples.npz", examples)
+    """samples.npz, the image of each example as PNG, and a grid of the first 64.
+
+    In samples.npz the images stand under ADM's name as well.
+    """
+    images = {ADM: examples[experiment.primary.name]}
+    writing.arrays(out / "samples.npz", images | examples)
     for i, image in enumerate(examples[experiment.primary.name]):
         writing.image(out / "samples" / f"{i:05d}.png", pictures.to_image(image))
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}

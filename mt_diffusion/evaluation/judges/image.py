@@ -101,17 +101,23 @@ def frechet_pairs(
 def compare(found: Features, real: Real, groups: np.ndarray) -> Estimates:
     """All that is said of one set of images against the reference, which is fixed.
 
-    groups: which images hang together.
+    groups: which images hang together. Of a reference without images there are the
+    Fréchet distances alone, beside the Inception Score, which needs none.
     """
-    kept, made, k = real.reference_features, found.pooled, quality.NUM_NEIGHBOURS
-    quality.check_enough(min(len(kept), len(made)), k + 1, "recall")
-    kid = quality.kernel_distance(kept, made).mean
+    made, k = found.pooled, quality.NUM_NEIGHBOURS
     score = quality.inception_score(found.logits)
     splits = min(quality.NUM_SPLITS, len(made))  # disjoint, so their spread tells
+    error = score.std / np.sqrt(splits - 1)
+    figures = {"inception_score": Estimate(score.mean, error)}
+    figures |= frechet(found, real, groups)
+    if real.reference.images is None:
+        return figures
+    kept = real.reference_features
+    quality.check_enough(min(len(kept), len(made)), k + 1, "recall")
+    kid = quality.kernel_distance(kept, made).mean
     recall = float(quality.on_manifold(kept, made, k).mean())
-    return frechet(found, real, groups) | {
+    return figures | {
         "kid": Estimate(kid, uncertainty.of_kernel(kept, made)),
-        "inception_score": Estimate(score.mean, score.std / np.sqrt(splits - 1)),
         "precision": uncertainty.mean(quality.on_manifold(made, kept, k), groups),
         "recall": Estimate(recall, uncertainty.of_recall(kept, made, k)),
     }
