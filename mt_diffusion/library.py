@@ -237,7 +237,7 @@ class Model:
         with in_words():
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
         folder = folder or self.workdir / "evaluation" / str(self.step)
-        return json.loads((folder / "metrics.json").read_text())["metrics"]
+        return json.loads((folder / "metrics.json").read_text("utf-8"))["metrics"]
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         variables = self.experiment.variables

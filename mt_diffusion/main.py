@@ -66,6 +66,7 @@ def run() -> None:
 
 def console() -> None:
     """The command `mt-diffusion`, which is `python -m mt_diffusion.main`."""
+    startup.set_up_python()
     exits.answer_sigterm()
     with exits.decided():
         run()

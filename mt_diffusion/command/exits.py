@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from mt_diffusion.errors import Stopped, UserError
 
 MISTAKE, RESUME, CTRL_C = 2, 75, 130  # 75 is EX_TEMPFAIL: call again
+PIPE = 141  # as of a process that SIGPIPE ended
 # What a system says to a write: no room left, or none allowed.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -26,6 +27,9 @@ def explained() -> Iterator[None]:
         yield
     except UserError as error:
         leave(MISTAKE, f"error: {error}")
+    except BrokenPipeError:  # whoever read stdout has ended, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE)
     except OSError as error:  # of a file that a library writes, or of stdout
         if error.errno not in FULL + REFUSED:
             raise
@@ -48,15 +52,15 @@ def leave(status: int, message: str) -> None:
 def decided() -> Iterator[None]:
     """Ends the process with the status that is decided, come what may.
 
-    Python forgets its answer to SIGTERM before all libraries have ended. After MISTAKE
-    and CTRL_C nothing is waited for: threads of Orbax may wait for minutes to write
-    what could not even be begun, and others compile what nobody will run.
+    Python forgets its answer to SIGTERM before all libraries have ended. After MISTAKE,
+    CTRL_C and PIPE nothing is waited for: threads of Orbax may wait for minutes to
+    write what could not even be begun, and others compile what nobody will run.
     """
     try:
         yield
     except SystemExit as ending:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if ending.code not in (MISTAKE, CTRL_C):
+        if ending.code not in (MISTAKE, CTRL_C, PIPE):
             raise
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -1,6 +1,8 @@
 """What comes before a mode: JAX is set up, and the job of several processes joined."""
 
 import os
+import sys
+import warnings
 
 from mt_diffusion.command import options
 
@@ -12,12 +14,28 @@ def platform_of_config() -> str:
     return options.CONFIG.value.platform if options.CONFIG.value is not None else ""
 
 
+# Of a user's own programs; here they would change what is computed, or forbid it.
+NOT_OURS = ("jax_enable_x64", "jax_debug_nans", "jax_disable_jit")
+
+
+def set_up_python() -> None:
+    """Lets a terminal of any encoding show all names, and libraries warn as they do."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not of a test's, or a notebook's
+            stream.reconfigure(errors="backslashreplace")
+    if any(
+        option.startswith("error") for option in sys.warnoptions
+    ):  # what is an error to a user's own code is none in TFDS
+        warnings.simplefilter("default")
+
+
 def set_up_jax() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
     from mt_diffusion.files import writing
 
+    leave_aside()
     if platform := platform_of_config():
         jax.config.update("jax_platforms", platform)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -25,6 +43,20 @@ def set_up_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
+def leave_aside() -> None:
+    """Turns off what the user's environment asks of JAX and no run here can have."""
+    import jax
+
+    found = [name for name in NOT_OURS if getattr(jax.config, name)]
+    for name in found:
+        jax.config.update(name, False)
+    if found:
+        print(
+            f"{' and '.join(found).upper()} is left aside: runs are in the precision "
+            "of their config, compiled, and look after what is not finite themselves."
+        )
 
 
 def join() -> None:

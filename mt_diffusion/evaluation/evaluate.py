@@ -235,7 +235,7 @@ def claim(out: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     """Says in `out` how it is made; UserError where it was begun in another way."""
     path = out / "manifest.json"
     if path.exists():
-        there = resume.flatten(json.loads(path.read_text()))
+        there = resume.flatten(json.loads(path.read_text("utf-8")))
         now = resume.flatten(manifest)
         differences = [
             f"{name} ({there.get(name)} there, {now.get(name)} now)"

@@ -85,7 +85,9 @@ def read_baseline(text: str) -> dict[tuple[str, str], float]:
     if not text:
         return {}
     try:
-        found = json.loads(pathlib.Path(text).expanduser().read_text())["metrics"]
+        found = json.loads(pathlib.Path(text).expanduser().read_text("utf-8"))[
+            "metrics"
+        ]
         return {(m["draw"], m["name"]): m["value"] for m in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -37,7 +37,8 @@ class Reference:
     """What is known of real images. ADM's files don't say what is None or '' here.
 
     images: the kept ones, None in files of statistics alone; labels: their classes, -1
-    where one has none. num_images: how many the statistics are of. network, network_digest: whose features these are.
+    where one has none. num_images: how many the statistics are of. network,
+    network_digest: whose features these are.
     """
 
     images: UInt8[np.ndarray, "n h w c"] | None

@@ -100,7 +100,7 @@ def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def text(path: pathlib.Path, content: str) -> None:
     """A text file."""
     with draft_of(path) as draft:
-        draft.write_text(content)
+        draft.write_text(content, "utf-8")
 
 
 def as_json(path: pathlib.Path, content: Any) -> None:

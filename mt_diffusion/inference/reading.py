@@ -76,7 +76,7 @@ def read(
 def load_levels(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, list[int]]:
     """The levels chosen for this checkpoint. Raises UserError for those of another."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         found = None
     if found is None or {name: found.get(name) for name in facts} != facts:

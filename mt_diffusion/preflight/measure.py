@@ -64,7 +64,7 @@ def measure(program: Program, target: Target) -> Measurement:
     name = fingerprint(program, target, options)
     path = writing.user_cache("preflight") / f"{name}.json"
     if path.exists():
-        return load(json.loads(path.read_text()))
+        return load(json.loads(path.read_text("utf-8")))
     with clock(f"{target.name}: compiling the {program.name}, {program.images} images"):
         found = compile_and_look(program, len(target.devices), options)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,7 @@ def load(workdir: pathlib.Path) -> Run:
 def read_series(path: pathlib.Path) -> dict[str, Series]:
     """The scalars of metrics.jsonl by name, without what is not finite."""
     points = {}
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         try:
             row = json.loads(line)
             step = row.pop("step")
@@ -141,7 +141,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(
             f"{path} is broken ({error}); remove it, or make it again."

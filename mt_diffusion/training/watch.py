@@ -151,7 +151,7 @@ class Watch:
         """Writes scalars to disk alone."""
         finite = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
         path = self._workdir / METRICS
-        with writing.explained(path), open(path, "a") as file:
+        with writing.explained(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         with self._explained():
             self.tensorboard.write_scalars(step, scalars)
@@ -208,7 +208,7 @@ def keep_lines(path: pathlib.Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text("utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= last_step:
                 kept.append(line + "\n")
