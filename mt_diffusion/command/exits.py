@@ -43,8 +43,10 @@ def explained() -> Iterator[None]:
 
 
 def leave(status: int, message: str) -> None:
-    """Ends the process."""
-    print(textwrap.fill(message, 88, break_long_words=False), file=sys.stderr)
+    """Ends the process. What a terminal would act on, in a name, is shown escaped."""
+    said = textwrap.fill(message, 88, break_long_words=False).split("\n")
+    seen = lambda c: c if c.isprintable() else ascii(c)[1:-1]  # noqa: E731
+    print("\n".join("".join(map(seen, line)) for line in said), file=sys.stderr)
     sys.exit(status)
 
 

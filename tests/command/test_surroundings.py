@@ -9,7 +9,7 @@ import warnings
 import jax
 import pytest
 
-from mt_diffusion.command import startup
+from mt_diffusion.command import exits, startup
 
 
 @pytest.mark.parametrize("name", startup.NOT_OURS)
@@ -44,6 +44,17 @@ def test_warnings_of_libraries_are_no_errors(monkeypatch, options, is_error):
                 warnings.warn("theirs", UserWarning, stacklevel=1)
         else:
             warnings.warn("theirs", UserWarning, stacklevel=1)
+
+
+def test_a_name_that_a_terminal_would_act_on_is_shown_escaped(capsys):
+    with pytest.raises(SystemExit):
+        exits.leave(
+            2, "error: runs/\x1b]0;owned\x07/\u202egnp.png, \x9b2J is no \u00e9t\u00e9."
+        )
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == (
+        r"error: runs/\x1b]0;owned\x07/\u202egnp.png, \x9b2J is no \u00e9t\u00e9."
+    ).replace(r"\u00e9", "\u00e9")
 
 
 WRITE = r"""
