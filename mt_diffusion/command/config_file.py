@@ -18,39 +18,45 @@ def problem(text: str) -> str:
 
     Raises UserError where the file itself does.
     """
+    reason = look(text)
+    return f"--config={text} can't be loaded: {reason}" if reason else ""
+
+
+def look(text: str) -> str:
+    """Loads the file, to see what is wrong; "" for nothing."""
     name, colon, preset = text.partition(":")
     path = pathlib.Path(name).expanduser()
     if not path.is_file():
         return (
-            f"--config={text}: there is no file {name}. The shipped configs are "
+            f"there is no file {name}. The shipped configs are "
             f"{', '.join(shipped.names())}; the nearest is {shipped.nearest(text)}."
         )
     spec = importlib.util.spec_from_file_location(MODULE, path)
     if spec is None:
-        return f"--config={text}: a config is a file of Python, and ends in .py."
+        return "a config is a file of Python, and ends in .py."
     module = importlib.util.module_from_spec(spec)
     try:
         with shipped.importable():
             spec.loader.exec_module(module)
             if not callable(getattr(module, "get_config", None)):
                 return (
-                    f"--config={text}: {name} has no function get_config, which "
+                    f"{name} has no function get_config, which "
                     "returns the config (configs/image_label.py is an example)."
                 )
-            return unlike(module.get_config(*([preset] if colon else [])), text)
+            return unlike(module.get_config(*([preset] if colon else [])))
     except UserError:
         raise
     except Exception as error:  # whatever is wrong with code that a user wrote
-        return f"--config={text}: {place(error, path)}."
+        return f"{place(error, path)}."
 
 
-def unlike(made: Any, text: str) -> str:
+def unlike(made: Any) -> str:
     """What is wrong with what get_config returned; "" for a ConfigDict."""
     if isinstance(made, ConfigDict):
         return ""
     returned = "nothing" if made is None else f"a {type(made).__name__}"
     return (
-        f"--config={text}: its get_config returned {returned}; it must return a "
+        f"its get_config returned {returned}; it must return a "
         "ConfigDict, as common.get_config(preset) makes one (configs/common.py)."
     )
 

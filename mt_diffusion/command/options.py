@@ -260,6 +260,8 @@ def config_of(text: str) -> ConfigDict:
 @contextlib.contextmanager
 def explained(argv: Sequence[str]) -> Iterator[None]:
     """Makes a UserError of what absl and a config file raise for these arguments."""
+    # All files are loaded into this module, which keeps what the one before had.
+    sys.modules.pop("config_config", None)
     try:
         yield
     except UserError:

@@ -35,8 +35,7 @@ def mistake(error: Exception, argv: Sequence[str]) -> str:
 def check_loaded(config: Any, argv: Sequence[str]) -> None:
     """Raises UserError for what a config file gave and that is no config."""
     if not isinstance(config, ConfigDict):
-        text = config_text(argv)
-        raise UserError(config_file.problem(text) or config_file.unlike(config, text))
+        raise UserError(config_file.problem(config_text(argv)))
 
 
 def config_text(argv: Sequence[str]) -> str:
