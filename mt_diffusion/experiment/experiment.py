@@ -203,7 +203,7 @@ def check(config: ConfigDict) -> None:
             "level, such as (1, 2)."
         )
     factor = 2 ** (len(unet.channel_mult) - 1)
-    if size % factor:
+    if size < 1 or size % factor:
         raise UserError(
             f"config.data.image_size = {size} is not divisible by {factor}, but a "
             f"U-Net with {len(unet.channel_mult)} levels halves it "

@@ -31,7 +31,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "mesh.num_devices": ANY_COUNT,
     "data.keep": SHARE,
     "data.pair_levels": (0, 65536),
-    "data.image_size": (1, 8192),
+    "data.image_size": (0, 8192),  # `check` of an experiment says which fit
     "data.channels": (1, 3),
     "diffusion.num_steps": (1, 100_000),
     "unet.model_channels": (1, 65536),

@@ -170,7 +170,7 @@ def test_samples_with_a_label_given(trained, tmp_path, parts):
     assert result.code == 0, result
     assert "step 12, averaged (EMA) parameters" in result.out
     found = np.load(tmp_path / "samples.npz", allow_pickle=False)
-    assert sorted(found) == ["image", "label"]
+    assert sorted(found) == ["arr_0", "image", "label"]
     assert found["image"].shape == (5, 8, 8, 1) and found["image"].dtype == np.uint8
     wanted = {"label=3": [3] * 5, "label=1,7": [1, 7, 1, 7, 1]}[parts]
     assert found["label"].dtype == np.int32 and list(found["label"]) == wanted
@@ -265,7 +265,7 @@ def test_kill_9_and_the_same_command_end_as_if_nothing_had_happened(tmp_path):
     )  # fmt: skip
     assert result.code == 0, result
     found = np.load(tmp_path / "out" / "samples.npz")
-    assert sorted(found) == ["image", "masked_image"]
+    assert sorted(found) == ["arr_0", "image", "masked_image"]
     for image in found["image"]:
         np.testing.assert_array_equal(image[:4, :, 0], pixels[:4, :, 0])
     assert len({image.tobytes() for image in found["image"]}) == 3
