@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
 
 NAMED = 3  # files that an error names, at most
@@ -247,7 +248,7 @@ def match(first: pathlib.Path, second: pathlib.Path) -> dict:
 def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """{relative path without suffix: image file}; UserError for two of one stem."""
     found = {}
-    for path in files.image_files(str(root)):
+    for path in finding.image_files(str(root)):
         stem = str(path.relative_to(root).with_suffix(""))
         if stem in found:
             raise UserError(
@@ -260,7 +261,7 @@ def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def check_halves(path: pathlib.Path) -> None:
     """Raises UserError for a file that can't be cut into a left and a right half."""
-    width, height = files.size(path)
+    width, height = decoding.size(path)
     if width % 2:
         raise UserError(
             f"{path} has {width}x{height} pixels; an image and its pair side by side "
@@ -270,8 +271,8 @@ def check_halves(path: pathlib.Path) -> None:
 
 def check_form(first: pathlib.Path, second: pathlib.Path) -> None:
     """Raises UserError where `second` is broken, or its sides relate otherwise."""
-    files.check(second)
-    (w, h), (other_w, other_h) = files.size(first), files.size(second)
+    decoding.check(second)
+    (w, h), (other_w, other_h) = decoding.size(first), decoding.size(second)
     if abs(w * other_h - other_w * h) > max(w + h, other_w + other_h):  # about a pixel
         raise UserError(
             f"{first} has {w}x{h} pixels and its pair {second} {other_w}x{other_h}; "
