@@ -14,6 +14,8 @@ import PIL.Image
 from ml_collections import ConfigDict
 from scipy import ndimage
 
+from mt_diffusion.data import classes
+from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
@@ -21,16 +23,12 @@ from mt_diffusion.files import images as files
 NAMED = 3  # files that an error names, at most
 
 
-class Paired:
+class Paired(View):
     """A source whose examples have a 'pair'; labels and classes stay as they are."""
 
     def __init__(self, source: Any, config: ConfigDict):
-        self._source = source
-        self.class_names = source.class_names
+        super().__init__(source)
         self._shape = (config.image_size, config.image_size, config.channels)
-
-    def __len__(self) -> int:
-        return len(self._source)
 
 
 class LeftRight(Paired):
@@ -43,7 +41,7 @@ class LeftRight(Paired):
 
     def __getitem__(self, i: int) -> dict:
         left, right = files.read_halves(self._source.paths[i], self._shape)
-        return {"image": left, "pair": right, "label": self._source.labels[i]}
+        return {"image": left, "pair": right, classes.CLASS: self._source.labels[i]}
 
 
 class Folders(Paired):

@@ -4,7 +4,7 @@ A view is a source itself. `of` puts on a source what its config asks for.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,33 +17,42 @@ SPLITS = ("train", "test")
 FEATURE = "vector"  # the name under which examples have their vectors
 
 
-class Attached:
+class View:
+    """A source whose examples are in some way others; what it says of itself is not."""
+
+    def __init__(self, source: Any):
+        self.class_names: Sequence[str] = source.class_names
+        self.facts: Mapping[str, str] = getattr(source, "facts", {})
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def digest(self) -> str:
+        """Of the source."""
+        return getattr(self._source, "digest", "")
+
+
+class Attached(View):
     """A source whose i-th example also has the i-th vector, float32 [D]."""
 
     def __init__(self, source: Any, found: np.ndarray):
         """found: float [N, D], perhaps memory-mapped."""
-        self.class_names: Sequence[str] = source.class_names
-        self._source = source
+        super().__init__(source)
         self._vectors = found
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
         return self._source[i] | {FEATURE: np.array(self._vectors[i], np.float32)}
 
 
-class Thinned:
+class Thinned(View):
     """A source in which only the examples `kept`, bool [N], have a feature."""
 
     def __init__(self, source: Any, feature: str, kept: np.ndarray):
-        self.class_names: Sequence[str] = source.class_names
-        self._source = source
+        super().__init__(source)
         self._feature = feature
         self._kept = kept
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
         example = self._source[i]

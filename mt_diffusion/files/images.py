@@ -193,3 +193,18 @@ def in_parallel(function: Callable, *paths: Iterable[pathlib.Path]) -> None:
     """Calls a check on all files; the first error is raised."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(function, *paths))
+
+
+def failures(function: Callable, paths: Iterable[pathlib.Path]) -> dict[int, UserError]:
+    """{i: what a check of the i-th file says} of the files that it refuses."""
+
+    def error_of(path: pathlib.Path) -> UserError | None:
+        try:
+            function(path)
+        except UserError as error:
+            return error
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        errors = list(pool.map(error_of, paths))
+    return {i: error for i, error in enumerate(errors) if error is not None}

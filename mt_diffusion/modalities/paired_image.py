@@ -70,8 +70,9 @@ class PairedImage(Identity):
             raise UserError(
                 f"{shown(what)} has the id {ids.max()}, but the masks that this model "
                 f"was trained with have ids from 0 to {self.levels - 1}, which are "
-                "spread over the grey levels as they are read. Give ids; a picture whose "
-                "levels are spread already, as of a sample, has to go back to them."
+                "spread over the grey levels as they are read. Give ids; a picture "
+                "whose levels are spread already, as of a sample, has to go back to "
+                "them."
             )
         return pairs.spread(ids, self.levels, self.shape)
 
