@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import changed, classes, pairs, views
+from mt_diffusion.data import changed, classes, described, pairs, views
 from mt_diffusion.data.classes import CLASS
 from mt_diffusion.data.folders import Folder
 from mt_diffusion.data.splits import holdout
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import images as files
+
 
 class Source(Protocol):
     """Random access to examples."""
@@ -61,10 +62,10 @@ class Digits:
 
 
 class Tfds:
-    """Any TFDS data set with an 'image', from array_record files, without TensorFlow.
+    """Any TFDS data set with images, from array_record files, without TensorFlow.
 
-    Its 'label', if there is one, names the classes. image_features: names of all
-    images of 8 bits that it has.
+    `described` has which features are the image and the class. image_features: names
+    of all images of 8 bits. why_no_classes: of labels that are no classes, in words.
     """
 
     def __init__(self, config: ConfigDict, split: str):
@@ -81,10 +82,16 @@ class Tfds:
                 "The data must be in array_record format; config.data.train_split and "
                 f"test_split may name {list(builder.info.splits)}."
             ) from error
-        labels = [f for n, f in builder.info.features.items() if n == "label"]
-        self.class_names = list(getattr(labels[0], "names", [])) if labels else []
-        self.image_features = find_images(builder)
-        self._builder, self._wanted = builder, wanted
+        features = builder.info.features
+        self._image = described.image_of(builder)
+        self._class, self.why_no_classes = described.class_of(builder)
+        found = list(getattr(features.get(self._class), "names", None) or [])
+        self.class_names = classes.in_order(found, config)
+        self._table = classes.table(found, self.class_names)
+        images = described.images(builder)
+        self.image_features = [n for n in images if features[n].np_dtype == np.uint8]
+        self.digest = f"{builder.info.full_name} {wanted}"
+        self._builder, self._wanted, self._images = builder, wanted, images
         self._shape = (config.image_size, config.image_size, config.channels)
 
     def __len__(self) -> int:
@@ -92,16 +99,26 @@ class Tfds:
 
     def __getitem__(self, i: int) -> dict:
         example = self._source[i]
-        return example | {"image": files.resize(example["image"], self._shape)}
+        pixels = files.to_8_bits(example[self._image])
+        found = {"image": files.resize(pixels, self._shape)}
+        rest = {n: x for n, x in example.items() if n not in (self._class, CLASS)}
+        if self._class is not None:
+            found[CLASS] = self._label(int(example[self._class]))
+        return rest | found
+
+    def _label(self, label: int) -> int:
+        """Of the data's number; -1, of no class, stays."""
+        return self._table[label] if 0 <= label < len(self._table) else label
 
     @property
     def labels(self) -> list[int]:
         """Class of each example, read without decoding the images."""
         import tensorflow_datasets as tfds
 
-        skip = {name: tfds.decode.SkipDecoding() for name in self.image_features}
+        skip = {name: tfds.decode.SkipDecoding() for name in self._images}
         undecoded = self._builder.as_data_source(self._wanted, decoders=skip)
-        return [int(undecoded[i]["label"]) for i in range(len(undecoded))]
+        numbers = (undecoded[i][self._class] for i in range(len(undecoded)))
+        return [self._label(int(number)) for number in numbers]
 
 
 def find_builder(config: ConfigDict) -> Any:
@@ -121,17 +138,6 @@ def find_builder(config: ConfigDict) -> Any:
         return tfds.builder(config.name, data_dir=data_dir)
     except (AssertionError, ValueError) as error:
         raise UserError(f"config.data.name = {config.name!r}: {error}") from error
-
-
-def find_images(builder: Any) -> list[str]:
-    """Names of the features that are images of 8 bits."""
-    import tensorflow_datasets as tfds
-
-    return sorted(
-        name
-        for name, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
-    )
 
 
 def prepare(builder: Any, config: ConfigDict) -> None:

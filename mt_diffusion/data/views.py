@@ -23,6 +23,7 @@ class View:
     def __init__(self, source: Any):
         self.class_names: Sequence[str] = source.class_names
         self.facts: Mapping[str, str] = getattr(source, "facts", {})
+        self.why_no_classes: str = getattr(source, "why_no_classes", "")
         self._source = source
 
     def __len__(self) -> int:

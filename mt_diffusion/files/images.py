@@ -146,12 +146,20 @@ def _of_picture(value: Any, channels: int, what: str) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """An image array, uint8 [h, w, 1 or 3], at shape [H, W, C]; itself if it fits."""
+    """An image array, uint8 [h, w, 1 to 4], at shape [H, W, C]; itself if it fits.
+
+    2 and 4 channels have alpha, and what is transparent is seen on white.
+    """
     if pixels.shape == tuple(shape):
         return pixels
     grey = pixels.shape[-1] == 1
     image = PIL.Image.fromarray(pixels[..., 0] if grey else pixels)
-    return _crop(image.convert(MODES[shape[-1]]), shape)
+    return _crop(decoding.flattened(image, MODES[shape[-1]]), shape)
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """An image array of 8 or 16 bits, in uint8, as files of 16 bits are read."""
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
