@@ -41,7 +41,7 @@ def image_of(builder: Any) -> str:
     if (dtype := features[name].np_dtype) not in DTYPES:
         raise UserError(
             f"the feature {shown(name)!r} of the TFDS data set {builder.info.name!r} "
-            f"is an image of {np.dtype(dtype)}, and where white is nobody knows; images "
+            f"is an image of {np.dtype(dtype)}, and where white is nobody knows; those "
             "of 8 and 16 bits are read."
         )
     return name
@@ -62,6 +62,13 @@ def class_of(builder: Any) -> tuple[str | None, str]:
     if is_one and dtype is not None and np.issubdtype(dtype, np.integer):
         return name, ""
     return None, f" (its feature {shown(name)} is {kind(feature)}, not one class)"
+
+
+def class_names(builder: Any) -> list[str]:
+    """The classes, in the order of their numbers; empty where they have no names."""
+    name, _ = class_of(builder)
+    found = getattr(builder.info.features[name], "names", None) if name else None
+    return list(found or [])
 
 
 def supervised(builder: Any) -> tuple[str | None, str | None]:

@@ -82,11 +82,12 @@ class Tfds:
                 "The data must be in array_record format; config.data.train_split and "
                 f"test_split may name {list(builder.info.splits)}."
             ) from error
-        features = builder.info.features
+        features = dict(builder.info.features.items())
         self._image = described.image_of(builder)
         self._class, self.why_no_classes = described.class_of(builder)
-        found = list(getattr(features.get(self._class), "names", None) or [])
-        self.class_names = classes.in_order(found, config)
+        found = described.class_names(builder)
+        known = self._class is not None
+        self.class_names = classes.in_order(found, config) if known else []
         self._table = classes.table(found, self.class_names)
         images = described.images(builder)
         self.image_features = [n for n in images if features[n].np_dtype == np.uint8]
