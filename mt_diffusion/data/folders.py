@@ -10,14 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import classes, earlier, splits
+from mt_diffusion.data import classes, earlier, policy, splits
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import same, shown
 
 LOOSE = ""  # in place of a class, for an image that lies in no sub-folder
-SKIP = "skip"  # of config.broken
 RULES = {0: earlier, 1: splits}  # by config.version
 
 
@@ -75,7 +74,7 @@ class Folder:
             )
         failed = files.failures(decoding.check, [e.path for e in examples])
         self.refused = list(failed.values())
-        if failed and config.broken != SKIP:
+        if failed and config.broken != policy.SKIP:
             raise all_of(self.refused, len(examples))
         kept = [e for i, e in enumerate(examples) if i not in failed]
         self.paths = [e.path for e in kept]
@@ -141,7 +140,7 @@ def check_no_loose(
 def all_of(refused: Sequence[UserError], num: int) -> UserError:
     """The first of some files' errors, with how many there are."""
     more = f" So it is with {len(refused):,} of {num:,} files."
-    more += f" --config.data.broken={SKIP} goes on without them."
+    more += f" --config.data.broken={policy.SKIP} goes on without them."
     return UserError(f"{refused[0]}{more}")
 
 

@@ -14,7 +14,7 @@ import PIL.Image
 from ml_collections import ConfigDict
 from scipy import ndimage
 
-from mt_diffusion.data import classes
+from mt_diffusion.data import classes, policy
 from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding, finding
@@ -37,7 +37,8 @@ class LeftRight(Paired):
     def __init__(self, source: Any, config: ConfigDict):
         """Raises UserError for a file that has no two equal halves."""
         super().__init__(source, config)
-        files.in_parallel(check_halves, source.paths)
+        if config.broken == policy.STOP:
+            files.in_parallel(check_halves, source.paths)
 
     def __getitem__(self, i: int) -> dict:
         left, right = files.read_halves(self._source.paths[i], self._shape)
@@ -60,8 +61,9 @@ class Folders(Paired):
         counterparts = match(first, second)
         self._paths = [counterparts[path] for path in source.paths]
         self._levels = config.pair_levels
-        files.in_parallel(check_form, source.paths, self._paths)
-        if self._levels:
+        if config.broken == policy.STOP:
+            files.in_parallel(check_form, source.paths, self._paths)
+        if self._levels and config.broken == policy.STOP:
             check = functools.partial(check_mask, levels=self._levels)
             files.in_parallel(check, self._paths)
 

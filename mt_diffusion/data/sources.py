@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import changed, classes, described, pairs, views
+from mt_diffusion.data import changed, classes, described, pairs, policy, views
 from mt_diffusion.data.classes import CLASS
 from mt_diffusion.data.folders import Folder
 from mt_diffusion.data.splits import holdout
@@ -167,7 +167,9 @@ def open_source(config: ConfigDict, split: str) -> Source:
         source = BY_NAME[config.source](config, split)
     changed.check(config, split, source)
     labels = functools.partial(read_labels, source)
-    return views.of(pairs.add(source, config), config, split, labels)
+    refused = getattr(source, "refused", [])
+    found = views.of(pairs.add(source, config), config, split, labels)
+    return policy.of(found, config, refused)
 
 
 def read_labels(source: Source) -> np.ndarray:

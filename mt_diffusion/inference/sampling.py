@@ -181,10 +181,18 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    config.sampling.update(overrides)
+    override(config, overrides)
     experiment = experiments.build(config)
     tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
     return step, config, experiment, state[part] | tables
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Sets fields of config.sampling, and of config.data where a name begins so."""
+    place = "data."
+    for name, value in overrides.items():
+        part = config.data if name.startswith(place) else config.sampling
+        part[name.removeprefix(place)] = value
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
