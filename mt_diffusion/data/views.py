@@ -90,22 +90,22 @@ def load(path: str, split: str, num_examples: int) -> np.ndarray:
             "each split, as vectors_{split}.npy."
         )
     paths = {s: pathlib.Path(path.replace("{split}", s)).expanduser() for s in SPLITS}
-    both = {s: vectors.read(paths[s], s) for s in SPLITS}
+    shapes = {s: vectors.shape(paths[s], s) for s in SPLITS}
     if len(set(paths.values())) == 1:
         vectors.check_names(paths[split], SPLITS)
-    sizes = {s: found.shape[1] for s, found in both.items()}
+    sizes = {s: size for s, (_, size) in shapes.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(
             f"config.data.vectors = {path!r}: the vectors of both splits must have the "
             f"same length D, but have {sizes}."
         )
-    found = both[split]
-    if len(found) != num_examples:
+    if (num := shapes[split][0]) != num_examples:
         raise UserError(
-            f"config.data.vectors = {path!r} has {len(found):,} vectors for the {split}"
+            f"config.data.vectors = {path!r} has {num:,} vectors for the {split}"
             f" split, which has {num_examples:,} examples; there must be one for each, "
             "in the same order."
         )
+    found = vectors.read(paths[split], split)
     vectors.check_finite(found, paths[split])
     return found
 
