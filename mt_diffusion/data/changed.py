@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mt_diffusion.data import views
 from mt_diffusion.errors import UserError
 
 SPLITS = ("train", "test")
@@ -28,7 +29,7 @@ def recorded(config: ConfigDict, train: Any, test: Any) -> ConfigDict:
 
 def told(source: Any) -> dict[str, Any]:
     """How many examples a source has, and what stands for their names."""
-    return {"examples": len(source), "digest": getattr(source, "digest", "")}
+    return {"examples": len(source), "digest": views.digest_of(source)}
 
 
 def check(config: ConfigDict, split: str, source: Any) -> None:

@@ -95,10 +95,10 @@ class Folder:
     def digest(self) -> str:
         """16 hexadecimal digits that stand for the names and sizes of all files.
 
-        Not for where the folder lies.
+        And for their order; not for where the folder lies.
         """
         total = hashlib.sha256()
-        for path, place in sorted(zip(self.paths, self.places, strict=True)):
+        for path, place in zip(self.paths, self.places, strict=True):
             name = same(place.as_posix()).encode("utf8", "surrogateescape")
             total.update(name + f"\0{os.stat(path).st_size}\n".encode())
         return total.hexdigest()[:16]

@@ -14,6 +14,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import vectors
 
 SPLITS = ("train", "test")
+OF_SPLIT = "{split}_digest"  # in a file of vectors: of the examples they are of
 FEATURE = "vector"  # the name under which examples have their vectors
 
 
@@ -32,7 +33,7 @@ class View:
     @property
     def digest(self) -> str:
         """Of the source."""
-        return getattr(self._source, "digest", "")
+        return digest_of(self._source)
 
 
 class Attached(View):
@@ -73,7 +74,8 @@ def of(
     """
     if config.vectors:
         check_no_flip(config)
-        source = Attached(source, load(config.vectors, split, len(source)))
+        found = load(config.vectors, split, len(source), digest_of(source))
+        source = Attached(source, found)
     for feature, share in config.keep.items():
         check_share(feature, share, source)
         if share < 1 and split == "train":
@@ -82,8 +84,16 @@ def of(
     return source
 
 
-def load(path: str, split: str, num_examples: int) -> np.ndarray:
-    """Vectors [N, D] of a split, from an .npz of both or one .npy for each."""
+def digest_of(source: Any) -> str:
+    """What stands for a source's examples, and for their order; '' for unknown."""
+    return getattr(source, "digest", "")
+
+
+def load(path: str, split: str, num_examples: int, digest: str = "") -> np.ndarray:
+    """Vectors [N, D] of a split, from an .npz of both or one .npy for each.
+
+    digest: of the examples, which one that the file carries must equal.
+    """
     if not path.endswith(".npz") and "{split}" not in path:
         raise UserError(
             f"config.data.vectors = {path!r} must end in .npz, or name one .npy for "
@@ -104,6 +114,12 @@ def load(path: str, split: str, num_examples: int) -> np.ndarray:
             f"config.data.vectors = {path!r} has {num:,} vectors for the {split}"
             f" split, which has {num_examples:,} examples; there must be one for each, "
             "in the same order."
+        )
+    of = vectors.text(paths[split], OF_SPLIT.format(split=split))
+    if of and digest and of != digest:
+        raise UserError(
+            f"config.data.vectors = {path!r} was made of other {split} examples, or in "
+            "another order: make it anew (--mode=precompute)."
         )
     found = vectors.read(paths[split], split)
     vectors.check_finite(found, paths[split])

@@ -75,6 +75,14 @@ def _chosen(path: pathlib.Path, name: str, there: Sequence[str]) -> str:
     return name if name in there else there[0]
 
 
+def text(path: pathlib.Path, name: str) -> str:
+    """A text that an .npz has beside its vectors; '' where it has none."""
+    if path.suffix != ".npz":
+        return ""
+    with explained(path), np.load(path, allow_pickle=False) as found:
+        return str(found[name]) if name in found else ""
+
+
 def check_names(path: pathlib.Path, names: Sequence[str]) -> None:
     """Raises UserError for an .npz without an array of each of these names."""
     with np.load(path, allow_pickle=False) as found:
