@@ -24,10 +24,11 @@ ORIENTATION = 274  # a tag of EXIF
 SIDEWAYS = {5, 6, 7, 8}
 PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of TIFF
 UNSIGNED = {1, 4}  # numbers, or of no kind
+HEIF = (".heic", ".heif")
 IDS = ("1", "L", "P")
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError)
 BROKEN += (MemoryError, PIL.Image.DecompressionBombError)
-BROKEN += (PIL.Image.DecompressionBombWarning,)  # an error where Python is told so
+BROKEN += (PIL.Image.DecompressionBombWarning, UserWarning)  # where these are errors
 
 
 @contextlib.contextmanager
@@ -37,7 +38,11 @@ def opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
     Raises UserError for any other, also where its pixels are decoded in the context.
     """
     try:
-        with PIL.Image.open(path, formats=finding.formats()) as image:
+        # Of a file with a name, Pillow maps raw pixels, and then turns TIFFs wrongly.
+        with (
+            open(path, "rb") as file,
+            PIL.Image.open(file, formats=finding.formats()) as image,
+        ):
             check_header(image)
             yield image
     except UserError:
@@ -49,18 +54,18 @@ def opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
 
 def why(error: Exception, path: pathlib.Path) -> str:
     """What is wrong with a file, and what to do about it."""
-    text = shown((str(error) or type(error).__name__).replace(str(path), "it"))
+    text, known = str(error) or type(error).__name__, finding.formats()
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
     if isinstance(error, PIL.Image.UnidentifiedImageError):
-        if (
-            path.suffix.lower() in (".heic", ".heif")
-            and "HEIF" not in finding.formats()
-        ):
+        if path.suffix.lower() in HEIF and "HEIF" not in known:
             return (
                 "here: install what reads it (pip install pillow-heif), or convert it."
             )
-    if isinstance(error, PIL.Image.DecompressionBombError):
-        return f"({text}); shrink or remove it."
-    return f"({text}); repair or remove it."
+        text = f"it is none of {', '.join(known)}"
+    is_bomb = isinstance(error, PIL.Image.DecompressionBombError)
+    remedy = "shrink or remove it." if is_bomb else "repair or remove it."
+    return f"({shown(text)}); {remedy}"
 
 
 def check_header(image: PIL.Image.Image) -> None:
