@@ -45,12 +45,16 @@ class Skipping(View):
         return self._source
 
 
-def of(source: Any, config: ConfigDict, refused: Sequence[UserError]) -> Any:
-    """The source under config.broken; UserError for a policy that is none."""
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a policy that is none."""
     if config.broken not in (STOP, SKIP):
         raise UserError(
             f"config.data.broken is {config.broken!r}; choose {STOP!r} or {SKIP!r}."
         )
+
+
+def of(source: Any, config: ConfigDict, refused: Sequence[UserError]) -> Any:
+    """The source under config.broken; says which files were left out already."""
     for error in refused:
         print(f"left out: {error}")
     return Skipping(source, refused) if config.broken == SKIP else source

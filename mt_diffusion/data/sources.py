@@ -161,6 +161,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
         raise UserError(
             f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."
         )
+    policy.check(config)
     pairs.check(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
