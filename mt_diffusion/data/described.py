@@ -3,6 +3,7 @@
 Asked of its description when it is opened, so that nothing surprises in hour three.
 """
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files.names import shown
 
 IMAGE = "image"
+OPENCV = "cv2"
 DTYPES = (np.uint8, np.uint16)
 
 
@@ -44,6 +46,12 @@ def image_of(builder: Any) -> str:
             f"is an image of {np.dtype(dtype)}, and where white is nobody knows; those "
             "of 8 and 16 bits are read."
         )
+    if dtype == np.uint16 and importlib.util.find_spec(OPENCV) is None:
+        raise UserError(
+            f"the feature {shown(name)!r} of the TFDS data set {builder.info.name!r} "
+            "is an image of 16 bits, which TFDS decodes by OpenCV: pip install "
+            "opencv-python-headless."
+        )
     return name
 
 
@@ -54,7 +62,7 @@ def class_of(builder: Any) -> tuple[str | None, str]:
     """
     features = builder.info.features
     name = next((n for n in (CLASS, supervised(builder)[1]) if n in features), None)
-    if name is None:
+    if name is None or name in images(builder):
         return None, ""
     feature = features[name]
     is_one = getattr(feature, "shape", None) == ()
