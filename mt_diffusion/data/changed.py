@@ -42,6 +42,12 @@ def check(config: ConfigDict, split: str, source: Any) -> None:
 
 def check_same(config: ConfigDict, saved: ConfigDict) -> None:
     """The same of the data of a run that goes on, and those that it was begun with."""
+    if config.version != saved.version:
+        raise UserError(
+            f"this run splits its data by the rules of version {saved.version}, and by "
+            f"those of version {config.version} would mix what it trains on with what "
+            f"it tests on: add --config.data.version={saved.version}."
+        )
     for split in SPLITS:
         compare(config, split, config.found.get(split), saved.found.get(split))
 

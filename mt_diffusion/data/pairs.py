@@ -19,8 +19,7 @@ from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
-
-NAMED = 3  # files that an error names, at most
+from mt_diffusion.files.names import natural, shown, some
 
 
 class Paired(View):
@@ -217,8 +216,9 @@ def check_ids(ids: np.ndarray, levels: int, name: str) -> None:
     void = " (often the mark of pixels without a class: give these an id of their own)"
     raise UserError(
         f"config.data.pair_levels = {levels} is for masks of ids from 0 to "
-        f"{levels - 1}, but {name} has {has}{void if has.endswith(' 255') else ''}; "
-        "raise it to the number of ids, or set 0 for pixels as they are."
+        f"{levels - 1}, but {shown(name)} has {has}"
+        f"{void if has.endswith(' 255') else ''}; raise it to the number of ids, or set "
+        "0 for pixels as they are."
     )
 
 
@@ -235,10 +235,10 @@ def match(first: pathlib.Path, second: pathlib.Path) -> dict:
         (theirs.keys() - ours.keys(), second, first),
     ):
         if alone:
-            names = ", ".join(sorted(alone)[:NAMED])
-            names += ", ..." if len(alone) > NAMED else ""
+            names = some(sorted(alone, key=natural))
             raise UserError(
-                f"{len(alone)} images in {root} have no counterpart in {other}: "
+                f"{len(alone)} images in {shown(root)} have no counterpart in "
+                f"{shown(other)}: "
                 f"{names}. Give both the same name, up to their suffix, below "
                 "config.data.path and pair_path, or remove them."
             )
@@ -252,8 +252,8 @@ def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
         stem = str(path.relative_to(root).with_suffix(""))
         if stem in found:
             raise UserError(
-                f"{found[stem]} and {path} differ in their suffix alone, so it is not "
-                "clear which belongs to a pair; remove one."
+                f"{shown(found[stem])} and {shown(path)} differ in their suffix alone, "
+                "so it is not clear which belongs to a pair; remove one."
             )
         found[stem] = path
     return found
@@ -264,8 +264,8 @@ def check_halves(path: pathlib.Path) -> None:
     width, height = decoding.size(path)
     if width % 2:
         raise UserError(
-            f"{path} has {width}x{height} pixels; an image and its pair side by side "
-            "have an even width. Remove it, or choose another config.data.pair."
+            f"{shown(path)} has {width}x{height} pixels; an image and its pair side by "
+            "side have an even width. Remove it, or choose another config.data.pair."
         )
 
 
@@ -275,7 +275,8 @@ def check_form(first: pathlib.Path, second: pathlib.Path) -> None:
     (w, h), (other_w, other_h) = decoding.size(first), decoding.size(second)
     if abs(w * other_h - other_w * h) > max(w + h, other_w + other_h):  # about a pixel
         raise UserError(
-            f"{first} has {w}x{h} pixels and its pair {second} {other_w}x{other_h}; "
+            f"{shown(first)} has {w}x{h} pixels and its pair {shown(second)} "
+            f"{other_w}x{other_h}; "
             "these have another ratio of sides, so that no pixel would meet its "
             "counterpart. Crop them alike."
         )

@@ -325,3 +325,31 @@ def test_versions_that_there_are_none_of_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"version is 7; choose one of \[0, 1\]"):
         open_both(tmp_path, version=7)
     assert folders.RULES[0].find(tmp_path).images
+
+
+def test_a_run_of_an_earlier_version_says_how_it_goes_on(tmp_path):
+    fill(tmp_path, [f"ant/{i}.png" for i in range(9)])
+    now, old = recorded(tmp_path), recorded(tmp_path, version=0)
+    with pytest.raises(UserError, match="add --config.data.version=0"):
+        resume.check_same(now, old)
+    old.data.found = {}  # such a run knew nothing of its files
+    resume.check_same(recorded(tmp_path, version=0), old)
+
+
+def test_vectors_of_other_files_or_another_order_are_refused(tmp_path):
+    """As --mode=precompute writes them; those without a word about it are in order."""
+    root, path = tmp_path / "data", str(tmp_path / "v.npz")
+    fill(root, [f"{part}/x/{i}.png" for part in SPLITS for i in range(12)])
+    both = {s: np.ones((12, 2), np.float32) for s in SPLITS}
+    told = {
+        f"{s}_digest": p.digest for s, p in zip(SPLITS, open_both(root), strict=True)
+    }
+    np.savez(path, **both, **told)
+    assert open_both(root, vectors=path)[0][0]["vector"].shape == (2,)
+    with pytest.raises(UserError, match="other train examples, or in another order"):
+        open_both(root, vectors=path, version=0)
+    (root / "test" / "x" / "3.png").rename(root / "test" / "x" / "4b.png")
+    with pytest.raises(UserError, match="other test examples.*precompute"):
+        open_both(root, vectors=path)
+    np.savez(path, **both)
+    open_both(root, vectors=path)
