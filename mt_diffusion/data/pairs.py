@@ -217,8 +217,8 @@ def check_ids(ids: np.ndarray, levels: int, name: str) -> None:
     raise UserError(
         f"config.data.pair_levels = {levels} is for masks of ids from 0 to "
         f"{levels - 1}, but {shown(name)} has {has}"
-        f"{void if has.endswith(' 255') else ''}; raise it to the number of ids, or set "
-        "0 for pixels as they are."
+        f"{void if has.endswith(' 255') else ''}; raise it to the number of ids, or "
+        "set 0 for pixels as they are."
     )
 
 
