@@ -63,7 +63,7 @@ def compare(config: ConfigDict, split: str, now: Any, before: Any) -> None:
         return
     raise UserError(
         f"the {split} examples are not those that this run was trained with: "
-        f"{before['examples']:,} there, {now['examples']:,} now, or others by name or "
-        "size. What was trained on might be tested on. Put the files back, or go on "
+        f"{before.get('examples')} there, {now.get('examples')} now, or others by name "
+        "or size. What was trained on might be tested on. Put the files back, or go on "
         f"all the same with --config.data.changed={ACCEPT}."
     )

@@ -23,7 +23,9 @@ from mt_diffusion.data.classes import CLASS
 from mt_diffusion.data.folders import Folder
 from mt_diffusion.data.splits import holdout
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding
 from mt_diffusion.files import images as files
+from mt_diffusion.files.names import shown
 
 
 class Source(Protocol):
@@ -99,13 +101,22 @@ class Tfds:
         return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
-        example = self._source[i]
+        example = self._read(i)
         pixels = files.to_8_bits(example[self._image])
         found = {"image": files.resize(pixels, self._shape)}
         rest = {n: x for n, x in example.items() if n not in (self._class, CLASS)}
         if self._class is not None:
             found[CLASS] = self._label(int(example[self._class]))
         return rest | found
+
+    def _read(self, i: int) -> dict:
+        try:
+            return self._source[i]
+        except decoding.BROKEN as error:  # a record, or an image in it
+            raise UserError(
+                f"example {i} of {self.digest} can't be read "
+                f"({shown(str(error))[:200]}); prepare the TFDS data set anew."
+            ) from error
 
     def _label(self, label: int) -> int:
         """Of the data's number; -1, of no class, stays."""

@@ -27,6 +27,7 @@ UNSIGNED = {1, 4}  # numbers, or of no kind
 HEIF = (".heic", ".heif")
 IDS = ("1", "L", "P")
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError)
+BROKEN += (RuntimeError, IndexError)  # of decoders, and of files of records
 BROKEN += (MemoryError, PIL.Image.DecompressionBombError)
 BROKEN += (PIL.Image.DecompressionBombWarning, UserWarning)  # where these are errors
 

@@ -105,6 +105,9 @@ def as_pixels(
         values = [values]
     if isinstance(values, Sequence) and not isinstance(values, str):
         values = [_of_picture(v, wanted[-1], what) for v in values]
+        if len({v.shape for v in values}) > 1:
+            shapes = sorted({v.shape for v in values})
+            raise UserError(f"{what} has images of several shapes, {shapes}; give one.")
         values = np.stack(values) if len(values) else values
     found = np.asarray(values)
     if found.dtype != np.uint8:

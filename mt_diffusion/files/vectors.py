@@ -100,9 +100,10 @@ def check_finite(vectors: np.ndarray, path: pathlib.Path) -> None:
             part = vectors[start : start + ROWS_AT_ONCE].astype(np.float32)
         wrong = ~np.isfinite(part).all(axis=1)
         if wrong.any():
+            row = start + int(np.argmax(wrong))
             raise UserError(
-                f"{path}: vector {start + int(np.argmax(wrong))} has numbers that are "
-                "not finite; make the file anew."
+                f"{shown(path)}: vector {row} has numbers that are not finite; make "
+                "the file anew."
             )
 
 

@@ -410,6 +410,11 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
             {"out": "o", "num_examples": 4, "num_times": 2, "seed": 1, "overrides": {}},
         ),
         (
+            "--mode=read --workdir=w --batch_size=3 --config.data.path=p[1]",
+            "reading.read",
+            {"overrides": {"batch_size": 3, "data.path": "p[1]"}},
+        ),
+        (
             f"--mode=precompute {LABEL[0]} --encoder=a.b:c --out=v.npz",
             "precompute.precompute",
             {"encoder": "a.b:c", "out": "v.npz"},

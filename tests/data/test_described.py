@@ -81,7 +81,22 @@ def test_images_of_16_bits_name_what_reads_them(monkeypatch):
     np.testing.assert_array_equal(files.to_8_bits(levels), [[0, 0, 1, 255]])
 
 
-def test_features_of_other_names_are_read(tmp_path):
+class Torn:
+    """Records of which the second one is damaged."""
+
+    def __init__(self, source):
+        self._source = source._source
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, i):
+        if i == 1:
+            raise RuntimeError("hash mismatch")
+        return self._source[i]
+
+
+def test_features_of_other_names_are_read(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     toy_tfds.write(
         tmp_path,
@@ -101,3 +116,9 @@ def test_features_of_other_names_are_read(tmp_path):
             np.testing.assert_array_equal(source[i]["image"], image)
             assert source.class_names[source[i]["label"]] == ["ant", "bee"][i % 2]
         assert source.labels == [source[i]["label"] for i in range(5)]
+    config.broken = "skip"
+    skipping = sources.open_source(config, "test")
+    monkeypatch.setattr(skipping.strictly(), "_source", Torn(source))
+    np.testing.assert_array_equal(skipping[1]["image"], source[2]["image"])
+    with pytest.raises(UserError, match="example 1 of deep/1.0.0 train can't be read"):
+        skipping.strictly()[1]
