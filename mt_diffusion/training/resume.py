@@ -47,6 +47,7 @@ def resume(
     """
 
     def target(saved: ConfigDict) -> dict[str, Any]:
+        changed_data.check_same(config.data, saved.data)
         check_same(config, saved)
         return abstract.saved
 
@@ -62,7 +63,6 @@ def resume(
 
 def check_same(config: ConfigDict, saved: ConfigDict) -> None:
     """Raises UserError where a workdir's config differs in what can't be changed."""
-    changed_data.check_same(config.data, saved.data)
     changed = [
         f"{name} ({values})"
         for name, values in differences(config, saved).items()
