@@ -19,6 +19,7 @@ from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.protocol import Code, Evidence
 
+LONGEST = 10  # digits of the number of a class
 LEAST = 1e-20  # probability of a class
 HEADS = {"M": PooledMLP, "E": EncoderClassifier}
 
@@ -101,7 +102,8 @@ class Label(Coded):
         """
         word = same(str(given))
         by_name = self._labels.get(word, self._labels.get(word.strip()))
-        place = int(word) if word.isdecimal() and int(word) < self.num_classes else None
+        is_number = word.isdecimal() and len(word) < LONGEST
+        place = int(word) if is_number and int(word) < self.num_classes else None
         are_numbers = any(name.isdecimal() for name in self._labels)
         is_typed = isinstance(given, str)
         if by_name is not None and (is_typed or by_name == place):
@@ -109,10 +111,11 @@ class Label(Coded):
         if place is not None and not are_numbers:
             return place
         names = ", ".join(map(shown, self.class_names[:12]))
+        are_places = list(self._labels) == [str(i) for i in range(self.num_classes)]
         numbers = f"numbers from 0 to {self.num_classes - 1}, or "
         raise UserError(
             f"--given={self.name}={shown(word)} is no label of this model: give "
-            f"{'' if are_numbers else numbers}class names ({names}"
+            f"{'' if are_numbers and not are_places else numbers}class names ({names}"
             f"{', ...' if self.num_classes > 12 else ''}), separated by commas"
             f'{"" if is_typed else ", as text"}. A name with a comma is quoted ("a,b").'
         )

@@ -52,6 +52,11 @@ def test_a_number_that_the_data_calls_nothing_is_refused(names, text):
         label_of(*names).read(text)
 
 
+def test_a_number_of_thousands_of_digits_is_refused():
+    with pytest.raises(UserError, match="no label of this model"):
+        label_of("x", "1").read("9" * 5000)
+
+
 def test_a_number_of_a_program_means_one_class_or_none():
     """As `sample` gives them back, if the names and the places agree."""
     assert label_of("0", "1", "2").take(np.array([2, 0])).argmax(-1).tolist() == [2, 0]
