@@ -60,7 +60,7 @@ def test_a_model_draws_what_the_command_draws(model, workdir, tmp_path):
     overrides = {"num_steps": 4}
     sampling.sample(workdir, out, 5, 4, ["label=7"], overrides, True)
     with np.load(out / "samples.npz", allow_pickle=False) as written:
-        assert written.keys() == drawn.keys() | {"arr_0"}
+        assert written.keys() == {*drawn, "label_names", "arr_0"}
         np.testing.assert_array_equal(written["arr_0"], drawn["image"])
         for name, values in drawn.items():
             np.testing.assert_array_equal(values, written[name])

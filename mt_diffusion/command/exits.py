@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 
 from mt_diffusion.errors import Stopped, UserError
+from mt_diffusion.files.names import shown
 
 MISTAKE, RESUME, CTRL_C = 2, 75, 130  # 75 is EX_TEMPFAIL: call again
 PIPE = 141  # as of a process that SIGPIPE ended
@@ -44,9 +45,8 @@ def explained() -> Iterator[None]:
 
 def leave(status: int, message: str) -> None:
     """Ends the process. What a terminal would act on, in a name, is shown escaped."""
-    said = textwrap.fill(message, 88, break_long_words=False).split("\n")
-    seen = lambda c: c if c.isprintable() else ascii(c)[1:-1]  # noqa: E731
-    print("\n".join("".join(map(seen, line)) for line in said), file=sys.stderr)
+    said = textwrap.wrap(message, 88, break_long_words=False)
+    print(*map(shown, said), sep="\n", file=sys.stderr)
     sys.exit(status)
 
 

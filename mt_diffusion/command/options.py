@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mt_diffusion import trust
-from mt_diffusion.command import overrides
+from mt_diffusion.command import moved, overrides
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
@@ -35,13 +35,14 @@ FLAGS_OF = {
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
     "reference": {"out", "features", "weights", "split", "num_examples", "trust"} | JOB,
     "precompute": {"out", "encoder", "trust"},
+    "check": {"trust"},
     "preflight": {"topology", "microbatches", "quick", "out", "trust"},
     "report": {"workdir", "trust"},
     "compare": {"runs", "out", "trust"},
 }
 MOST = 10**9  # of any number but the seed
 OF_SEVERAL_PROCESSES = ("train", "sample")
-WITH_CONFIG = ("train", "precompute", "reference", "preflight")
+WITH_CONFIG = ("train", "precompute", "reference", "preflight", "check")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config: NAME or NAME:PRESET of the shipped ones, or a file."
@@ -305,7 +306,7 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
 
     introduction: what --help says before it lists the flags.
     """
-    argv = shipped.with_paths(argv)
+    argv = moved.take(shipped.with_paths(argv))
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         print(introduction)
         print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
@@ -327,6 +328,7 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
             "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
         )
     check_flags(MODE.value)
+    moved.check(MODE.value)
     return rest
 
 

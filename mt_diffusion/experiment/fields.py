@@ -16,7 +16,12 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
 KEEP = "data.keep."
-OPEN = ("modalities.", "presence.", KEEP)  # have fields of other names as well
+OPEN = (
+    "modalities.",
+    "presence.",
+    "data.found.",
+    KEEP,
+)  # have fields of other names as well
 LONGEST = 80  # letters of a value that are shown
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)
@@ -30,6 +35,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "mesh.fsdp": ANY_COUNT,  # make_mesh knows which divide the devices
     "mesh.num_devices": ANY_COUNT,
     "data.keep": SHARE,
+    "data.version": (0, 1000),  # the data say which there are
     "data.pair_levels": (0, 65536),
     "data.image_size": (0, 8192),  # `check` of an experiment says which fit
     "data.channels": (1, 3),
@@ -145,6 +151,7 @@ def check_type(name: str, value: Any, default: Any) -> None:
     if tuple in wanted and fits:
         whole = all(isinstance(x, int) for x in default)
         fits = all(is_number(x) and isinstance(x, int) >= whole for x in value)
+        fits = fits or not default  # of anything
     if not fits:
         raise UserError(
             f"config.{name} is {shown(value)}, a {type(value).__name__}; it takes a "
