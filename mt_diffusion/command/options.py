@@ -238,8 +238,8 @@ RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 TRUST = flags.DEFINE_list(
     "trust",
     [],
-    "train, sample, read, bound, evaluate, reference, precompute, preflight, report, "
-    "compare: modules of yours that a stored config or a data set may name, as "
+    "train, sample, read, bound, evaluate, reference, precompute, check, preflight, "
+    "report, compare: modules of yours that a stored config or a data set may name, as "
     "my_package.depth. Code that they name runs; nothing else does.",
 )
 
