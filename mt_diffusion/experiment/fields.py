@@ -16,12 +16,8 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
 KEEP = "data.keep."
-OPEN = (
-    "modalities.",
-    "presence.",
-    "data.found.",
-    KEEP,
-)  # have fields of other names as well
+# Sections whose fields have other names as well.
+OPEN = ("modalities.", "presence.", "data.found.", KEEP)
 LONGEST = 80  # letters of a value that are shown
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)
