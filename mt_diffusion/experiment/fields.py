@@ -121,11 +121,18 @@ def check(config: ConfigDict) -> None:
         check_type(KEEP + feature, share, 1.0)
     for name, value in found.items():
         check_number(name, value)
-    for name in ("modalities", "presence"):
-        for part, section in config[name].items():
-            if not isinstance(section, ConfigDict):
-                said = shown(section)
-                raise UserError(f"config.{name}.{part} is {said}, and no section.")
+    for name, section in config.modalities.items():
+        if not isinstance(section, ConfigDict) or not isinstance(
+            section.get("kind"), str
+        ):
+            raise UserError(
+                f"config.modalities.{name} is {shown(section)}, and no section with a "
+                "kind, such as kind = 'label.Codebook'."
+            )
+    for name, section in config.presence.items():
+        if not isinstance(section, ConfigDict):
+            said = shown(section)
+            raise UserError(f"config.presence.{name} is {said}, and no section.")
 
 
 def shown(value: Any) -> str:
