@@ -9,7 +9,11 @@ import tomllib
 
 import pytest
 
+from configs import image_label
 from mt_diffusion.command import shipped
+from mt_diffusion.data import sources
+from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import evaluate
 
 PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
 
@@ -78,12 +82,41 @@ def test_it_says_the_versions_of_requirements():
     lines = pathlib.Path("requirements.txt").read_text().splitlines()
     wanted = {line.strip() for line in lines if line.strip() and line[0] != "#"}
     project = PROJECT["project"]
-    said = {*project["dependencies"], *project["optional-dependencies"]["dev"]}
-    assert said == wanted
+    extras = project["optional-dependencies"]
+    parts = (extras[name] for name in ("data", "eval", "dev"))
+    assert set(project["dependencies"]).union(*parts) == wanted
+    assert not [x for x in wanted if "tensorflow" in x and "-datasets" not in x]
     for extra, file in (("tpu", "tpu"), ("cuda12", "gpu")):
-        (name,) = project["optional-dependencies"][extra]
+        (name,) = extras[extra]
         text = pathlib.Path(f"requirements-{file}.txt").read_text()
         assert re.search(rf"^{re.escape(name)}", text, re.MULTILINE)
+
+
+def test_every_requirement_has_an_upper_bound():
+    extras = PROJECT["project"]["optional-dependencies"]
+    own = [x for name in ("data", "prepare", "eval", "dev") for x in extras[name]]
+    for requirement in [*PROJECT["project"]["dependencies"], *own]:
+        bound = "~=" in requirement or "<" in requirement
+        assert bound or requirement == "mt-diffusion[data]", requirement
+
+
+@pytest.mark.parametrize(
+    "missing, extra, use",
+    [
+        ("tensorflow_datasets", "data", lambda c: sources.open_source(c, "train")),
+        ("tensorflow", "prepare", lambda c: sources.prepare(None, c)),
+        ("skimage.metrics", "eval", lambda c: evaluate.locate("pixels.judge_pair")),
+    ],
+)
+def test_what_an_extra_brings_is_asked_for_by_its_name(
+    missing, extra, use, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "mt_diffusion.evaluation.judges.pixels", False)
+    data = image_label.get_config("fashion_mnist").data
+    data.download = True
+    with pytest.raises(UserError, match=rf"pip install 'mt-diffusion\[{extra}\]'"):
+        use(data)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import pairs, views
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import UserError, needs
 from mt_diffusion.files import images as files
 
 HOLDOUT = (
@@ -107,17 +107,22 @@ class Tfds:
     @property
     def labels(self) -> list[int]:
         """Class of each example, read without decoding the images."""
-        import tensorflow_datasets as tfds
-
+        tfds = import_tfds()
         skip = {name: tfds.decode.SkipDecoding() for name in self.image_features}
         undecoded = self._builder.as_data_source(self._wanted, decoders=skip)
         return [int(undecoded[i]["label"]) for i in range(len(undecoded))]
 
 
+def import_tfds() -> Any:
+    """TFDS, which no other source needs. Raises UserError where it is not installed."""
+    with needs("data", "config.data.source = 'tfds'"):
+        import tensorflow_datasets as tfds
+    return tfds
+
+
 def find_builder(config: ConfigDict) -> Any:
     """TFDS's builder of config.name. Raises UserError for a name it does not know."""
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds()
     data_dir = tfds.core.Path(config.data_dir or tfds.core.constants.DATA_DIR)
     known = tfds.list_builders(with_community_datasets=False)
     name = re.split("[/:]", config.name)[0]  # without its variant and version
@@ -135,8 +140,7 @@ def find_builder(config: ConfigDict) -> Any:
 
 def find_images(builder: Any) -> list[str]:
     """Names of the features that are images of 8 bits."""
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds()
     return sorted(
         name
         for name, feature in builder.info.features.items()
@@ -152,6 +156,8 @@ def prepare(builder: Any, config: ConfigDict) -> None:
             "--config.data.data_dir to a folder that has it (array_record format), or "
             "let it be downloaded with --config.data.download=true."
         )
+    with needs("prepare", "config.data.download = true"):
+        import tensorflow  # noqa: F401 # before TFDS has downloaded everything
     builder.download_and_prepare(file_format="array_record")
 
 

@@ -42,11 +42,11 @@ def claim_file(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: pathlib.Path, refusal: type[Exception] = OSError) -> Iterator[None]:
+def explained(path: pathlib.Path) -> Iterator[None]:
     """Makes of a write that the system refuses a UserError that names the file."""
     try:
         yield
-    except refusal as error:
+    except OSError as error:
         raise UserError(
             f"{path} could not be written ({reason(error)}). Make room, or mend what "
             "is wrong; the same command then continues."

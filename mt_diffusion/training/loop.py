@@ -105,7 +105,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     batches = build_batches(config, experiment, source)
     look = build_look(config, experiment, mesh, test, look_key)
-    view = watch.build(workdir, start, num_steps, config.train.batch_size)
+    view = watch.build(workdir, start, config)
     in_flight, stop = collections.deque(), Preemption()
     with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)

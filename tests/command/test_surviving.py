@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
+from ml_collections import ConfigDict
 
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
@@ -265,7 +266,8 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
 def test_tensorboard_without_room_is_explained(tmp_path):
     """Its files are larger than metrics.jsonl, which still has room."""
     refused = pytest.raises(UserError, match="tfevents.* could not .*too large.*; the")
-    with refused, files_of_at_most(800), Watch(tmp_path, 0, 30, 1) as view:
+    config = ConfigDict({"train": dict(num_steps=30, batch_size=1)})
+    with refused, files_of_at_most(800), Watch(tmp_path, 0, config) as view:
         for step in range(30):
             view.write(step, {"x": 1.0})
 

@@ -3,14 +3,17 @@
 import itertools
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
+from mt_diffusion.errors import needs
 from mt_diffusion.evaluation import quality, uncertainty
 from mt_diffusion.evaluation.draws import Drawn, fixes_pixels
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real, noise
 from mt_diffusion.evaluation.uncertainty import Estimate
 from mt_diffusion.protocol import Modality, Variable
+
+with needs("eval", "an evaluation"):
+    from skimage.metrics import structural_similarity
 
 LEVELS = 255
 WINDOW = 7  # of SSIM
