@@ -15,7 +15,7 @@ import contextlib
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -63,11 +63,18 @@ def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True)
     return Model(folder, step, config, experiment, params, ema)
 
 
-def train(config: ConfigDict | str, workdir: str | pathlib.Path) -> None:
+def train(
+    config: ConfigDict | str,
+    workdir: str | pathlib.Path,
+    callback: Callable[[int, dict[str, float]], object] | None = None,
+) -> None:
     """Trains, or continues, as the command does.
 
     config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
-    workdir: where checkpoints and metrics go. Raises ValueError for what can't be.
+    workdir: where checkpoints and metrics go. callback: called with the step and its
+    {name: loss} every config.watch.log_every steps; when it returns True the run ends
+    there, with a checkpoint, from which the same call goes on. What it raises ends the
+    run as well, without one. Raises ValueError for what can't be.
     """
     from mt_diffusion.command import options
     from mt_diffusion.training import loop
@@ -75,7 +82,7 @@ def train(config: ConfigDict | str, workdir: str | pathlib.Path) -> None:
     with in_words():
         if isinstance(config, str):
             config = options.config_of(config)
-        loop.train(config, pathlib.Path(workdir).expanduser())
+        loop.train(config, pathlib.Path(workdir).expanduser(), callback)
 
 
 class Model:

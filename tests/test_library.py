@@ -186,7 +186,9 @@ def test_training_is_the_commands(tmp_path, monkeypatch):
     called = []
     from mt_diffusion.training import loop
 
-    monkeypatch.setattr(loop, "train", lambda config, out: called.append((config, out)))
+    monkeypatch.setattr(
+        loop, "train", lambda config, out, _: called.append((config, out))
+    )
     with flagsaver.flagsaver():
         mt_diffusion.train("configs/joint.py:smoke", tmp_path)
     ((config, out),) = called

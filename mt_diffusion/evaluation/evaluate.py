@@ -86,9 +86,6 @@ def evaluate(
     """
     mesh = sharding.make_mesh()
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
-    for variable in experiment.variables.values():  # whose packages may be missing
-        for judge_of in variable.judges:
-            locate(judge_of)
     draws = drawing.choose(settings.draws, experiment)
     given = {name for draw in draws for name in draw.given}
     check_guidance(overrides, experiment, given)

@@ -27,7 +27,7 @@ from mt_diffusion.protocol import Batch
 from mt_diffusion.training import init_from, watch
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.preemption import Preemption
+from mt_diffusion.training.preemption import Callback, Preemption, is_wish
 from mt_diffusion.training.resume import resume
 from mt_diffusion.training.state import (
     TrainState,
@@ -70,8 +70,13 @@ RANGES = {
 }
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train(
+    config: ConfigDict, workdir: pathlib.Path, callback: Callback | None = None
+) -> None:
     """Trains until config.train.num_steps, from the newest checkpoint if there is one.
+
+    callback: called after each step that is logged, in every process of a job; where it
+    returns True (in all of them), the run ends there, with a checkpoint.
 
     Raises UserError for a mistake in the config, the data or the workdir, and where too
     many steps in a row have gradients that are not finite.
@@ -106,7 +111,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     batches = build_batches(config, experiment, source)
     look = build_look(config, experiment, mesh, test, look_key)
     view = watch.build(workdir, start, config)
-    in_flight, stop = collections.deque(), Preemption()
+    in_flight, stop, wished = collections.deque(), Preemption(), False
     with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
@@ -120,21 +125,28 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
             if len(in_flight) > LAG:
                 check_finite(in_flight.popleft(), config, step)
             if is_due(config, "log_every", step):
-                view.scalars(step, jax.device_get(terms))
+                scalars = {n: float(x) for n, x in jax.device_get(terms).items()}
+                view.scalars(step, scalars)
+                wished = callback is not None and is_wish(callback(step, scalars))
             if is_due(config, "sample_every", step):
                 look(view, step, sharding.gather(state.ema_params, mesh))
                 view.restart_clock(step)
-            told = stop.reached(step)
+            told = stop.reached(step) or wished
             if told or is_due(config, "checkpoint_every", step):
                 save(checkpoints, step, state, terms, config)
             if told:
                 break
-    if step < num_steps:
+    if step < num_steps and wished:
+        print(f"stopped by its callback after step {step:,}, with a checkpoint.")
+    elif step < num_steps:
         raise Stopped(
             f"told to stop after step {step:,} of {num_steps:,}; the same command "
             "continues from the checkpoint."
         )
-    print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
+    else:
+        print(
+            f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}"
+        )
 
 
 def compile_step(*args: Any) -> jax.stages.Compiled:

@@ -111,7 +111,7 @@ class Watch:
         """Measures the speed from here on, after something that is not training."""
         self._last, self._waited = (step, time.monotonic()), 0.0
 
-    def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars everywhere, with what the clock says since the last call.
 
         That is the speed, and the share of the time in which the devices had nothing to
@@ -121,7 +121,7 @@ class Watch:
         last_step, last_time = self._last
         seconds = max(now - last_time, 1e-9)
         speed = (step - last_step) / seconds
-        scalars = {name: float(value) for name, value in scalars.items()}
+        scalars = dict(scalars)
         if speed:
             scalars[SPEED] = speed * self._batch_size
             scalars[WAIT] = self._waited / seconds

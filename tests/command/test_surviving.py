@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import absl.logging
 import jax
@@ -19,11 +20,13 @@ import PIL.Image
 import pytest
 from ml_collections import ConfigDict
 
+import mt_diffusion
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints, collect_abandoned_reads
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training import loop, watch
+from mt_diffusion.training.preemption import Preemption
 from mt_diffusion.training.watch import Watch
 
 # Of what Orbax had begun when a save failed, and what is collected at a later time.
@@ -261,6 +264,41 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
         *range(1, NUM_STEPS + 1)
     ]
     assert files(whole) == files(workdir)
+
+
+def test_a_callback_hears_what_is_logged_and_may_stop_the_run(data, tmp_path, capsys):
+    heard = {}
+
+    def callback(step, losses):
+        heard[step] = losses
+        return {2: 1, 3: np.mean(list(losses.values())) > -1}.get(step)  # 1 is not True
+
+    mt_diffusion.train(config(data), tmp_path, callback)
+    assert "stopped by its callback after step 3" in capsys.readouterr().out
+    assert Checkpoints(tmp_path).steps[0] == 3
+    logged = scalars(tmp_path)
+    assert [{"step": n, **losses} for n, losses in heard.items()] == logged
+    assert list(heard) == [1, 2, 3]
+
+    def broken(step, losses):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        mt_diffusion.train(config(data), tmp_path, broken)
+    mt_diffusion.train(config(data), tmp_path)
+    assert [x["step"] for x in scalars(tmp_path) if "loss" in x] == [
+        *range(1, NUM_STEPS + 1)
+    ]
+
+
+def test_a_run_may_be_in_a_thread():
+    """Where a program's signals can't be listened to."""
+
+    def enter():
+        with Preemption() as stop:
+            return stop.reached(1)
+
+    assert futures.ThreadPoolExecutor(1).submit(enter).result() is False
 
 
 def test_tensorboard_without_room_is_explained(tmp_path):
