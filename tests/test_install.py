@@ -9,6 +9,9 @@ import sys
 import tomllib
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from configs import image_label
 from mt_diffusion.command import shipped
@@ -16,6 +19,7 @@ from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 
 PIXELS = "mt_diffusion.evaluation.judges.pixels"  # which evaluations import
+WORKFLOW = ".github/workflows/test.yml"
 PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
 
 
@@ -99,6 +103,44 @@ def test_every_requirement_has_an_upper_bound():
     for requirement in [*PROJECT["project"]["dependencies"], *own]:
         bound = "~=" in requirement or "<" in requirement
         assert bound or requirement == "mt-diffusion[data]", requirement
+
+
+def test_the_lock_has_a_version_and_hashes_of_all_that_is_wanted():
+    """Made anew by the command in its first lines, when requirements.txt changes."""
+    text = pathlib.Path("requirements.lock").read_text()
+    found = re.findall(r"^([\w.-]+)==(\S+)((?:[^#\n]*\\\n)+)", text, re.M)
+    assert len(found) == len(re.findall(r"^[\w.-]+==", text, re.M)) > 100
+    assert all("--hash=sha256:" in hashes for *_, hashes in found)
+    for line in pathlib.Path("requirements.txt").read_text().splitlines():
+        if line and line[0] != "#":
+            wanted = Requirement(line)
+            versions = [v for n, v, _ in found if names_equal(n, wanted.name)]
+            assert versions and all(v in wanted.specifier for v in versions), line
+
+
+def names_equal(a, b):
+    return canonicalize_name(a) == canonicalize_name(b)
+
+
+def test_the_workflow_runs_what_the_readme_says_on_every_python():
+    (job,) = yaml.safe_load(pathlib.Path(WORKFLOW).read_text())["jobs"].values()
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert f"\n{command} " in pathlib.Path("README.md").read_text()
+    pythons = job["strategy"]["matrix"]["python"]
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert pythons == [oldest, "3.12", "3.13"]
+
+
+def test_what_is_checked_before_a_commit_is_what_the_tests_check():
+    text = pathlib.Path(".pre-commit-config.yaml").read_text()
+    (repo,) = yaml.safe_load(text)["repos"]
+    command = pathlib.Path("launch/test.sh").read_text()
+    for hook in repo["hooks"]:
+        tool, *arguments = hook["entry"].split()
+        assert pathlib.Path(tool).exists() and hook["language"] == "system"
+        name = pathlib.Path(tool).name
+        if name != "shellcheck":  # which pytest runs
+            assert " ".join([name, *arguments[:1]]).removesuffix("--fix") in command
 
 
 @pytest.mark.parametrize(
