@@ -106,8 +106,8 @@ class Model:
         self.experiment, self.params = experiment, params
         self._ema, self._mesh = ema, sharding.make_mesh()
         self._generators: dict[str, tuple] = {}  # by settings: a second call compiles
-        self._measures: dict[tuple, Any] = {}  # nothing
-        self._reader = None
+        self._measures: dict[int, Any] = {}  # nothing
+        self._reader: Any = None
 
     @property
     def network(self):
@@ -200,7 +200,7 @@ class Model:
         some = lambda rows: jax.tree.map(lambda x: x[rows % num], batch)  # noqa: E731
         args = (size, num, seed, self._mesh)
         terms, _ = bounding.run(measure, self.params, some, *args)
-        return {n: x for named in terms.values() for n, x in named.items()}
+        return {n: np.asarray(x) for named in terms.values() for n, x in named.items()}
 
     def evaluate(
         self,

@@ -27,6 +27,12 @@ def out() -> pathlib.Path | None:
     return local_path(options.OUT) if options.OUT.value else None
 
 
+def needed_out() -> pathlib.Path:
+    """Where to write, of a mode that must be told."""
+    options.need(options.OUT)
+    return local_path(options.OUT)
+
+
 def local_path(flag: flags.FlagHolder) -> pathlib.Path:
     """A flag's path; UserError for an address, which is none."""
     if "://" in flag.value:
@@ -54,7 +60,7 @@ def settings() -> dict[str, Any]:
     """What flags change of the checkpoint's config.sampling."""
     from mt_diffusion.diffusion import guidance
 
-    interval = options.GUIDANCE_INTERVAL.value
+    interval: Any = options.GUIDANCE_INTERVAL.value
     if interval is not None:
         interval = options.numbers(options.GUIDANCE_INTERVAL)
         guidance.check_interval(interval, "--guidance_interval")
@@ -121,7 +127,9 @@ def precompute() -> None:
     from mt_diffusion.inference import precompute
 
     options.need(options.ENCODER, options.OUT)
-    precompute.precompute(options.CONFIG.value, options.ENCODER.value, out())
+    precompute.precompute(
+        options.CONFIG.value, str(options.ENCODER.value), needed_out()
+    )
 
 
 def evaluate() -> None:
@@ -146,14 +154,13 @@ def reference() -> None:
     """--mode=reference."""
     from mt_diffusion.evaluation import reference
 
-    options.need(options.OUT)
     reference.make(
         options.CONFIG.value,
         options.FEATURES.value,
         options.WEIGHTS.value,
         options.SPLIT.value,
         options.NUM_EXAMPLES.value,
-        out(),
+        needed_out(),
     )
 
 
@@ -180,7 +187,7 @@ def compare() -> None:
 
     options.need(options.RUNS, options.OUT)
     runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
-    print(f"wrote {report.compare(runs, out())}")
+    print(f"wrote {report.compare(runs, needed_out())}")
 
 
 RUN = {

@@ -246,12 +246,12 @@ def open_source(config: ConfigDict, split: str) -> Source:
     pairs.check(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
-        source = BY_NAME[config.source](config, split)
+        source: Any = BY_NAME[config.source](config, split)
     labels = functools.partial(read_labels, source)
     return views.of(pairs.add(source, config), config, split, labels)
 
 
-def read_labels(source: Source) -> np.ndarray:
+def read_labels(source: Any) -> np.ndarray:
     """The class of each example, int [N], -1 where there is none."""
     if not source.class_names:
         return np.full(len(source), -1)

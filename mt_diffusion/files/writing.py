@@ -87,4 +87,4 @@ def as_json(path: pathlib.Path, content: Any) -> None:
 def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz."""
     with draft_of(path) as draft, open(draft, "wb") as file:
-        np.savez_compressed(file, **content)
+        np.savez_compressed(file, allow_pickle=True, **content)

@@ -199,14 +199,14 @@ def run(
 
 def tabulate(terms: Terms, available: dict[str, np.ndarray]) -> Table:
     """Mean and standard error of every term, over the examples that have its value."""
-    table = {}
+    table: Table = {}
     for modality, named in terms.items():
         kept = available.get(modality, slice(None))
         table |= {name: summary(x[kept]) for name, x in named.items() if len(x[kept])}
     return table
 
 
-def summary(x: np.ndarray) -> dict[str, Any]:
+def summary(x: np.ndarray | jax.Array) -> dict[str, Any]:
     """Mean over examples and its standard error; None for that of a single one."""
     error = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else None
     return {

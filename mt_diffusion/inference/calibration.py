@@ -117,13 +117,13 @@ def measure(
     settings: config.sampling, whose guesses and clipping are those measured.
     """
     chosen = np.linspace(0, len(source) - 1, min(num_examples, len(source)))
-    some = Some(source, chosen.astype(int))
+    some: Any = Some(source, chosen.astype(int))
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     size = sharding.batch_size(settings.batch_size, len(some), mesh)
     batches = pipeline.batches_in_order(some, preprocess, size, 0)
     times = chosen_times(experiment.process)
     products = build_products(experiment, settings)
-    sums = (0.0, 0.0)
+    sums: tuple[Any, ...] = (0.0, 0.0)
     starts = range(0, len(some), size)
     for i, start in enumerate(tqdm.tqdm(starts, desc="measuring z_0", unit="batch")):
         rows = np.arange(start, start + size)
@@ -135,9 +135,10 @@ def measure(
         )
     names = (Z_0, *experiment.process.aggregation.alpha_tilde)
     correct = settings.correction == variance.MEASURED
+    moments, products_of = (x / len(some) for x in sums)
     return {
         which: variance.regressed(
-            names, times, *(x[:, place] / len(some) for x in sums), correct
+            names, times, moments[:, place], products_of[:, place], correct
         )
         for place, which in enumerate((JOINT, CONDITIONAL))
     }

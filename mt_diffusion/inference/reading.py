@@ -169,8 +169,8 @@ def choose(
             continue
         means = {t: x[m.name] for t, x in found.items()}
         value = np.asarray(batch.values[m.name])
-        parts = {t: m.comparable(mean) for t, mean in means.items()}
-        levels[m.name] = best_levels(parts, m.comparable(value), even)
+        parts = {t: np.asarray(m.comparable(mean)) for t, mean in means.items()}
+        levels[m.name] = best_levels(parts, np.asarray(m.comparable(value)), even)
         average = np.mean([means[t] for t in levels[m.name]], axis=0)
         report(m, average[odd], value[odd], levels[m.name])
     return levels
@@ -199,7 +199,8 @@ def report(
 ) -> None:
     """Prints the error of means [N, ...], and how many are right where that is said."""
     every = np.arange(len(value))
-    wrong = error(modality.comparable(mean), modality.comparable(value), every)
+    said, true = (np.asarray(modality.comparable(x)) for x in (mean, value))
+    wrong = error(said, true, every)
     line = f"{modality.name}: mean squared error {wrong:.4g} on {len(value)} test "
     line += f"examples, averaged over t = {list(levels)}"
     answers, truth = modality.postprocess(mean), modality.postprocess(value)

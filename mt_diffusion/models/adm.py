@@ -1,6 +1,7 @@
 """ADM / guided-diffusion checkpoints -> our U-Net and its parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -50,7 +51,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
         raise UserError(f"unknown U-Net arguments {sorted(unknown)} in an ADM config.")
     if other := {n for n in set(FIXED) & set(config) if config[n] != FIXED[n]}:
         raise UserError(f"ADM's released models have {FIXED}; {sorted(other)} differ.")
-    options = DEFAULTS | {n: config[n] for n in wanted & set(config)}
+    options: dict[str, Any] = DEFAULTS | {n: config[n] for n in wanted & set(config)}
     in_channels = options.pop("in_channels")
     options["num_head_channels"] = max(options["num_head_channels"], 0)
     options["num_classes"] = options["num_classes"] or 0

@@ -69,6 +69,7 @@ def evaluated(run: Run) -> dict[str, Any]:
 
 def draws(run: Run) -> list[Figure]:
     """Samples of each draw of the evaluation."""
+    assert run.folder is not None
     found = []
     for path in sorted(run.folder.glob("*/grid.png"))[:MOST_DRAWS]:
         words = figures.kind_in_words(path.parent.name)
@@ -79,6 +80,7 @@ def draws(run: Run) -> list[Figure]:
 
 def neighbours(run: Run) -> Figure | None:
     """Samples beside the nearest training images."""
+    assert run.folder is not None
     path = run.folder / "neighbours.png"
     if not path.exists():
         return None
@@ -121,7 +123,7 @@ def compare(workdirs: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path
 
 def side_by_side(runs: dict[str, Run]) -> dict[str, list[Figure]]:
     """{kind in words: the last grid of each run that has it}."""
-    found = {}
+    found: dict[str, list[Figure]] = {}
     for name, run in runs.items():
         for kind, paths in run.pictures.items():
             step, words = max(paths), figures.kind_in_words(kind)

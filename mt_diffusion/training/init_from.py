@@ -1,5 +1,6 @@
 """Starting a new run from trained parameters: another run's, or ADM's."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -77,8 +78,8 @@ def begin(state: TrainState, loaded: Mapping[Path, np.ndarray]) -> TrainState:
             flat[path] = jnp.copy(jax.device_put(value, flat[path].sharding))
         return unflatten_dict(flat)
 
-    return state.replace(
-        params=replaced(state.params), ema_params=replaced(state.ema_params)
+    return dataclasses.replace(
+        state, params=replaced(state.params), ema_params=replaced(state.ema_params)
     )
 
 
@@ -203,7 +204,7 @@ def report(
 
 def by_module(arrays: Mapping[Path, Any]) -> list[str]:
     """'unet: 203,345 in 82 arrays: conv.bias, ...' for each top module."""
-    modules = {}
+    modules: dict[str, list[Path]] = {}
     for path in sorted(arrays):
         modules.setdefault(path[1], []).append(path)
     return [

@@ -93,7 +93,7 @@ def train(
 
     optimizer = build_optimizer(config)
     abstract = abstract_state(experiment, optimizer, mesh)
-    begin = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
+    begin: Any = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
     step_of = config, experiment, optimizer, mesh, abstract
     steps = Checkpoints(workdir).steps
     # Neither compiling nor initialising or restoring keeps all cores busy.
@@ -111,7 +111,8 @@ def train(
     batches = build_batches(config, experiment, source)
     look = build_look(config, experiment, mesh, test, look_key)
     view = watch.build(workdir, start, config)
-    in_flight, stop, wished = collections.deque(), Preemption(), False
+    in_flight: collections.deque[dict] = collections.deque()
+    stop, wished = Preemption(), False
     with stop, view, contextlib.closing(checkpoints):
         over_batch = sharding.over_batch(mesh)
         device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -99,9 +100,9 @@ def brief(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested dicts."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         inner = isinstance(value, dict)
         flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}

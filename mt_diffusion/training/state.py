@@ -1,5 +1,6 @@
 """The train state: pure data, all of it in the checkpoint."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -56,7 +57,8 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: init_state(jax.random.key(0), experiment, optimizer)
     )
-    shapes = shapes.replace(tables=jax.eval_shape(lambda: experiment.tables))
+    tables = jax.eval_shape(lambda: experiment.tables)
+    shapes = dataclasses.replace(shapes, tables=tables)
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
 
 
@@ -65,7 +67,7 @@ def with_tables(
 ) -> TrainState:
     """The state, with the experiment's tables where `abstract` has them."""
     places = jax.tree.map(lambda x: x.sharding, abstract.tables)
-    return state.replace(tables=jax.device_put(experiment.tables, places))
+    return dataclasses.replace(state, tables=jax.device_put(experiment.tables, places))
 
 
 def new_state(
@@ -75,7 +77,8 @@ def new_state(
     abstract: TrainState,
 ) -> TrainState:
     """State before the first step, each array made where `abstract` has it."""
-    mesh, abstract = abstract.step.sharding.mesh, abstract.replace(tables={})
+    placed: Any = abstract.step.sharding
+    mesh, abstract = placed.mesh, dataclasses.replace(abstract, tables={})
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer),
         out_shardings=jax.tree.map(lambda x: x.sharding, abstract),

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import needs
@@ -31,7 +32,8 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
         return []
     if not fixes_pixels(drawn.draw, experiment, drawn.truth):
         return []
-    known = variable.known(drawn.true(variable.name))
+    known = variable.known(jnp.asarray(drawn.true(variable.name)))
+    assert known is not None  # for it fixes pixels
     seen = np.asarray(known.mask) > 0
     if seen.all():
         return []
@@ -131,18 +133,18 @@ def pair_frechet(
     name: str, made: np.ndarray, true: np.ndarray, groups: np.ndarray, real: Real
 ) -> Metric:
     """Distance of distributions to the true images, one of which each group has."""
-    made, features, random = (
+    own, features, random = (
         real.features(x, name).pooled for x in (made, true, noise(true.shape))
     )
     target = quality.statistics(features)
-    distance = quality.frechet_distance(quality.statistics(made), target)
+    distance = quality.frechet_distance(quality.statistics(own), target)
     of_noise = quality.frechet_distance(quality.statistics(random), target)
-    _, own = np.unique(groups, return_index=True)
+    _, first = np.unique(groups, return_index=True)
     return measured(
         f"pair_frechet_{name}_{real.network.name}",
-        Estimate(distance, uncertainty.of_frechet(made, target, groups)),
+        Estimate(distance, uncertainty.of_frechet(own, target, groups)),
         Mark(of_noise, "uniform noise"),
-        two_halves(features[own]),
+        two_halves(features[first]),
         better="lower",
     )
 

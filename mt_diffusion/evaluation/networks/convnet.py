@@ -68,7 +68,8 @@ class ConvNet(nn.Module):
         self, images: UInt8[Array, "b h w c"], train: bool = False
     ) -> Features:
         """Of the last stage pooled [B, 128], of the second spatial, and logits."""
-        h, maps = images.astype(jnp.float32) / 127.5 - 1, []
+        maps: list[Array] = []
+        h = images.astype(jnp.float32) / 127.5 - 1
         if h.shape[1] > MAX_SIZE // 2:
             h = nn.avg_pool(h, (2, 2), (2, 2))
         for width, depth in zip(WIDTHS, DEPTHS, strict=True):
@@ -99,7 +100,8 @@ class Classifier:
 
     def apply(self, images: UInt8[Array, "b h w c"]) -> Features:
         """Features of uint8 images of its data's size; softmax for probabilities."""
-        return ConvNet(len(self.class_names)).apply(self.variables, images)
+        network: Any = ConvNet(len(self.class_names))
+        return network.apply(self.variables, images)
 
 
 def load_or_train(
