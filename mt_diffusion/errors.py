@@ -29,5 +29,6 @@ def needs(extra: str, what: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(
             f"{what} needs a package that is not installed here ({error}). Install it "
-            f"by: pip install 'mt-diffusion[{extra}]'"
+            f"by: pip install 'mt-diffusion[{extra}]' (in a copy of the project: pip "
+            f"install '.[{extra}]')."
         ) from error
