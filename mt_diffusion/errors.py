@@ -1,6 +1,7 @@
 """How a run ends early: by a mistake that the user can mend, or by being told to."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -32,3 +33,12 @@ def needs(extra: str, what: str) -> Iterator[None]:
             f"by: pip install 'mt-diffusion[{extra}]' (in a copy of the project: pip "
             f"install '.[{extra}]')."
         ) from error
+
+
+def as_arguments(text: str) -> str:
+    """A message about --flags as one about arguments; whole commands stay as they are.
+
+    So does --mode=..., which is what no function here does.
+    """
+    pattern = r"(mt_diffusion\.main(?: --\S+)*)|(?<![\w-])--(?!mode=)(?=[a-z])"
+    return re.sub(pattern, lambda found: found[1] or "", text)

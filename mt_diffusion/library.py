@@ -23,7 +23,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import UserError, as_arguments
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
@@ -37,7 +37,7 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(as_arguments(str(error))) from None
 
 
 @contextlib.contextmanager

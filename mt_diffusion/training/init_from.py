@@ -1,6 +1,5 @@
 """Starting a new run from trained parameters: another run's, or ADM's."""
 
-import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -78,8 +77,8 @@ def begin(state: TrainState, loaded: Mapping[Path, np.ndarray]) -> TrainState:
             flat[path] = jnp.copy(jax.device_put(value, flat[path].sharding))
         return unflatten_dict(flat)
 
-    return dataclasses.replace(
-        state, params=replaced(state.params), ema_params=replaced(state.ema_params)
+    return state.replace(
+        params=replaced(state.params), ema_params=replaced(state.ema_params)
     )
 
 

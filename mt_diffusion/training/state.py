@@ -1,6 +1,5 @@
 """The train state: pure data, all of it in the checkpoint."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -16,8 +15,7 @@ from mt_diffusion.parallel import sharding
 QUICK = {"cpu": {"xla_backend_optimization_level": 0}}
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """step: steps done. ema_params: their exponential moving average.
 
     tables: fixed codes, which the programs read; made from their recipe, never saved.
@@ -58,7 +56,7 @@ def abstract_state(
         lambda: init_state(jax.random.key(0), experiment, optimizer)
     )
     tables = jax.eval_shape(lambda: experiment.tables)
-    shapes = dataclasses.replace(shapes, tables=tables)
+    shapes = shapes.replace(tables=tables)
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
 
 
@@ -67,7 +65,7 @@ def with_tables(
 ) -> TrainState:
     """The state, with the experiment's tables where `abstract` has them."""
     places = jax.tree.map(lambda x: x.sharding, abstract.tables)
-    return dataclasses.replace(state, tables=jax.device_put(experiment.tables, places))
+    return state.replace(tables=jax.device_put(experiment.tables, places))
 
 
 def new_state(
@@ -78,7 +76,7 @@ def new_state(
 ) -> TrainState:
     """State before the first step, each array made where `abstract` has it."""
     placed: Any = abstract.step.sharding
-    mesh, abstract = placed.mesh, dataclasses.replace(abstract, tables={})
+    mesh, abstract = placed.mesh, abstract.replace(tables={})
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer),
         out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
