@@ -1,5 +1,6 @@
 """TensorBoard's event files: scalars, pictures, text and settings of a run."""
 
+import math
 import pathlib
 import socket
 import time
@@ -13,11 +14,12 @@ from tensorboardX import RecordWriter, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
 PATTERN = "events.out.tfevents.*"
+FLUSH_EVERY = 30.0  # seconds; a bucket that is mounted writes the whole file each time
 RESULT = "loss"  # the scalar that stands beside the settings of each run
 
 
 class Events:
-    """Writes one file of events, each of which is on disk when its call returns.
+    """Writes one file of events, which is on disk half a minute later at most.
 
     tensorboardX makes the records. Its own SummaryWriter is not used: it writes in a
     thread, and waits for ever once that has met a full disk.
@@ -33,7 +35,7 @@ class Events:
         # nobody knows the name beforehand.
         name = f"{time.time():.6f}.{socket.gethostname()}.{uuid.uuid4().hex}"
         path = workdir.absolute() / PATTERN.replace("*", name)
-        self._file = RecordWriter(str(path))
+        self._file, self._flushed = RecordWriter(str(path)), -math.inf
         self._record(event_pb2.Event(file_version="brain.Event:2"))
         began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._record(event_pb2.Event(session_log=began, step=start + 1))
@@ -57,7 +59,9 @@ class Events:
     def _write(self, step: int, *summaries: summary_pb2.Summary) -> None:
         for content in summaries:
             self._record(event_pb2.Event(summary=content, step=step))
-        self._file.flush()
+        if time.monotonic() - self._flushed > FLUSH_EVERY:
+            self._file.flush()
+            self._flushed = time.monotonic()
 
     def _record(self, event: event_pb2.Event) -> None:
         event.wall_time = time.time()
