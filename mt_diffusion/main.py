@@ -38,11 +38,12 @@ Any field of a config may be set as --config.a.b=value.
 """
 
 import functools
+import sys
 from collections.abc import Sequence
 
 from absl import app, logging
 
-from mt_diffusion.command import exits, modes, options, startup
+from mt_diffusion.command import exits, modes, options, startup, usage
 from mt_diffusion.errors import UserError
 
 
@@ -59,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Entry point: exits.py has what it ends with."""
-    parse = functools.partial(options.parse, introduction=__doc__)
+    introduction = usage.text(sys.argv, __doc__ or "")
+    parse = functools.partial(options.parse, introduction=introduction)
     with exits.explained():
         app.run(main, flags_parser=parse)
 

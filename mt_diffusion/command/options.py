@@ -37,9 +37,6 @@ FLAGS_OF = {
     "compare": {"runs", "out"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample")
-MODES = (
-    f"The flags of a mode: --mode=MODE --help, where MODE is\n  {', '.join(FLAGS_OF)}."
-)
 WITH_CONFIG = ("train", "precompute", "reference", "preflight")
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -273,12 +270,12 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 def parse(argv: Sequence[str], introduction: str) -> list[str]:
     """Absl's parser; a user's mistake becomes a UserError.
 
-    introduction: what --help says where no mode is named.
+    introduction: what --help says.
     """
     shipped.make_importable()
     argv = shipped.with_paths(argv)
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(help_of(argv) or f"{introduction}\n{MODES}")
+        print(introduction)
         sys.exit(0)
     try:
         rest = flags.FLAGS(argv)
@@ -302,18 +299,6 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
         )
     check_flags(MODE.value)
     return rest
-
-
-def help_of(argv: Sequence[str]) -> str:
-    """The flags of the mode that is named among them; "" where none is."""
-    named = [a.partition("=")[2] for a in argv if a.lstrip("-").startswith("mode=")]
-    mode = named[-1] if named else ""
-    if mode not in FLAGS_OF:
-        return ""
-    shown = flags.FlagValues()
-    for name in FLAGS_OF[mode] | ({"config"} if mode in WITH_CONFIG else set()):
-        shown[name] = flags.FLAGS[name]
-    return f"Flags of --mode={mode}:\n{shown.get_help(include_special_flags=False)}"
 
 
 def check_flags(mode: str) -> None:

@@ -156,8 +156,8 @@ def carry_out(
                 rows = range(start, start + size)
                 values = generator.values(params, seed, rows, given)
                 writing.arrays(path(start), as_files(values, draw, experiment))
-        every = [weights.read_npz(path(start)) for start in starts]
-        joined = {n: np.concatenate([part[n] for part in every]) for n in every[0]}
+        found = [weights.read_npz(path(start)) for start in starts]
+        joined = {n: np.concatenate([part[n] for part in found]) for n in found[0]}
         joined = {n: x[:num] for n, x in joined.items()}
         writing.arrays(folder / "samples.npz", joined)
     shutil.rmtree(folder / "parts", ignore_errors=True)

@@ -42,11 +42,11 @@ def claim_file(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: pathlib.Path) -> Iterator[None]:
+def explained(path: pathlib.Path, refusal: type[Exception] = OSError) -> Iterator[None]:
     """Makes of a write that the system refuses a UserError that names the file."""
     try:
         yield
-    except OSError as error:
+    except refusal as error:
         raise UserError(
             f"{path} could not be written ({reason(error)}). Make room, or mend what "
             "is wrong; the same command then continues."
@@ -87,4 +87,4 @@ def as_json(path: pathlib.Path, content: Any) -> None:
 def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz."""
     with draft_of(path) as draft, open(draft, "wb") as file:
-        np.savez_compressed(file, allow_pickle=True, **content)
+        np.savez_compressed(file, **content)

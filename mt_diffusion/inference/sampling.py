@@ -65,7 +65,7 @@ def sample(
     )
     warn_of_rare_state(experiment, generator.states(values))
     examples = generator(weights, seed, num, values)
-    if out is not None:
+    if is_first:
         write(out, examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
@@ -148,8 +148,7 @@ def differences(one: Experiment, other: Experiment) -> str:
 
 def same_arrays(one: Any, other: Any) -> bool:
     """Whether two trees have the same structure and numbers."""
-    structures: list[Any] = [jax.tree.structure(x) for x in (one, other)]
-    if structures[0] != structures[1]:
+    if jax.tree.structure(one) != jax.tree.structure(other):
         return False
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
@@ -248,7 +247,7 @@ def write(
     given: Sequence[str],
 ) -> None:
     """samples.npz, the image of each example as PNG, and a grid of the first 64."""
-    np.savez_compressed(out / "samples.npz", allow_pickle=True, **examples)
+    np.savez_compressed(out / "samples.npz", **examples)
     for i, image in enumerate(examples[experiment.primary.name]):
         pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}

@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.protocol import DRAW, NO_DRIFT, Variable
@@ -48,11 +47,10 @@ def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
             f"config.modalities.{name} must have exactly the fields {sorted(wanted)}; "
             f"{wrong} are missing or unknown."
         )
-    height, width, channels = shape
-    return cls(name=name, shape=(height, width, channels), **fields)
+    return cls(name=name, shape=tuple(shape), **fields)
 
 
-def refuse_replaced(cls: Any, name: str, fields: dict, numbers: int) -> None:
+def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) -> None:
     """Raises UserError for a field of earlier versions, with what says the same now.
 
     numbers: D, how many an image has.

@@ -86,7 +86,7 @@ def load(workdir: pathlib.Path) -> Run:
 
 def read_series(path: pathlib.Path) -> dict[str, Series]:
     """The scalars of metrics.jsonl by name, without what is not finite."""
-    points: dict[str, dict[int, float]] = {}
+    points = {}
     for line in path.read_text().splitlines():
         try:
             row = json.loads(line)
@@ -127,7 +127,7 @@ def by_step(folder: pathlib.Path, pattern: str, part: int) -> dict[int, pathlib.
 
 def find_pictures(folder: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     """The grids STEP_KIND.png of training by kind and step, all-generated first."""
-    found: dict[str, dict[int, pathlib.Path]] = {}
+    found = {}
     for path in sorted(folder.glob("*.png")):
         step, _, kind = path.stem.partition("_")
         if kind and step.isdecimal():

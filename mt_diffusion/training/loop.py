@@ -25,9 +25,10 @@ from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 from mt_diffusion.training import init_from, watch
+from mt_diffusion.training.callback import Callback, is_wish
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
-from mt_diffusion.training.preemption import Callback, Preemption, is_wish
+from mt_diffusion.training.preemption import Preemption
 from mt_diffusion.training.resume import resume
 from mt_diffusion.training.state import (
     TrainState,

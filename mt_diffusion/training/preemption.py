@@ -1,15 +1,10 @@
-"""Being told to stop: by a callback, or by a cluster that takes the machine away."""
+"""Being told to stop: SIGTERM, which clusters send before they take a machine away."""
 
 import signal
 import threading
-from collections.abc import Callable
 
 import jax
-import numpy as np
 from jax.experimental import multihost_utils
-
-# Called as (step, scalars by name); True in return asks to stop.
-Callback = Callable[[int, dict[str, float]], object]
 
 
 class Preemption:
@@ -41,8 +36,3 @@ class Preemption:
 
     def _note(self, *_: object) -> None:
         self._told = True
-
-
-def is_wish(said: object) -> bool:
-    """Whether a callback said True, and not what a write or an append returns."""
-    return isinstance(said, bool | np.bool_) and bool(said)
