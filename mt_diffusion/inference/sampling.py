@@ -16,7 +16,7 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
 from mt_diffusion.files import writing
-from mt_diffusion.inference import calibration, pictures
+from mt_diffusion.inference import calibration, pictures, table
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -66,8 +66,8 @@ def sample(
     warn_of_rare_state(experiment, generator.states(values))
     examples = generator(weights, seed, num, values)
     if is_first:
-        write(out, examples, experiment, list(values))
-    print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
+        write(out, examples, experiment, table.inputs_of(given, values), seed)
+    print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
@@ -181,10 +181,18 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    config.sampling.update(overrides)
+    override(config, overrides)
     experiment = experiments.build(config)
     tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
     return step, config, experiment, state[part] | tables
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Sets fields of config.sampling, and of config.data where a name begins so."""
+    place = "data."
+    for name, value in overrides.items():
+        part = config.data if name.startswith(place) else config.sampling
+        part[name.removeprefix(place)] = value
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
@@ -244,11 +252,23 @@ def write(
     out: pathlib.Path,
     examples: dict[str, np.ndarray],
     experiment: Experiment,
-    given: Sequence[str],
+    inputs: Mapping[str, Sequence[str]],
+    seed: int,
 ) -> None:
-    """samples.npz, the image of each example as PNG, and a grid of the first 64."""
-    np.savez_compressed(out / "samples.npz", **examples)
+    """samples.npz, a table, the image of each example as PNG, a grid of the first 64.
+
+    inputs: {given variable: the text of each value}, row i having that of i mod M. In
+    the .npz, NAME_names are the classes that the numbers of NAME are places among.
+    """
+    classes = {n: getattr(experiment.of(n), "class_names", ()) for n in examples}
+    names = {
+        f"{n}_names": np.array([str(x) for x in c])
+        for n, c in classes.items()
+        if len(c)
+    }
+    np.savez_compressed(out / "samples.npz", **examples, **names)
+    table.write(out, examples, experiment, inputs, seed)
     for i, image in enumerate(examples[experiment.primary.name]):
         pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    pictures.grid(first, experiment.variables, given).save(out / "grid.png")
+    pictures.grid(first, experiment.variables, list(inputs)).save(out / "grid.png")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mt_diffusion.data import changed as changed_data
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training.state import TrainState
@@ -26,6 +27,9 @@ CHANGEABLE = (
     "data.pair_path",
     "data.data_dir",
     "data.download",
+    "data.broken",
+    "data.changed",
+    "data.found.",  # compared by itself
 )
 # Of numbers in lists, which may be fitted to the data, and differ by the BLAS.
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
@@ -44,6 +48,7 @@ def resume(
     """
 
     def target(saved: ConfigDict) -> dict[str, Any]:
+        changed_data.check_same(config.data, saved.data)
         check_same(config, saved)
         return abstract.saved
 
