@@ -12,8 +12,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -31,9 +29,9 @@ from mt_diffusion.evaluation.metrics import (
     tell,
 )
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.experiment import leak
+from mt_diffusion.experiment import exported, leak
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import weights, writing
+from mt_diffusion.files import writing
 from mt_diffusion.inference import bounding, calibration
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.precompute import images_alone
@@ -43,7 +41,6 @@ from mt_diffusion.inference.sampling import (
     restore,
     warn_of_rare_state,
 )
-from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training import resume
 
@@ -93,7 +90,7 @@ def evaluate(
     guide, weights = load_guide(config.sampling, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, config.sampling, mesh, guide=guide)
     generator = build()
-    root = workdir / "evaluation"
+    root = exported.home(workdir) / "evaluation"
     writing.make_folder(root, f"--workdir={workdir}")
     out = out or root / str(step)
     writing.make_folder(out, f"--out={out}")
@@ -101,7 +98,7 @@ def evaluate(
     parameters = {
         "step": step,
         "parameters": "averaged (EMA)" if use_ema else "raw",
-        "parameters_digest": digest(params),
+        "parameters_digest": exported.digest(params),
     }
     manifest = parameters | describe(config, settings, seed, real)
     claim(out, manifest)
@@ -198,12 +195,6 @@ def check_enough(numbers: Mapping[str, int]) -> None:
                 f"an evaluation looks at {quality.NUM_NEIGHBOURS} neighbours, so it "
                 f"needs {least} {what} or more, but there are {num}; give it more."
             )
-
-
-def digest(params: Any) -> str:
-    """Stands for the values of all parameters; tables follow from the config."""
-    trained = {name: part for name, part in params.items() if name != TABLES}
-    return weights.digest(flatten_dict(jax.device_get(trained), sep="/"))
 
 
 def describe(

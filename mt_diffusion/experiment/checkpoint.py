@@ -117,7 +117,7 @@ class Checkpoints:
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         stored = self._manager.restore(step, args=args).config
         with of_this_version(step):
-            return ConfigDict(translate.translated(stored)).lock()
+            return stored_config(stored, str(self._workdir / FOLDER / str(step)))
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
         """The parts of a state that `abstract` names, in its shapes and shardings."""
@@ -141,6 +141,14 @@ class Checkpoints:
             (self._workdir / FOLDER / str(step)).rename(target)
         self._manager.reload()
         return target
+
+
+def stored_config(stored: Mapping[str, Any], origin: str) -> ConfigDict:
+    """A config as it was stored, in the words of this version.
+
+    origin: where it was stored.
+    """
+    return ConfigDict(translate.translated(stored)).lock()
 
 
 @contextlib.contextmanager

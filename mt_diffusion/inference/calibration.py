@@ -25,6 +25,7 @@ from mt_diffusion.diffusion.bound import Reading
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.variance import Z_0, Errors
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
@@ -64,9 +65,10 @@ def find(
         "clip": settings.clip,
         "correction": settings.correction,
     }
-    path = workdir / FOLDER / f"{step}_{'averaged' if use_ema else 'raw'}.npz"
-    if (kept := load(path, facts)) is not None:
-        return kept
+    name = file_of(step, use_ema)
+    for path in exported.kept(workdir, name):
+        if (kept := load(path, facts)) is not None:
+            return kept
     try:
         source = sources.open_source(config.data, "train")
     except UserError as error:
@@ -77,12 +79,18 @@ def find(
         return {}
     found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
+        path = exported.home(workdir) / name
         writing.make_folder(path.parent, f"--workdir={workdir}")
         arrays = {
             f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
         }
         writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
     return found
+
+
+def file_of(step: int, use_ema: bool) -> str:
+    """Where the errors of a checkpoint are kept, below its workdir."""
+    return f"{FOLDER}/{step}_{'averaged' if use_ema else 'raw'}.npz"
 
 
 def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
 from mt_diffusion.files import writing
@@ -86,7 +87,7 @@ def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> Non
 def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
     """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
     if out is None:
-        root = workdir / "generated"
+        root = exported.home(workdir) / "generated"
         numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
         out = root / f"{max(numbers, default=-1) + 1:03d}"
     if (out / "samples.npz").exists():
@@ -117,7 +118,7 @@ def load_guide(
         )
     folder, _, step = name.rpartition(":")
     folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
-    place = pathlib.Path(folder).expanduser()
+    place = exported.find(folder)
     if not place.is_dir():
         raise UserError(
             f"--guide={name} is not the folder of a run; name a workdir, or "
@@ -166,7 +167,25 @@ def restore(
     Raises UserError for a workdir without it.
     """
     if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
+        raise UserError(
+            f"--workdir={workdir} is not a folder; train into it first, or name one of "
+            f"the models that are here: {', '.join(exported.names())}."
+        )
+    if exported.is_one(workdir):
+        step, config, arrays = exported.read(workdir, step, use_ema)
+        params = jax.device_put(arrays, sharding.replicated(mesh))
+    else:
+        step, config, params = restore_run(workdir, use_ema, mesh, step)
+    override(config, overrides)
+    experiment = experiments.build(config)
+    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
+    return step, config, experiment, params | tables
+
+
+def restore_run(
+    workdir: pathlib.Path, use_ema: bool, mesh: Mesh, step: int | None
+) -> tuple[int, ConfigDict, Any]:
+    """(step, config, parameters on the mesh) of a checkpoint, as `restore` has it."""
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
@@ -181,10 +200,7 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    override(config, overrides)
-    experiment = experiments.build(config)
-    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
-    return step, config, experiment, state[part] | tables
+    return step, config, state[part]
 
 
 def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:

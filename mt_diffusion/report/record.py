@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training import watch
 from mt_diffusion.training.resume import flatten
@@ -65,9 +67,10 @@ def load(workdir: pathlib.Path) -> Run:
         )
     series = read_series(workdir / watch.METRICS)
     config, num_parameters = read_checkpoint(workdir)
-    evaluations = by_step(workdir / "evaluation", "*/metrics.json", -2)
+    home = exported.home(workdir)
+    evaluations = by_step(home / "evaluation", "*/metrics.json", -2)
     folder = evaluations[max(evaluations)].parent if evaluations else None
-    bounds = by_step(workdir / "bounds", "*.json", -1)
+    bounds = by_step(home / "bounds", "*.json", -1)
     return Run(
         workdir=workdir,
         name=workdir.resolve().name,
@@ -109,14 +112,23 @@ def read_checkpoint(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, in
 
     No parameter is read, so that checkpoints of any version have a report.
     """
+    if exported.is_one(workdir):
+        _, config, params = exported.read(workdir)
+        parts = params["params"]
+    else:
+        config, parts = read_run(workdir)
+    numbers = {name: watch.count(part) for name, part in parts.items()}
+    return flatten(json.loads(config.to_json())) if parts else {}, numbers
+
+
+def read_run(workdir: pathlib.Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config and the shapes of the parameters of the newest checkpoint."""
     checkpoints = Checkpoints(workdir)
     found = checkpoints.newest(lambda config: {})
     if found is None:
-        return {}, {}
+        return ConfigDict(), {}
     step, config, _ = found
-    parts = checkpoints.shapes(step, "params")["params"]
-    numbers = {name: watch.count(part) for name, part in parts.items()}
-    return flatten(json.loads(config.to_json())), numbers
+    return config, checkpoints.shapes(step, "params")["params"]
 
 
 def by_step(folder: pathlib.Path, pattern: str, part: int) -> dict[int, pathlib.Path]:

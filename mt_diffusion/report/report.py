@@ -10,6 +10,7 @@ import jinja2
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.files import writing
 from mt_diffusion.report import figures, record, tables
 from mt_diffusion.report.figures import Figure
@@ -48,8 +49,8 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
         levels=run.reading and tables.levels(run.reading),
         **evaluated(run),
     )
-    writing.make_folder(workdir / "report", f"--workdir={workdir}")
-    path = workdir / "report" / "index.html"
+    path = exported.home(workdir) / "report" / "index.html"
+    writing.make_folder(path.parent, f"--workdir={workdir}")
     writing.text(path, page)
     return path
 

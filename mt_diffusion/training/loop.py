@@ -16,7 +16,7 @@ from mt_diffusion.data import changed, pipeline, sources
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment import leak, presence
+from mt_diffusion.experiment import exported, leak, presence
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
@@ -78,6 +78,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     """
     experiments.check(config)
     check(config)
+    exported.check_trainable(workdir)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = changed.recorded(experiments.resolve(config, source), source, test)
     experiment = experiments.build(config)
