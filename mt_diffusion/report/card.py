@@ -105,9 +105,14 @@ def command(evaluation: dict[str, Any], config: ConfigDict) -> str:
     flags = {"num_samples": made["num_samples"], "seed": made["seed"]}
     flags |= {FLAGS.get(name, name): value for name, value in changed.items()}
     flags |= {"num_examples": made["bound_examples"], "draws": ",".join(made["draws"])}
-    said = [f"--{name}={value}" for name, value in flags.items()]
+    said = [f"--{name}={as_flag(value)}" for name, value in flags.items()]
     line = ["python", "-m", "mt_diffusion.main", "--mode=evaluate", "--workdir=."]
     return shlex.join([*line, *said])
+
+
+def as_flag(value: Any) -> str:
+    """A value as a flag takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def curve(run: Run) -> Curve | None:
