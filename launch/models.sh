@@ -39,6 +39,8 @@ if [[ ! -e $ready ]]; then
   main --mode=export --format=hub --workdir="$exported" --out="$ready" \
     --dtype="${DTYPE:-float16}" --license=apache-2.0
 fi
+rm -rf "$target.draft"
 mkdir -p mt_diffusion/shipped
-cp -R "$ready" "$target"
+cp -R "$ready" "$target.draft"
+mv "$target.draft" "$target"
 du -sh "$target"
