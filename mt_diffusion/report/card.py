@@ -58,7 +58,7 @@ def write(
         names={of: list(classes) for of, classes in names.items() if classes},
         most=MOST_CLASSES,
         evaluation=evaluation,
-        command=evaluation and command(evaluation, config),
+        command=evaluation and command(evaluation, config, name),
         manifest=evaluation and tables.manifest(evaluation),
         metrics=evaluation and tables.metrics(evaluation),
         curve=curve(run),
@@ -93,8 +93,8 @@ def as_run(
     )
 
 
-def command(evaluation: dict[str, Any], config: ConfigDict) -> str:
-    """The command that gives the figures again, in the folder of the model."""
+def command(evaluation: dict[str, Any], config: ConfigDict, name: str) -> str:
+    """The command that gives the figures again; name: of the folder of the model."""
     made = evaluation["manifest"]
     usual = flatten(json.loads(config.sampling.to_json()))
     changed = {
@@ -106,8 +106,8 @@ def command(evaluation: dict[str, Any], config: ConfigDict) -> str:
     flags |= {FLAGS.get(name, name): value for name, value in changed.items()}
     flags |= {"num_examples": made["bound_examples"], "draws": ",".join(made["draws"])}
     said = [f"--{name}={as_flag(value)}" for name, value in flags.items()]
-    line = ["python", "-m", "mt_diffusion.main", "--mode=evaluate", "--workdir=."]
-    return shlex.join([*line, *said])
+    line = ["python", "-m", "mt_diffusion.main", "--mode=evaluate"]
+    return shlex.join([*line, f"--workdir={name}", *said])
 
 
 def as_flag(value: Any) -> str:
