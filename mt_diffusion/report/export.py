@@ -5,6 +5,7 @@ machine, for the Hugging Face hub. adm: the U-Net by guided-diffusion's names.
 """
 
 import contextlib
+import json
 import pathlib
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ from mt_diffusion.inference import calibration, reading, sampling
 from mt_diffusion.models import adm
 from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
-from mt_diffusion.report import card, hub, record
+from mt_diffusion.report import card, hub
 from mt_diffusion.training import init_from, watch
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -118,12 +119,12 @@ def folder(
     with draft_of_folder(out) as draft:
         exported.write(draft, model.step, config, model.params, dtype)
         copy_known(model, draft)
-        _, _, params = exported.read(draft)  # as others will
-        found = exported.home(model.workdir) / "evaluation" / str(model.step)
-        evaluation = record.read_json(found / "metrics.json")
-        card.write(
-            draft, out.name, config, model.experiment, params, evaluation, license
-        )
+        # As others will; and what was measured of other numbers is measured anew.
+        _, _, experiment, params = sampling.restore(draft, {}, True, model.mesh)
+        known = model.config, experiment, params, model.mesh
+        calibration.find(draft, model.step, True, *known)
+        evaluation = evaluation_of(model)
+        card.write(draft, out.name, config, experiment, params, evaluation, license)
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"wrote {out}, {size / 1e6:.1f} MB; --workdir={out} reads it")
 
@@ -146,10 +147,19 @@ def draft_of_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def evaluation_of(model: Trained) -> dict[str, Any] | None:
+    """The newest metrics.json of a model; None for none, and for a broken one."""
+    folder = exported.home(model.workdir) / "evaluation" / str(model.step)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return json.loads((folder / "metrics.json").read_bytes())
+        except ValueError as error:
+            print(f"passed over {folder}/metrics.json, which is broken ({error})")
+    return None
+
+
 def copy_known(model: Trained, draft: pathlib.Path) -> None:
     """What was measured of these parameters, chosen for them, and logged."""
-    _, step, config, experiment, params, mesh = model
-    calibration.find(model.workdir, step, True, config, experiment, params, mesh)
     for name in (calibration.file_of(model.step, True), watch.METRICS):
         for path in exported.kept(model.workdir, name):
             if path.is_file() and not (draft / name).exists():

@@ -26,5 +26,4 @@ def test_its_output_is_the_references_after_import_export_import(name):
     y = data["y"].astype(np.int32) if "y" in data else None
     apply = jax.jit(module.apply)
     out, _ = apply({"params": params}, data["x"], data["t"], y)
-    error = np.abs(np.asarray(out) - data["out"]).max()
-    assert error < 1e-5 * np.abs(data["out"]).max()
+    np.testing.assert_allclose(out, data["out"], atol=1e-5, rtol=0)

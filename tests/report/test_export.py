@@ -14,7 +14,7 @@ import yaml
 from flax.traverse_util import flatten_dict
 
 import mt_diffusion
-from configs import joint
+from configs import from_run, joint
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -63,13 +63,18 @@ def workdir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(workdir):
+@pytest.fixture(scope="module", autouse=True)
+def measuring_little():
     with pytest.MonkeyPatch.context() as patch:
         some = functools.partial(calibration.measure, num_examples=8)
         patch.setattr(calibration, "measure", some)
-        model = mt_diffusion.load(workdir)
-        model._errors(model.config)  # measured here, and kept in the workdir
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(workdir, measuring_little):
+    model = mt_diffusion.load(workdir)
+    model._errors(model.config)  # measured here, and kept in the workdir
     return model
 
 
@@ -153,6 +158,11 @@ def test_a_new_run_starts_from_it(model, name, request):
 def test_other_modes_take_it(folder):
     assert report.write(folder).is_relative_to(folder)
     assert "8 × 8 × 1" in (folder / "report" / "index.html").read_text()
+
+
+def test_its_config_can_be_trained_with(model, folder):
+    config = from_run.get_config(str(folder))
+    assert config.to_json() == model.config.to_json() and not config.is_locked
 
 
 def test_training_into_it_is_refused(model, folder):
@@ -368,8 +378,6 @@ def test_what_is_made_of_a_name_goes_to_runs(named, tmp_path):
 def test_so_does_all_else(named, tmp_path, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in named.rglob("*")}
     monkeypatch.setattr(reading, "NUM_EXAMPLES", 8)
-    some = functools.partial(calibration.measure, num_examples=8)
-    monkeypatch.setattr(calibration, "measure", some)
     reading.read(named, None, [], 0, {}, True)
     bounding.bound(named, None, 1, 1, 0, {"guess": "label=mean"}, True)
     assert {p: p.stat().st_mtime_ns for p in named.rglob("*")} == before
