@@ -163,9 +163,14 @@ def read(
             f"{folder} is an exported model: it has the averaged parameters of step "
             f"{step} alone. Leave out what asks for others, or name the run's workdir."
         )
-    with checkpoint.of_this_version(step):
-        config = checkpoint.stored_config(stored, str(folder))
-        experiment = experiments.build(config)
+    try:
+        with checkpoint.of_this_version(step):
+            config = checkpoint.stored_config(stored, str(folder))
+            experiment = experiments.build(config)
+    except (TypeError, ValueError) as error:  # of values of another type
+        raise UserError(
+            f"{folder / CONFIG} is no config of a model ({error}). {AGAIN}"
+        ) from error
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
     wanted = {dotted(path): (path, x) for path, x in flatten_dict(shapes).items()}
     weights.check(

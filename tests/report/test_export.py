@@ -191,6 +191,20 @@ def test_damage_is_said(folder, tmp_path, name, how):
         mt_diffusion.load(copy)
 
 
+@pytest.mark.parametrize("config", ["[]", "3", "{}", '{"data": 3}', '{"data": []}'])
+def test_a_forged_config_is_said(folder, tmp_path, config):
+    copy = copied(folder, tmp_path)
+    (copy / "config.json").write_text(config)
+    file = copy / "model.safetensors"
+    said = exported.facts(copy) | {"config_digest": exported.of_text(config)}
+    state = safetensors.numpy.load_file(file)
+    weights.write(file, state, said)
+    with pytest.raises(
+        ValueError, match="no config of a model|lacks what this version"
+    ):
+        mt_diffusion.load(copy)
+
+
 def test_what_it_has_not_is_said(folder):
     with pytest.raises(ValueError, match="averaged parameters of step 3 alone"):
         mt_diffusion.load(folder, ema=False)
