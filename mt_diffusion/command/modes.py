@@ -206,10 +206,11 @@ def report() -> None:
 
 def compare() -> None:
     """--mode=compare."""
+    from mt_diffusion.experiment import exported
     from mt_diffusion.report import report
 
     options.need(options.RUNS, options.OUT)
-    runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
+    runs = [exported.find(run) for run in options.RUNS.value]
     print(f"wrote {report.compare(runs, out())}")
 
 

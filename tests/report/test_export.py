@@ -17,6 +17,7 @@ import mt_diffusion
 from configs import from_run, joint
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import evaluate
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
@@ -394,9 +395,12 @@ def test_so_does_all_else(named, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "NUM_EXAMPLES", 8)
     reading.read(named, None, [], 0, {}, True)
     bounding.bound(named, None, 1, 1, 0, {"guess": "label=mean"}, True)
+    monkeypatch.setattr(evaluate, "open_real", lambda *_: 1 / 0)  # after folders are
+    with pytest.raises(ZeroDivisionError):
+        mt_diffusion.load("toy").evaluate(4)
     assert {p: p.stat().st_mtime_ns for p in named.rglob("*")} == before
     made = {p.name for p in (tmp_path / "here" / "runs" / "toy").iterdir()}
-    assert made == {"measured", "reading.json", "bounds"}
+    assert made == {"measured", "reading.json", "bounds", "evaluation"}
     assert mt_diffusion.load("toy")._levels() != LEVELS["levels"]  # those chosen since
 
 
