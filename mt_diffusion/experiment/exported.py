@@ -115,7 +115,7 @@ def write(
         "digest": of_named(weights.widened(state)),
         "config_digest": of_text(text),
     }
-    (folder / CONFIG).write_text(text)
+    (folder / CONFIG).write_text(text, "utf-8")
     weights.write(folder / WEIGHTS, state, said)
 
 
@@ -146,7 +146,7 @@ def read(
     """
     state, said = weights.read(folder / WEIGHTS), facts(folder)
     try:
-        text = (folder / CONFIG).read_text()
+        text = (folder / CONFIG).read_text("utf-8")
         stored, step = json.loads(text), int(said["step"])
         digests = said["digest"], said["config_digest"]
     except (OSError, ValueError, KeyError) as error:

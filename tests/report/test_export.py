@@ -192,14 +192,32 @@ def test_damage_is_said(folder, tmp_path, name, how):
         mt_diffusion.load(copy)
 
 
-@pytest.mark.parametrize("config", ["[]", "3", "{}", '{"data": 3}', '{"data": []}'])
-def test_a_forged_config_is_said(folder, tmp_path, config):
+def forged(folder, tmp_path, config):
+    """A copy with another config, which its digest agrees with."""
     copy = copied(folder, tmp_path)
     (copy / "config.json").write_text(config)
-    file = copy / "model.safetensors"
     said = exported.facts(copy) | {"config_digest": exported.of_text(config)}
-    state = safetensors.numpy.load_file(file)
-    weights.write(file, state, said)
+    state = safetensors.numpy.load_file(copy / "model.safetensors")
+    weights.write(copy / "model.safetensors", state, said)
+    return copy
+
+
+def test_a_strangers_config_runs_none_of_his_code(folder, tmp_path, monkeypatch):
+    pytest.importorskip("mt_diffusion.trust")
+    (tmp_path / "evil_of_export.py").write_text("open('ran', 'w'); Evil = dict\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["modalities"]["label"]["kind"] = "evil_of_export.Evil"
+    copy = forged(folder, tmp_path, json.dumps(config))
+    with pytest.raises(ValueError, match="--trust=evil_of_export"):
+        mt_diffusion.load(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("config", ["[]", "3", "{}", '{"data": 3}', '{"data": []}'])
+def test_a_forged_config_is_said(folder, tmp_path, config):
+    copy = forged(folder, tmp_path, config)
     with pytest.raises(
         ValueError, match="no config of a model|lacks what this version"
     ):
