@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the models that come with the package anew, those that are missing there:
-#   bash launch/models.sh digits                     # about 15 minutes on 2 CPU cores
+#   bash launch/models.sh digits       # trains for about 8 minutes on 2 CPU cores
 #   bash launch/models.sh fashion --config.data.data_dir=/data/tfds
 # What follows the name goes to training. Each step that is done stays done, so that the
 # same command goes on where it was interrupted; remove runs/models/NAME and

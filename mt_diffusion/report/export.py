@@ -159,10 +159,15 @@ def evaluation_of(model: Trained) -> dict[str, Any] | None:
 
 
 def copy_known(model: Trained, draft: pathlib.Path) -> None:
-    """What was measured of these parameters, chosen for them, and logged."""
+    """What was measured of these parameters, chosen for them, and logged.
+
+    But for what a link leads out of the folder to, which may be no part of a model.
+    """
     for name in (calibration.file_of(model.step, True), watch.METRICS):
         for path in exported.kept(model.workdir, name):
-            if path.is_file() and not (draft / name).exists():
+            root = path.parents[name.count("/")].resolve()
+            is_here = path.is_file() and path.resolve().is_relative_to(root)
+            if is_here and not (draft / name).exists():
                 (draft / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, draft / name)
     facts = {"step": model.step, "averaged": True}

@@ -271,6 +271,16 @@ def test_the_hubs_folder_names_no_place_of_this_machine(model, tmp_path, capsys)
     assert yaml.safe_load(head)["license"] == "apache-2.0"
 
 
+def test_links_of_a_stranger_are_not_followed(folder, tmp_path):
+    copy, secret = copied(folder, tmp_path), tmp_path / "id_rsa"
+    secret.write_text("private")
+    (copy / "metrics.jsonl").unlink()
+    (copy / "metrics.jsonl").symlink_to(secret)
+    mt_diffusion.load(copy).export(tmp_path / "out", format="hub")
+    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert files and not any(b"private" in p.read_bytes() for p in files)
+
+
 class Hub(types.ModuleType):
     """Stands for huggingface_hub; notes what would be sent."""
 
