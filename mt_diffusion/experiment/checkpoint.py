@@ -12,14 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import translate
-from mt_diffusion.files import digests, paths, writing
+from mt_diffusion.files import digests, locks, paths, writing
+from mt_diffusion.parallel import sharding
 
 FOLDER = "checkpoints"
 BROKEN = "broken_checkpoints"
@@ -29,13 +28,21 @@ CONFIG = "config"  # its name beside the parts of a state
 class Checkpoints:
     """The checkpoints below a workdir.
 
-    keep: how many of the newest stay; None where none will be written.
+    keep: how many of the newest stay; None where none will be written. Where some are,
+    nobody else writes to the workdir until `close`.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
-        """Creates the folder only to write (keep given)."""
+        """Creates the folder only to write (keep given).
+
+        Raises UserError where another process writes to the workdir.
+        """
         self._workdir = workdir.absolute()
         self._folder = self._workdir / FOLDER
+        self._lock = contextlib.ExitStack()
+        if keep is not None:
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=keep is not None,
@@ -49,6 +56,18 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             paths.literal(self._folder), options=options
         )
+
+    def _take_lock(self) -> None:
+        """Process 0 does; all of a job raise UserError where it can't."""
+        refusal = None
+        if jax.process_index() == 0:
+            try:
+                lock = locks.held(self._workdir, f"--workdir={self._workdir}")
+                self._lock.enter_context(lock)
+            except UserError as error:
+                refusal = error
+        if sharding.anywhere(refusal is not None):
+            raise refusal or UserError("process 0 may not write to the workdir.")
 
     @property
     def steps(self) -> list[int]:
@@ -69,7 +88,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Returns once all that was saved is on disk; nothing can follow."""
-        with self._explained():
+        with self._lock, self._explained():
             self._manager.close()
 
     @contextlib.contextmanager
@@ -169,18 +188,13 @@ class Checkpoints:
 
         Of checkpoints of earlier versions, which have no digests, nothing is known.
         """
-        share, error = (jax.process_index(), jax.process_count()), None
+        share, damage = (jax.process_index(), jax.process_count()), None
         try:
             digests.check(self._folder / str(step), parts, share)
-        except digests.Damaged as damaged:
-            error = damaged
-        if (
-            share[1] > 1
-            and multihost_utils.process_allgather(np.array(error is not None)).any()
-        ):
-            error = error or digests.Damaged("another process found a damaged file")
-        if error is not None:
-            raise error
+        except digests.Damaged as error:
+            damage = error
+        if sharding.anywhere(damage is not None):
+            raise damage or digests.Damaged("another process found damage")
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a checkpoint out of the way; returns where it lies now."""
