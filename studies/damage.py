@@ -20,7 +20,9 @@ files. Without --out it only prints the table.
 import argparse
 import collections
 import contextlib
+import functools
 import io
+import json
 import pathlib
 import shutil
 import tempfile
@@ -49,16 +51,18 @@ OUTCOMES = ("harmless", "fallback", "refused", "misleading", "silent")
 
 def by_training(workdir: pathlib.Path) -> Loaded:
     """Step, config and whole state, as a run that continues reads them."""
-    mesh = sharding.make_mesh()
-
-    def abstract(config: ConfigDict) -> dict[str, Any]:
-        experiment = experiments.build(config)
-        return abstract_state(experiment, build_optimizer(config), mesh).saved
-
-    found = Checkpoints(workdir).newest(abstract)
+    found = Checkpoints(workdir).newest(lambda config: shapes(config.to_json()))
     if found is None:
         raise UserError("there is no checkpoint, it says.")
     return found
+
+
+@functools.cache
+def shapes(config: str) -> dict[str, Any]:
+    """Of the parts of a run's state; its config is traced once, not for each damage."""
+    fields = ConfigDict(json.loads(config))
+    experiment, optimizer = experiments.build(fields), build_optimizer(fields)
+    return abstract_state(experiment, optimizer, sharding.make_mesh()).saved
 
 
 def by_sampling(workdir: pathlib.Path) -> Loaded:
