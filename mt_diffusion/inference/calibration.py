@@ -7,7 +7,6 @@ diffusion/variance.py.
 import functools
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -28,6 +28,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
+from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 
@@ -60,6 +61,7 @@ def find(
     facts = {
         "step": step,
         "averaged": use_ema,
+        "parameters": digest(params),
         "guess": settings.guess,
         "clip": settings.clip,
         "correction": settings.correction,
@@ -77,23 +79,35 @@ def find(
         return {}
     found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
-        writing.make_folder(path.parent, f"--workdir={workdir}")
         arrays = {
             f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
         }
-        writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        try:
+            writing.make_folder(path.parent, f"--workdir={workdir}")
+            writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        except UserError as error:
+            print(f"what was measured of z_0 is not kept for other calls: {error}")
     return found
+
+
+def digest(params: Any) -> str:
+    """Stands for the values of all parameters; tables follow from the config."""
+    trained = {name: part for name, part in params.items() if name != TABLES}
+    return weights.digest(flatten_dict(jax.device_get(trained), sep="/"))
 
 
 def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
     """What a file keeps; None for none, a broken one, and one of other settings."""
+    stored = weights.kept(path)
+    if stored is None:
+        return None
     try:
-        stored = weights.read_npz(path)
-        if json.loads(str(stored["facts"])) != facts:
+        there = json.loads(str(stored["facts"]))
+        if {"parameters": facts["parameters"]} | there != facts:  # before, unnamed
             return None
         parts = {w: cut(stored, f"{w}/") for w in (JOINT, CONDITIONAL)}
         return {which: Errors.of_arrays(part) for which, part in parts.items()}
-    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -1,7 +1,9 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
+import contextlib
 import functools
 import pathlib
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +17,8 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
-from mt_diffusion.files import writing
-from mt_diffusion.inference import calibration, pictures
+from mt_diffusion.files import locks, writing
+from mt_diffusion.inference import calibration, parts, pictures
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -53,20 +55,35 @@ def sample(
     guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
     build()  # says what can't be, before anything is written
-    is_first = jax.process_index() == 0
-    out = make_folder(out, workdir) if is_first else None
+    if jax.process_index():
+        out = None
+        alone = contextlib.nullcontext()
+    else:
+        model_digest = calibration.digest(params)
+        again = parts.mark(model_digest, values, settings.to_json(), num, seed)
+        out = make_folder(out, workdir, again)
+        alone = locks.held(out, f"--out={out}")
     model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model)
-    generator = build(errors)
     which = "averaged (EMA)" if use_ema else "raw"
-    print(
-        f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
-        f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
-    )
-    warn_of_rare_state(experiment, generator.states(values))
-    examples = generator(weights, seed, num, values)
-    if is_first:
-        write(out, examples, experiment, list(values))
+    with alone:
+        generator = build(calibration.find(*model))
+        print(
+            f"{num} samples from step {step:,}, {which} parameters: "
+            f"{settings.sampler}, {settings.num_steps} steps, seed {seed}, given: "
+            f"{', '.join(values) or 'none'}"
+        )
+        warn_of_rare_state(experiment, generator.states(values))
+
+        def make(rows: range) -> dict[str, np.ndarray]:
+            found = generator.values(weights, seed, rows, values)
+            return {n: experiment.of(n).postprocess(v) for n, v in found.items()}
+
+        place = out and out / parts.FOLDER / again
+        size = generator.batch_size(num)
+        examples = parts.carry_out(place, num, size, make, "samples")
+        if out:
+            write(out, examples, experiment, list(values))
+            shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
     print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
 
 
@@ -83,15 +100,24 @@ def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> Non
         )
 
 
-def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
-    """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
+def make_folder(
+    out: pathlib.Path | None, workdir: pathlib.Path, again: str = ""
+) -> pathlib.Path:
+    """A folder without samples in it: `out`, or the next of workdir/generated/NNN.
+
+    again: the `mark` of a sampling, which goes on where it was cut off.
+    """
     if out is None:
         root = workdir / "generated"
         numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
-        out = root / f"{max(numbers, default=-1) + 1:03d}"
+        last = root / f"{max(numbers, default=0):03d}"
+        is_cut_off = again and (last / parts.FOLDER / again).is_dir()
+        out = last if is_cut_off else root / f"{max(numbers, default=-1) + 1:03d}"
     if (out / "samples.npz").exists():
         raise UserError(f"--out={out} holds samples already; name another folder.")
     writing.make_folder(out / "samples", f"--out={out}")
+    if again:
+        writing.make_folder(out / parts.FOLDER / again, f"--out={out}")
     return out
 
 
@@ -246,9 +272,15 @@ def write(
     experiment: Experiment,
     given: Sequence[str],
 ) -> None:
-    """samples.npz, the image of each example as PNG, and a grid of the first 64."""
-    np.savez_compressed(out / "samples.npz", **examples)
+    """The image of each example as PNG, a grid of the first 64, samples.npz.
+
+    The last of these says that all are there.
+    """
     for i, image in enumerate(examples[experiment.primary.name]):
-        pictures.to_image(image).save(out / "samples" / f"{i:05d}.png")
+        path = out / "samples" / f"{i:05d}.png"
+        with writing.explained(path):
+            pictures.to_image(image).save(path)
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    pictures.grid(first, experiment.variables, given).save(out / "grid.png")
+    with writing.explained(out / "grid.png"):
+        pictures.grid(first, experiment.variables, given).save(out / "grid.png")
+    writing.arrays(out / "samples.npz", examples)
