@@ -39,6 +39,7 @@ class Checkpoints:
         """
         self._workdir = workdir.absolute()
         self._folder = self._workdir / FOLDER
+        literal = paths.literal(self._folder)
         self._lock = contextlib.ExitStack()
         if keep is not None:
             self._workdir.mkdir(parents=True, exist_ok=True)
@@ -53,9 +54,7 @@ class Checkpoints:
                 post_finalization_callback=self._add_digests
             ),
         )
-        self._manager = ocp.CheckpointManager(
-            paths.literal(self._folder), options=options
-        )
+        self._manager = ocp.CheckpointManager(literal, options=options)
 
     def _take_lock(self) -> None:
         """Process 0 does; all of a job raise UserError where it can't."""

@@ -21,21 +21,36 @@ def held(folder: pathlib.Path, what: str) -> Iterator[None]:
     """Keeps others from writing to a folder that is there, as long as it is entered.
 
     what: what the user said, as --workdir=runs/a. The system lets go of the lock when
-    the process ends, however that comes about. Raises UserError, with who has it, where
+    the process ends, however that comes about, even where its file is left. Raises UserError, with who has it, where
     another one holds it; says so, and goes on, where the file system has no locks.
     """
+    path = folder / FILE
+    file = _locked(path, what)
     try:
-        file = os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise UserError(f"{what} can't be written to: {error}.") from error
-    try:
-        _take(file, what)
-        _say(file, json.dumps(_me()))
-        try:
-            yield
-        finally:
-            _say(file, "")
+        with contextlib.suppress(OSError):  # of a full disk: it is locked all the same
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(_me()).encode(), 0)
+        yield
     finally:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked(path: pathlib.Path, what: str) -> int:
+    """A descriptor of the locked file that has this path."""
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise UserError(f"{what} can't be written to: {error}.") from error
+        try:
+            _take(file, what)
+            # Whoever had it may have removed it between these two lines.
+            if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
         os.close(file)
 
 
@@ -60,12 +75,6 @@ def _take(file: int, what: str) -> None:
 def _me() -> dict[str, str | int]:
     now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-
-
-def _say(file: int, text: str) -> None:
-    with contextlib.suppress(OSError):  # of a full disk: the lock is had all the same
-        os.ftruncate(file, 0)
-        os.pwrite(file, text.encode(), 0)
 
 
 def _said(text: bytes) -> str:

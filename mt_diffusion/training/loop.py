@@ -110,7 +110,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         look = build_look(config, experiment, mesh, test, look_key)
         over_batch = sharding.over_batch(mesh)
         in_flight, failed = collections.deque(), []
-        with watch.build(workdir, start, num_steps, config.train.batch_size) as view:
+        view = watch.build(workdir, start, num_steps, config.train.batch_size)
+        with view:
             device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
             train_step = (compiling or begin(*step_of)).result()
             sharding.meet("the first step")
