@@ -21,8 +21,9 @@ def held(folder: pathlib.Path, what: str) -> Iterator[None]:
     """Keeps others from writing to a folder that is there, as long as it is entered.
 
     what: what the user said, as --workdir=runs/a. The system lets go of the lock when
-    the process ends, however that comes about, even where its file is left. Raises UserError, with who has it, where
-    another one holds it; says so, and goes on, where the file system has no locks.
+    the process ends, however that comes about, even where its file is left. Raises
+    UserError, with who has it, where another one holds it; says so, and goes on, where
+    the file system has no locks.
     """
     path = folder / FILE
     file = _locked(path, what)
