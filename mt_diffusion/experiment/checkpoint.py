@@ -111,12 +111,13 @@ class Checkpoints:
         self,
         abstract: Callable[[ConfigDict], Mapping[str, Any]],
         only: int | None = None,
+        read: Callable[[int, Any], Any] | None = None,
     ) -> tuple[int, ConfigDict, dict[str, Any]] | None:
         """(step, config, state) of the newest whole checkpoint; None if there is none.
 
         abstract: from a config to the shapes and shardings of the parts of the state
         that are wanted; may raise UserError. only: the step of the one that is asked
-        for.
+        for. read: what reads what is wanted of a step, `restore` where None.
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
         ignore_abandoned_reads()
@@ -126,7 +127,7 @@ class Checkpoints:
                 config = self.config(steps[0])
                 with of_this_version(steps[0]):
                     wanted = abstract(config)
-                return steps[0], config, self.restore(steps[0], wanted)
+                return steps[0], config, (read or self.restore)(steps[0], wanted)
             except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
@@ -178,6 +179,7 @@ class Checkpoints:
 
     def shapes(self, step: int, part: str) -> Any:
         """A part of the state of a step, each array as what has its shape; unread."""
+        self._check(step, [part])
         with ocp.StandardCheckpointer() as reader:
             found = reader.metadata(paths.literal(self._folder / str(step) / part))
         return found.item_metadata.tree[part]

@@ -107,12 +107,11 @@ def read_checkpoint(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, in
     No parameter is read, so that checkpoints of any version have a report.
     """
     checkpoints = Checkpoints(workdir)
-    found = checkpoints.newest(lambda config: {})
+    found = checkpoints.newest(lambda config: "params", read=checkpoints.shapes)
     if found is None:
         return {}, {}
-    step, config, _ = found
-    parts = checkpoints.shapes(step, "params")["params"]
-    numbers = {name: watch.count(part) for name, part in parts.items()}
+    _, config, parts = found
+    numbers = {name: watch.count(part) for name, part in parts["params"].items()}
     return flatten(json.loads(config.to_json())), numbers
 
 
