@@ -141,9 +141,7 @@ def load_guide(
             f"--guide={name} would change nothing: autoguidance is 1. Add a scale, "
             "such as --autoguidance=2, or leave the guide out."
         )
-    folder, _, step = name.rpartition(":")
-    folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
-    place = pathlib.Path(folder).expanduser()
+    place, step = place_of_guide(name)
     if not place.is_dir():
         raise UserError(
             f"--guide={name} is not the folder of a run; name a workdir, or "
@@ -158,6 +156,15 @@ def load_guide(
             "of one whose config differs in the network alone."
         )
     return guide.denoiser, Weights(params, weak)
+
+
+def place_of_guide(name: str) -> tuple[pathlib.Path, int | None]:
+    """The folder and step of WORKDIR or WORKDIR:STEP; a folder's name may have both."""
+    whole = pathlib.Path(name).expanduser()
+    folder, _, step = name.rpartition(":")
+    if whole.is_dir() or not folder or not step.isdecimal():
+        return whole, None
+    return pathlib.Path(folder).expanduser(), int(step)
 
 
 def differences(one: Experiment, other: Experiment) -> str:
