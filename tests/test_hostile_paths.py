@@ -27,6 +27,8 @@ NAMES = [
 def one_device(monkeypatch):
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
+    with jax.debug_key_reuse(False):  # a look at each step is at the same noise
+        yield
 
 
 def images(folder):

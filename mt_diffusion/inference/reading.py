@@ -20,6 +20,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
+from mt_diffusion.inference import calibration
 from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Modality
@@ -50,6 +51,7 @@ def read(
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
     facts = {"step": step, "averaged": use_ema}
+    facts["parameters"] = calibration.digest(params)
     if given:
         values = read_given(given, experiment)
         if set(values) != {experiment.primary.name}:
@@ -74,17 +76,20 @@ def read(
 
 
 def load_levels(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The levels chosen for this checkpoint. Raises UserError for those of another."""
+    """The levels chosen for this checkpoint. Raises UserError for those of another.
+
+    A file from before parameters were named in it is of those that are there.
+    """
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        found = None
-    if found is None or {name: found.get(name) for name in facts} != facts:
-        raise UserError(
-            f"{path} has no noise levels for this checkpoint ({facts}): let them be "
-            "chosen first, by this command without --given."
-        )
-    return found["levels"]
+        found = {"parameters": facts.get("parameters")} | json.loads(path.read_bytes())
+        if {name: found[name] for name in facts} == facts:
+            return found["levels"]
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # none, or a broken one
+    raise UserError(
+        f"{path} has no noise levels for this checkpoint ({facts}): let them be chosen "
+        "first, by this command without --given."
+    )
 
 
 def read_images(
