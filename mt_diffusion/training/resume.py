@@ -73,7 +73,7 @@ def check_same(config: ConfigDict, saved: ConfigDict) -> None:
         if name.startswith(tuple(CHANGEABLE)):
             continue
         part = ".".join(name.split(".")[:2])  # of which one may have nothing at all
-        has = [any(n.startswith(part) for n in flat) for flat in (old, new)]
+        has = [any(f"{n}.".startswith(f"{part}.") for n in flat) for flat in (old, new)]
         if all(has):
             changed[name] = f"{name} ({values})"
         else:
