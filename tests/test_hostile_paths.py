@@ -68,7 +68,7 @@ def test_every_mode_in_a_folder_of_any_name(tmp_path, name):
     out = tmp_path / "out" / name
     reading.read(workdir, out, [f"image={data / 'b'}"], 0, {}, True)
     assert (out / "samples.npz").exists()
-    bounds = model.bound(drawn["image"], num_times=2)
+    bounds = model.bound(drawn["image"], num_times=2, label=[name, name])
     assert all(np.isfinite(values).all() for values in bounds.values())
     assert report.write(workdir).exists()
     page = report.compare([workdir], tmp_path / f"{name[:100]}.html")
