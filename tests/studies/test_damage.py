@@ -46,9 +46,9 @@ def loaders(monkeypatch):
 
 
 def test_no_damage_is_silent_or_misleading(workdir, loaders):
-    """A sixth of the files, in all ways; the study itself tries every one."""
-    rows = damage.measure(workdir, most=7)
-    assert len(rows) > 2 * 7 * 3
+    """Some files, in all ways; the study itself tries every one."""
+    rows = damage.measure(workdir, most=3)
+    assert len(rows) > 2 * 3 * 3
     wrong = [r for r in rows if r["outcome"] in ("silent", "misleading")]
     assert wrong == []
     assert {r["outcome"] for r in rows} >= {"harmless", "fallback"}
