@@ -29,6 +29,14 @@ def digits() -> ConfigDict:
         test_split="test",
         download=False,
         path="",  # of folder: one sub-folder per class; for pairs, any files below it
+        # Of folder: "" to recognise the folders of training and test images (train,
+        # test, val and the like), else TRAIN,TEST; none: all sub-folders are classes.
+        splits="",
+        version=1,  # of the rules by which a folder is read and split; see data.md
+        class_names=(),  # in the order of their labels; () for that of the data
+        broken="stop",  # at a file that can't be read: stop, or skip it and say so
+        changed="refuse",  # where the data are not those of training: refuse, accept
+        found=ConfigDict(),  # classes and examples, as training found them
         vectors="",  # of each example: FILE.npz, or FILE_{split}.npy; see views.py
         # Share of the training examples that keep a feature, evenly over the classes.
         keep=dict(label=1.0, pair=1.0, vector=1.0),

@@ -30,6 +30,10 @@ Will it fit, and how fast can it be, on devices that need not be here:
   python -m mt_diffusion.main --mode=preflight --topology=v5e-256 \
       --config=configs/image_label.py:imagenet64
 
+Whether a data set can be read, all of it:
+  python -m mt_diffusion.main --mode=check --config=configs/image_label.py \
+      --config.data.source=folder --config.data.path=photos
+
 Vectors of a data set by an encoder of yours, for --config.data.vectors:
   python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
       --config=configs/image_representation.py --out=vectors.npz

@@ -14,7 +14,7 @@ import PIL.Image
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from mt_diffusion.data.sources import holdout
+from mt_diffusion.data.splits import holdout
 
 NUM_PATCHES, PATCH = 5, 2
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from mt_diffusion.command import options
+from mt_diffusion.command import moved, options
 from mt_diffusion.errors import UserError
 
 NUM_EVALUATED = 5000  # samples of each draw of an evaluation
@@ -51,7 +51,7 @@ def train() -> None:
 
 
 def settings() -> dict[str, Any]:
-    """What flags change of the checkpoint's config.sampling."""
+    """What flags change of the checkpoint's config.sampling, and where its data lie."""
     from mt_diffusion.diffusion import guidance
 
     interval = options.GUIDANCE_INTERVAL.value
@@ -74,7 +74,8 @@ def settings() -> dict[str, Any]:
         "guide": options.GUIDE.value,
         "guidance_interval": interval,
     }
-    return {name: value for name, value in wishes.items() if value is not None}
+    found = {name: value for name, value in wishes.items() if value is not None}
+    return found | moved.said
 
 
 def sample() -> None:
@@ -166,6 +167,13 @@ def preflight() -> None:
     preflight.preflight(options.CONFIG.value, name, sizes, out(), quick)
 
 
+def check() -> None:
+    """--mode=check."""
+    from mt_diffusion.data import checking
+
+    checking.check(options.CONFIG.value.data)
+
+
 def report() -> None:
     """--mode=report."""
     from configs import common
@@ -186,5 +194,5 @@ def compare() -> None:
 RUN = {
     f.__name__: f
     for f in (train, sample, read, bound, evaluate)
-    + (reference, precompute, preflight, report, compare)
+    + (reference, precompute, preflight, check, report, compare)
 }

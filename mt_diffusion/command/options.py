@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from mt_diffusion.command import overrides, shipped
+from mt_diffusion.command import moved, overrides, shipped
 from mt_diffusion.errors import UserError
 
 JOB = {"coordinator", "num_processes", "process_id", "distributed"}
@@ -32,12 +32,13 @@ FLAGS_OF = {
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
     "reference": {"out", "features", "weights", "split", "num_examples"} | JOB,
     "precompute": {"out", "encoder"},
+    "check": set(),
     "preflight": {"topology", "microbatches", "quick", "out"},
     "report": {"workdir"},
     "compare": {"runs", "out"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample")
-WITH_CONFIG = ("train", "precompute", "reference", "preflight")
+WITH_CONFIG = ("train", "precompute", "reference", "preflight", "check")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config: NAME or NAME:PRESET of the shipped ones, or a file."
@@ -273,7 +274,7 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
     introduction: what --help says before it lists the flags.
     """
     shipped.make_importable()
-    argv = shipped.with_paths(argv)
+    argv = moved.take(shipped.with_paths(argv))
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         print(introduction)
         print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
@@ -299,6 +300,7 @@ def parse(argv: Sequence[str], introduction: str) -> list[str]:
             "--config=configs/masked_image.py, or --mode=sample to draw from a workdir."
         )
     check_flags(MODE.value)
+    moved.check(MODE.value)
     return rest
 
 

@@ -14,22 +14,20 @@ import PIL.Image
 from ml_collections import ConfigDict
 from scipy import ndimage
 
+from mt_diffusion.data import classes, policy
+from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
+from mt_diffusion.files.names import natural, shown, some
 
-NAMED = 3  # files that an error names, at most
 
-
-class Paired:
+class Paired(View):
     """A source whose examples have a 'pair'; labels and classes stay as they are."""
 
     def __init__(self, source: Any, config: ConfigDict):
-        self._source = source
-        self.class_names = source.class_names
+        super().__init__(source)
         self._shape = (config.image_size, config.image_size, config.channels)
-
-    def __len__(self) -> int:
-        return len(self._source)
 
 
 class LeftRight(Paired):
@@ -38,11 +36,12 @@ class LeftRight(Paired):
     def __init__(self, source: Any, config: ConfigDict):
         """Raises UserError for a file that has no two equal halves."""
         super().__init__(source, config)
-        files.in_parallel(check_halves, source.paths)
+        if config.broken == policy.STOP:
+            files.in_parallel(check_halves, source.paths)
 
     def __getitem__(self, i: int) -> dict:
         left, right = files.read_halves(self._source.paths[i], self._shape)
-        return {"image": left, "pair": right, "label": self._source.labels[i]}
+        return {"image": left, "pair": right, classes.CLASS: self._source.labels[i]}
 
 
 class Folders(Paired):
@@ -61,8 +60,9 @@ class Folders(Paired):
         counterparts = match(first, second)
         self._paths = [counterparts[path] for path in source.paths]
         self._levels = config.pair_levels
-        files.in_parallel(check_form, source.paths, self._paths)
-        if self._levels:
+        if config.broken == policy.STOP:
+            files.in_parallel(check_form, source.paths, self._paths)
+        if self._levels and config.broken == policy.STOP:
             check = functools.partial(check_mask, levels=self._levels)
             files.in_parallel(check, self._paths)
 
@@ -216,8 +216,9 @@ def check_ids(ids: np.ndarray, levels: int, name: str) -> None:
     void = " (often the mark of pixels without a class: give these an id of their own)"
     raise UserError(
         f"config.data.pair_levels = {levels} is for masks of ids from 0 to "
-        f"{levels - 1}, but {name} has {has}{void if has.endswith(' 255') else ''}; "
-        "raise it to the number of ids, or set 0 for pixels as they are."
+        f"{levels - 1}, but {shown(name)} has {has}"
+        f"{void if has.endswith(' 255') else ''}; raise it to the number of ids, or "
+        "set 0 for pixels as they are."
     )
 
 
@@ -234,10 +235,10 @@ def match(first: pathlib.Path, second: pathlib.Path) -> dict:
         (theirs.keys() - ours.keys(), second, first),
     ):
         if alone:
-            names = ", ".join(sorted(alone)[:NAMED])
-            names += ", ..." if len(alone) > NAMED else ""
+            names = some(sorted(alone, key=natural))
             raise UserError(
-                f"{len(alone)} images in {root} have no counterpart in {other}: "
+                f"{len(alone)} images in {shown(root)} have no counterpart in "
+                f"{shown(other)}: "
                 f"{names}. Give both the same name, up to their suffix, below "
                 "config.data.path and pair_path, or remove them."
             )
@@ -247,12 +248,12 @@ def match(first: pathlib.Path, second: pathlib.Path) -> dict:
 def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """{relative path without suffix: image file}; UserError for two of one stem."""
     found = {}
-    for path in files.image_files(str(root)):
+    for path in finding.image_files(str(root)):
         stem = str(path.relative_to(root).with_suffix(""))
         if stem in found:
             raise UserError(
-                f"{found[stem]} and {path} differ in their suffix alone, so it is not "
-                "clear which belongs to a pair; remove one."
+                f"{shown(found[stem])} and {shown(path)} differ in their suffix alone, "
+                "so it is not clear which belongs to a pair; remove one."
             )
         found[stem] = path
     return found
@@ -260,21 +261,22 @@ def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def check_halves(path: pathlib.Path) -> None:
     """Raises UserError for a file that can't be cut into a left and a right half."""
-    width, height = files.size(path)
+    width, height = decoding.size(path)
     if width % 2:
         raise UserError(
-            f"{path} has {width}x{height} pixels; an image and its pair side by side "
-            "have an even width. Remove it, or choose another config.data.pair."
+            f"{shown(path)} has {width}x{height} pixels; an image and its pair side by "
+            "side have an even width. Remove it, or choose another config.data.pair."
         )
 
 
 def check_form(first: pathlib.Path, second: pathlib.Path) -> None:
     """Raises UserError where `second` is broken, or its sides relate otherwise."""
-    files.check(second)
-    (w, h), (other_w, other_h) = files.size(first), files.size(second)
+    decoding.check(second)
+    (w, h), (other_w, other_h) = decoding.size(first), decoding.size(second)
     if abs(w * other_h - other_w * h) > max(w + h, other_w + other_h):  # about a pixel
         raise UserError(
-            f"{first} has {w}x{h} pixels and its pair {second} {other_w}x{other_h}; "
+            f"{shown(first)} has {w}x{h} pixels and its pair {shown(second)} "
+            f"{other_w}x{other_h}; "
             "these have another ratio of sides, so that no pixel would meet its "
             "counterpart. Crop them alike."
         )

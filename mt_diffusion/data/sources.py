@@ -4,12 +4,12 @@ The feature 'image' is uint8 [H, W, C]; `pairs` adds a second one, 'pair'.
 
 A source is a class that `open_source` finds by its name in the config; it has a length,
 an item, and the names of its classes; where it has any, also the `labels` of all
-examples, so that these can be counted without their images. Add one here alone.
+examples, so that these can be counted without their images. It may have `facts`, what
+people are told of it, and a `digest` of what it holds. Add one here alone.
 """
 
 import difflib
 import functools
-import pathlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -18,17 +18,14 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import pairs, views
+from mt_diffusion.data import changed, classes, described, pairs, policy, views
+from mt_diffusion.data.classes import CLASS
+from mt_diffusion.data.folders import Folder
+from mt_diffusion.data.splits import holdout
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding
 from mt_diffusion.files import images as files
-
-HOLDOUT = (
-    5  # one in so many examples is for testing, where a data set has no test split
-)
-
-
-LOOSE = ""  # in place of a class, for an image that lies in no sub-folder
-CLASS = "label"  # the feature that is an example's class, -1 or absent for none
+from mt_diffusion.files.names import shown
 
 
 class Source(Protocol):
@@ -41,13 +38,6 @@ class Source(Protocol):
     def __getitem__(self, i: int) -> dict: ...
 
 
-def holdout(num_examples: int, split: str) -> np.ndarray:
-    """Indices of the fixed 'train' or 'test' part of a data set without splits."""
-    order = np.random.default_rng(0).permutation(num_examples)
-    num_test = num_examples // HOLDOUT
-    return np.sort(order[:num_test] if split == "test" else order[num_test:])
-
-
 class Digits:
     """scikit-learn's 1,797 real 8x8 digits, part of its wheel."""
 
@@ -56,25 +46,28 @@ class Digits:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        self.class_names = [str(name) for name in digits.target_names]
+        found = [str(name) for name in digits.target_names]
+        self.class_names = classes.in_order(found, config)
         keep = holdout(len(digits.images), split)
         levels = np.round(digits.images[keep] * (255 / 16)).astype(np.uint8)
         shape = (config.image_size, config.image_size, config.channels)
         self.images = [files.resize(image[..., None], shape) for image in levels]
-        self.labels = digits.target[keep]
+        self.labels = np.asarray(classes.table(found, self.class_names))[
+            digits.target[keep]
+        ]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> dict:
-        return {"image": self.images[i], "label": int(self.labels[i])}
+        return {"image": self.images[i], CLASS: int(self.labels[i])}
 
 
 class Tfds:
-    """Any TFDS data set with an 'image', from array_record files, without TensorFlow.
+    """Any TFDS data set with images, from array_record files, without TensorFlow.
 
-    Its 'label', if there is one, names the classes. image_features: names of all
-    images of 8 bits that it has.
+    `described` has which features are the image and the class. image_features: names
+    of all images of 8 bits. why_no_classes: of labels that are no classes, in words.
     """
 
     def __init__(self, config: ConfigDict, split: str):
@@ -91,27 +84,53 @@ class Tfds:
                 "The data must be in array_record format; config.data.train_split and "
                 f"test_split may name {list(builder.info.splits)}."
             ) from error
-        labels = [f for n, f in builder.info.features.items() if n == "label"]
-        self.class_names = list(getattr(labels[0], "names", [])) if labels else []
-        self.image_features = find_images(builder)
-        self._builder, self._wanted = builder, wanted
+        features = dict(builder.info.features.items())
+        self._image = described.image_of(builder)
+        self._class, self.why_no_classes = described.class_of(builder)
+        found = described.class_names(builder)
+        known = self._class is not None
+        self.class_names = classes.in_order(found, config) if known else []
+        self._table = classes.table(found, self.class_names)
+        images = described.images(builder)
+        self.image_features = [n for n in images if features[n].np_dtype == np.uint8]
+        self.digest = f"{builder.info.full_name} {wanted}"
+        self._builder, self._wanted, self._images = builder, wanted, images
         self._shape = (config.image_size, config.image_size, config.channels)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
-        example = self._source[i]
-        return example | {"image": files.resize(example["image"], self._shape)}
+        example = self._read(i)
+        pixels = files.to_8_bits(example[self._image])
+        found = {"image": files.resize(pixels, self._shape)}
+        rest = {n: x for n, x in example.items() if n not in (self._class, CLASS)}
+        if self._class is not None:
+            found[CLASS] = self._label(int(example[self._class]))
+        return rest | found
+
+    def _read(self, i: int) -> dict:
+        try:
+            return self._source[i]
+        except decoding.BROKEN as error:  # a record, or an image in it
+            raise UserError(
+                f"example {i} of {self.digest} can't be read "
+                f"({shown(str(error))[:200]}); prepare the TFDS data set anew."
+            ) from error
+
+    def _label(self, label: int) -> int:
+        """Of the data's number; -1, of no class, stays."""
+        return self._table[label] if 0 <= label < len(self._table) else label
 
     @property
     def labels(self) -> list[int]:
         """Class of each example, read without decoding the images."""
         import tensorflow_datasets as tfds
 
-        skip = {name: tfds.decode.SkipDecoding() for name in self.image_features}
+        skip = {name: tfds.decode.SkipDecoding() for name in self._images}
         undecoded = self._builder.as_data_source(self._wanted, decoders=skip)
-        return [int(undecoded[i]["label"]) for i in range(len(undecoded))]
+        numbers = (undecoded[i][self._class] for i in range(len(undecoded)))
+        return [self._label(int(number)) for number in numbers]
 
 
 def find_builder(config: ConfigDict) -> Any:
@@ -133,17 +152,6 @@ def find_builder(config: ConfigDict) -> Any:
         raise UserError(f"config.data.name = {config.name!r}: {error}") from error
 
 
-def find_images(builder: Any) -> list[str]:
-    """Names of the features that are images of 8 bits."""
-    import tensorflow_datasets as tfds
-
-    return sorted(
-        name
-        for name, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
-    )
-
-
 def prepare(builder: Any, config: ConfigDict) -> None:
     """Downloads a TFDS data set, if the config allows; this alone needs TensorFlow."""
     if not config.download:
@@ -155,79 +163,6 @@ def prepare(builder: Any, config: ConfigDict) -> None:
     builder.download_and_prepare(file_format="array_record")
 
 
-class Folder:
-    """A folder of images with one sub-folder per class, of any size, RGB or grey.
-
-    Below `train` and `test` (or `val`) where the folder has these, else split by a
-    fixed draw. Pairs of images need no classes: label -1 is that of loose images.
-    """
-
-    def __init__(self, config: ConfigDict, split: str):
-        """Reads path. Raises UserError for a folder without images, or a broken one."""
-        root = pathlib.Path(config.path).expanduser()
-        if not config.path or not root.is_dir():
-            raise UserError(f"config.data.path = {config.path!r} is no folder.")
-        roots = split_folders(root) or {"train": root, "test": root}
-        find = loose_or_by_class if config.pair else images_by_class
-        found = {part: find(folder) for part, folder in roots.items()}
-        # Of both splits, so that a label means the same in each.
-        names = {name for part in found.values() for _, name in part}
-        self.class_names = sorted(names - {LOOSE})
-        examples = found[split]
-        if roots["train"] == roots["test"]:
-            examples = [examples[i] for i in holdout(len(examples), split)]
-        if not examples:
-            raise UserError(
-                f"{root} has too few images to hold out one in {HOLDOUT} for testing; "
-                f"use {HOLDOUT} or more."
-            )
-        label = {LOOSE: -1} | {name: i for i, name in enumerate(self.class_names)}
-        self.paths = [path for path, _ in examples]
-        self.labels = [label[name] for _, name in examples]
-        self._shape = (config.image_size, config.image_size, config.channels)
-        files.in_parallel(files.check, self.paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: int) -> dict:
-        image = files.read_image(self.paths[i], self._shape)
-        return {"image": image, "label": self.labels[i]}
-
-
-def split_folders(root: pathlib.Path) -> dict[str, pathlib.Path] | None:
-    """The splits that a folder has as sub-folders; None for one without `train`."""
-    if not (root / "train").is_dir():
-        return None
-    for name in ("test", "val", "validation"):
-        if (root / name).is_dir():
-            return {"train": root / "train", "test": root / name}
-    raise UserError(
-        f"{root} has a folder train, but none named test or val; add one, or point "
-        "--config.data.path to the folder that holds the classes."
-    )
-
-
-def images_by_class(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """(file, name of its class) of all images in the sub-folders of `root`."""
-    found = loose_or_by_class(root)
-    for path, name in found:
-        if name == LOOSE:
-            raise UserError(
-                f"{path} lies directly in {root}; put the images of each class into a "
-                "sub-folder of their own (a single one, if there are no classes)."
-            )
-    return found
-
-
-def loose_or_by_class(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """(file, name of its class) of all images below `root`; LOOSE for those in it."""
-    return [
-        (path, LOOSE if path.parent == root else path.relative_to(root).parts[0])
-        for path in files.image_files(str(root))
-    ]
-
-
 BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
 
 
@@ -237,12 +172,16 @@ def open_source(config: ConfigDict, split: str) -> Source:
         raise UserError(
             f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."
         )
+    policy.check(config)
     pairs.check(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
         source = BY_NAME[config.source](config, split)
+    changed.check(config, split, source)
     labels = functools.partial(read_labels, source)
-    return views.of(pairs.add(source, config), config, split, labels)
+    refused = getattr(source, "refused", [])
+    found = views.of(pairs.add(source, config), config, split, labels)
+    return policy.of(found, config, refused)
 
 
 def read_labels(source: Source) -> np.ndarray:

@@ -4,7 +4,7 @@ A view is a source itself. `of` puts on a source what its config asks for.
 """
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,36 +14,47 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import vectors
 
 SPLITS = ("train", "test")
+OF_SPLIT = "{split}_digest"  # in a file of vectors: of the examples they are of
 FEATURE = "vector"  # the name under which examples have their vectors
 
 
-class Attached:
+class View:
+    """A source whose examples are in some way others; what it says of itself is not."""
+
+    def __init__(self, source: Any):
+        self.class_names: Sequence[str] = source.class_names
+        self.facts: Mapping[str, str] = getattr(source, "facts", {})
+        self.why_no_classes: str = getattr(source, "why_no_classes", "")
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def digest(self) -> str:
+        """Of the source."""
+        return digest_of(self._source)
+
+
+class Attached(View):
     """A source whose i-th example also has the i-th vector, float32 [D]."""
 
     def __init__(self, source: Any, found: np.ndarray):
         """found: float [N, D], perhaps memory-mapped."""
-        self.class_names: Sequence[str] = source.class_names
-        self._source = source
+        super().__init__(source)
         self._vectors = found
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
         return self._source[i] | {FEATURE: np.array(self._vectors[i], np.float32)}
 
 
-class Thinned:
+class Thinned(View):
     """A source in which only the examples `kept`, bool [N], have a feature."""
 
     def __init__(self, source: Any, feature: str, kept: np.ndarray):
-        self.class_names: Sequence[str] = source.class_names
-        self._source = source
+        super().__init__(source)
         self._feature = feature
         self._kept = kept
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def __getitem__(self, i: int) -> dict:
         example = self._source[i]
@@ -63,7 +74,8 @@ def of(
     """
     if config.vectors:
         check_no_flip(config)
-        source = Attached(source, load(config.vectors, split, len(source)))
+        found = load(config.vectors, split, len(source), digest_of(source))
+        source = Attached(source, found)
     for feature, share in config.keep.items():
         check_share(feature, share, source)
         if share < 1 and split == "train":
@@ -72,30 +84,44 @@ def of(
     return source
 
 
-def load(path: str, split: str, num_examples: int) -> np.ndarray:
-    """Vectors [N, D] of a split, from an .npz of both or one .npy for each."""
+def digest_of(source: Any) -> str:
+    """What stands for a source's examples, and for their order; '' for unknown."""
+    return getattr(source, "digest", "")
+
+
+def load(path: str, split: str, num_examples: int, digest: str = "") -> np.ndarray:
+    """Vectors [N, D] of a split, from an .npz of both or one .npy for each.
+
+    digest: of the examples, which one that the file carries must equal.
+    """
     if not path.endswith(".npz") and "{split}" not in path:
         raise UserError(
             f"config.data.vectors = {path!r} must end in .npz, or name one .npy for "
             "each split, as vectors_{split}.npy."
         )
     paths = {s: pathlib.Path(path.replace("{split}", s)).expanduser() for s in SPLITS}
-    both = {s: vectors.read(paths[s], s) for s in SPLITS}
+    shapes = {s: vectors.shape(paths[s], s) for s in SPLITS}
     if len(set(paths.values())) == 1:
         vectors.check_names(paths[split], SPLITS)
-    sizes = {s: found.shape[1] for s, found in both.items()}
+    sizes = {s: size for s, (_, size) in shapes.items()}
     if len(set(sizes.values())) > 1:
         raise UserError(
             f"config.data.vectors = {path!r}: the vectors of both splits must have the "
             f"same length D, but have {sizes}."
         )
-    found = both[split]
-    if len(found) != num_examples:
+    if (num := shapes[split][0]) != num_examples:
         raise UserError(
-            f"config.data.vectors = {path!r} has {len(found):,} vectors for the {split}"
+            f"config.data.vectors = {path!r} has {num:,} vectors for the {split}"
             f" split, which has {num_examples:,} examples; there must be one for each, "
             "in the same order."
         )
+    of = vectors.text(paths[split], OF_SPLIT.format(split=split))
+    if of and digest and of != digest:
+        raise UserError(
+            f"config.data.vectors = {path!r} was made of other {split} examples, or in "
+            "another order: make it anew (--mode=precompute)."
+        )
+    found = vectors.read(paths[split], split)
     vectors.check_finite(found, paths[split])
     return found
 

@@ -19,12 +19,21 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
     The programs that it describes are those of that time, to the bit.
     """
-    return with_primary(with_walk(with_tokens(with_prediction(config))))
+    earlier = with_walk(with_tokens(with_prediction(config)))
+    return with_files(with_primary(earlier))
 
 
 def with_primary(config: dict[str, Any]) -> dict[str, Any]:
     """One from before the primary variable had a name of one's own."""
     return {"primary": {"name": "image"}} | config
+
+
+def with_files(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before the data's files were kept account of; version 0 reads them."""
+    data = config["data"]
+    added = {"version": 0 if data["source"] == "folder" else 1, "splits": ""}
+    added |= {"class_names": (), "found": {}, "broken": "stop", "changed": "refuse"}
+    return config | {"data": added | data}
 
 
 def with_walk(config: dict[str, Any]) -> dict[str, Any]:

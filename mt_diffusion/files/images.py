@@ -1,51 +1,34 @@
-"""Image files: finding them, reading them at the size of the diffusion space."""
+"""Image files at the size of the diffusion space, and arrays and pictures as them."""
 
 import concurrent.futures
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding
+from mt_diffusion.files.names import shown
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 MODES = {1: "L", 3: "RGB"}
-
-
-def image_files(path: str) -> list[pathlib.Path]:
-    """The image `path`, or all images below the folder `path`, sorted; no hidden ones.
-
-    Raises UserError where there is none.
-    """
-    root = pathlib.Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    found = sorted(
-        p
-        for p in root.rglob("*")
-        if p.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in p.relative_to(root).parts)
-    )
-    if not found:
-        what = "no image in the folder" if root.is_dir() else "no file or folder"
-        raise UserError(f"there is {what} {path}; images end in {sorted(SUFFIXES)}.")
-    return found
+WITH_ALPHA = {2: "LA", 4: "RGBA"}
 
 
 def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
-    """uint8 [H, W, C] of an image file of any size and mode, cropped as ADM does."""
-    image = _open(path)
-    return _crop(image.convert(MODES[shape[-1]]), shape)
+    """uint8 [H, W, C] of an image file of any size and mode, cropped as ADM does.
+
+    Upright; what is transparent is seen on white.
+    """
+    return _crop(_flat(path, shape), shape)
 
 
 def read_halves(
     path: pathlib.Path, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The left and the right half of an image file, each as of a file of its own."""
-    image = _open(path).convert(MODES[shape[-1]])
+    image = _flat(path, shape)
     width, height = image.width // 2, image.height
     left, right = (
         _crop(image.crop((x, 0, x + width, height)), shape) for x in (0, width)
@@ -56,29 +39,27 @@ def read_halves(
 def read_ids(path: pathlib.Path) -> np.ndarray:
     """uint8 [h, w, 1]: the numbers in an image file of one channel, or of a palette.
 
-    Raises UserError for a file that holds colours.
+    Raises UserError for a file that holds colours, or ids above 255.
     """
-    with _opened(path) as image:
-        image.load()
-    if image.mode not in ("1", "L", "P"):
+    ids = decoding.ids(path)
+    if ids.max() > 255:
         raise UserError(
-            f"{path} holds colours ({image.mode}), not ids of classes; save it with "
-            "one channel of 8 bits or with a palette. (Colours are for training with "
-            "config.data.pair_levels = 0.)"
+            f"{shown(path)} has the id {ids.max()}; ids of classes are 0 to 255. "
+            "Number its classes anew."
         )
-    return np.asarray(image, np.uint8)[..., None]
+    return ids.astype(np.uint8)[..., None]
 
 
 def read_exact(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     """uint8 [H, W, C] of an image file that has this size already, pixel by pixel."""
-    return _exact(_open(path), path, shape)
+    check_size(path, shape)
+    return np.asarray(_flat(path, shape)).reshape(shape)
 
 
 def read_exact_ids(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     """`read_ids` of an image file that has this size already, uint8 [H, W, 1]."""
-    ids = read_ids(path)
-    _check_size(ids.shape[1], ids.shape[0], path, shape)
-    return ids
+    check_size(path, shape)
+    return read_ids(path)
 
 
 def read_masked(
@@ -88,31 +69,25 @@ def read_masked(
 
     Raises UserError for a file of another size, or one in which nothing is hidden.
     """
-    image = _open(path)
-    pixels = _exact(image, path, shape)
+    check_size(path, shape)
+    image = decoding.picture(path)
+    pixels = np.asarray(image.convert(MODES[shape[-1]])).reshape(shape)
     seen = np.asarray(image.convert("RGBA").getchannel("A"))[..., None] == 255
     if seen.all():
         raise UserError(
-            f"{path} has no transparent pixel. A masked image is a PNG whose hidden "
-            "pixels are transparent: erase the part to restore, and save with its "
-            "alpha channel."
+            f"{shown(path)} has no transparent pixel. A masked image is a PNG whose "
+            "hidden pixels are transparent: erase the part to restore, and save with "
+            "its alpha channel."
         )
     return pixels, seen.astype(np.float32)
 
 
-def _exact(
-    image: PIL.Image.Image, path: pathlib.Path, shape: Sequence[int]
-) -> np.ndarray:
-    _check_size(*image.size, path, shape)
-    return np.asarray(image.convert(MODES[shape[-1]])).reshape(shape)
-
-
-def _check_size(
-    width: int, height: int, path: pathlib.Path, shape: Sequence[int]
-) -> None:
+def check_size(path: pathlib.Path, shape: Sequence[int]) -> None:
+    """Raises UserError for a file whose header says another size than [H, W, C]."""
+    width, height = decoding.size(path)
     if (height, width) != tuple(shape[:2]):
         raise UserError(
-            f"{path} has {width}x{height} pixels, but this model's images have "
+            f"{shown(path)} has {width}x{height} pixels, but this model's images have "
             f"{shape[1]}x{shape[0]}; resize it first, so that its pixels can be kept."
         )
 
@@ -129,7 +104,11 @@ def as_pixels(
     if isinstance(values, PIL.Image.Image):
         values = [values]
     if isinstance(values, Sequence) and not isinstance(values, str):
-        values = np.stack([np.asarray(v) for v in values]) if len(values) else values
+        values = [_of_picture(v, wanted[-1], what) for v in values]
+        if len({v.shape for v in values}) > 1:
+            shapes = sorted({v.shape for v in values})
+            raise UserError(f"{what} has images of several shapes, {shapes}; give one.")
+        values = np.stack(values) if len(values) else values
     found = np.asarray(values)
     if found.dtype != np.uint8:
         raise UserError(
@@ -147,13 +126,43 @@ def as_pixels(
     return found
 
 
+def as_ids(values: Any, shape: Sequence[int], what: str) -> np.ndarray:
+    """`as_pixels` of masks [N, H, W, 1], of which a palette's numbers are the ids."""
+    several = [values] if isinstance(values, PIL.Image.Image) else values
+    if isinstance(several, Sequence) and not isinstance(several, str):
+        several = [np.asarray(v) for v in several]
+    return as_pixels(several, (*shape[:2], 1), what)
+
+
+def _of_picture(value: Any, channels: int, what: str) -> np.ndarray:
+    """An array of what may be a PIL image, which then gets so many channels."""
+    if not isinstance(value, PIL.Image.Image):
+        return np.asarray(value)
+    try:
+        decoding.check_header(value)
+    except ValueError as error:
+        raise UserError(f"{what}: an image can't be taken, for {error}.") from error
+    picture = decoding.as_picture(value)
+    if channels in MODES:
+        return np.asarray(decoding.flattened(picture, MODES[channels]))
+    return np.asarray(picture.convert(WITH_ALPHA[channels]))
+
+
 def resize(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """An image array, uint8 [h, w, 1 or 3], at shape [H, W, C]; itself if it fits."""
+    """An image array, uint8 [h, w, 1 to 4], at shape [H, W, C]; itself if it fits.
+
+    2 and 4 channels have alpha, and what is transparent is seen on white.
+    """
     if pixels.shape == tuple(shape):
         return pixels
     grey = pixels.shape[-1] == 1
     image = PIL.Image.fromarray(pixels[..., 0] if grey else pixels)
-    return _crop(image.convert(MODES[shape[-1]]), shape)
+    return _crop(decoding.flattened(image, MODES[shape[-1]]), shape)
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """An image array of 8 or 16 bits, in uint8, as files of 16 bits are read."""
+    return (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
 
 
 def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -162,30 +171,9 @@ def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return _fit(image, (*shape[:2], 1), PIL.Image.Resampling.NEAREST)
 
 
-def _open(path: pathlib.Path) -> PIL.Image.Image:
-    with _opened(path) as image:
-        image.load()
-    if image.mode.startswith("I;16"):  # `convert` would clip these to white
-        return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode == "P" and image.has_transparency_data:  # it warns of other ways
-        return image.convert("RGBA")
-    return image
-
-
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
-    try:
-        with PIL.Image.open(path) as image:
-            yield image
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        PIL.Image.DecompressionBombError,
-    ) as error:
-        raise UserError(
-            f"{path} can't be read as an image ({error}); repair or remove it."
-        ) from error
+def _flat(path: pathlib.Path, shape: Sequence[int]) -> PIL.Image.Image:
+    """A file in as many channels as the shape has, none of them alpha."""
+    return decoding.flattened(decoding.picture(path), MODES[shape[-1]])
 
 
 def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
@@ -212,19 +200,22 @@ def _fit(
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def size(path: pathlib.Path) -> tuple[int, int]:
-    """(width, height) of an image file, from its header."""
-    with _opened(path) as image:
-        return image.size
-
-
-def check(path: pathlib.Path) -> None:
-    """Raises UserError where an image file is broken, without decoding all of it."""
-    with _opened(path) as image:
-        image.verify()
-
-
 def in_parallel(function: Callable, *paths: Iterable[pathlib.Path]) -> None:
     """Calls a check on all files; the first error is raised."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(function, *paths))
+
+
+def failures(function: Callable, paths: Iterable[pathlib.Path]) -> dict[int, UserError]:
+    """{i: what a check of the i-th file says} of the files that it refuses."""
+
+    def error_of(path: pathlib.Path) -> UserError | None:
+        try:
+            function(path)
+        except UserError as error:
+            return error
+        return None
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        errors = list(pool.map(error_of, paths))
+    return {i: error for i, error in enumerate(errors) if error is not None}

@@ -1,14 +1,18 @@
 """Files of vectors, float [N, D]: .npy and .npz, never with pickles in them."""
 
+import contextlib
 import pathlib
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import writing
+from mt_diffusion.files import arrays, writing
+from mt_diffusion.files.names import shown
 
+BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError)
+BROKEN += (MemoryError, OverflowError, SyntaxError)
 ROWS_AT_ONCE = 65_536  # of a memory-mapped file that are looked at
 
 
@@ -18,23 +22,39 @@ def read(path: pathlib.Path, name: str) -> np.ndarray:
     name: of the array in an .npz; without it, the only array there is. Raises UserError
     for a file that is not there, not whole, or has anything else in it.
     """
+    shape(path, name)
+    with explained(path):
+        return _read_npy(path) if path.suffix == ".npy" else _read_npz(path, name)
+
+
+def shape(path: pathlib.Path, name: str) -> tuple[int, int]:
+    """(N, D) of the vectors that `read` would give, from the header of the file."""
     if path.suffix not in (".npy", ".npz") or not path.is_file():
         raise UserError(
-            f"there is no file of vectors {path}: it must end in .npy or .npz."
+            f"there is no file of vectors {shown(path)}: it must end in .npy or .npz."
         )
+    with explained(path):
+        found = arrays.headers(path)
+    header = found[_chosen(path, name, list(found))]
+    if len(header.shape) != 2 or not header.size or header.dtype.kind != "f":
+        raise UserError(
+            f"{shown(path)} holds {header.dtype} {list(header.shape)}; vectors are "
+            "floats [N, D], a row for each example."
+        )
+    return header.shape
+
+
+@contextlib.contextmanager
+def explained(path: pathlib.Path) -> Iterator[None]:
+    """Makes a UserError of whatever a file that is no array makes numpy raise."""
     try:
-        found = _read_npy(path) if path.suffix == ".npy" else _read_npz(path, name)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except BROKEN as error:
         raise UserError(
-            f"{path} can't be read as an array of numbers ({error}); save it with "
-            "numpy.save or numpy.savez, without pickled objects."
+            f"{shown(path)} can't be read as an array of numbers "
+            f"({shown(str(error))}); save it with numpy.save or numpy.savez, without "
+            "pickled objects."
         ) from error
-    if found.ndim != 2 or not found.size or found.dtype.kind != "f":
-        raise UserError(
-            f"{path} holds {found.dtype} {list(found.shape)}; vectors are floats "
-            "[N, D], a row for each example."
-        )
-    return found
 
 
 def _read_npy(path: pathlib.Path) -> np.ndarray:
@@ -42,21 +62,34 @@ def _read_npy(path: pathlib.Path) -> np.ndarray:
 
 
 def _read_npz(path: pathlib.Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        if name not in arrays and len(arrays.files) != 1:
-            raise UserError(
-                f"{path} has no array {name!r} among its arrays {arrays.files}."
-            )
-        return arrays[name if name in arrays else arrays.files[0]]
+    with np.load(path, allow_pickle=False) as found:
+        return found[_chosen(path, name, found.files)]
+
+
+def _chosen(path: pathlib.Path, name: str, there: Sequence[str]) -> str:
+    """`name`, or that of the only array there is."""
+    if name not in there and len(there) != 1:
+        raise UserError(
+            f"{shown(path)} has no array {name!r} among its arrays {list(there)}."
+        )
+    return name if name in there else there[0]
+
+
+def text(path: pathlib.Path, name: str) -> str:
+    """A text that an .npz has beside its vectors; '' where it has none."""
+    if path.suffix != ".npz":
+        return ""
+    with explained(path), np.load(path, allow_pickle=False) as found:
+        return str(found[name]) if name in found else ""
 
 
 def check_names(path: pathlib.Path, names: Sequence[str]) -> None:
     """Raises UserError for an .npz without an array of each of these names."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if missing := sorted(set(names) - set(arrays.files)):
+    with np.load(path, allow_pickle=False) as found:
+        if missing := sorted(set(names) - set(found.files)):
             raise UserError(
-                f"{path} has the arrays {arrays.files}, but {missing} are missing; "
-                f"save one for each of {list(names)}."
+                f"{shown(path)} has the arrays {found.files}, but {missing} are "
+                f"missing; save one for each of {list(names)}."
             )
 
 
@@ -67,9 +100,10 @@ def check_finite(vectors: np.ndarray, path: pathlib.Path) -> None:
             part = vectors[start : start + ROWS_AT_ONCE].astype(np.float32)
         wrong = ~np.isfinite(part).all(axis=1)
         if wrong.any():
+            row = start + int(np.argmax(wrong))
             raise UserError(
-                f"{path}: vector {start + int(np.argmax(wrong))} has numbers that are "
-                "not finite; make the file anew."
+                f"{shown(path)}: vector {row} has numbers that are not finite; make "
+                "the file anew."
             )
 
 

@@ -7,7 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import arrays
+from mt_diffusion.files.names import shown
 
+NUMBERS = "fiub"
+KINDS = {"F64", "F32", "F16", "BF16", "BOOL"}  # of safetensors
+KINDS |= {f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)}
 MOST = 5  # names that are written out
 
 
@@ -22,7 +27,7 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} does not exist; give the path of a checkpoint.")
     try:
         state = READERS[file.suffix](file)
-        return {name: np.asarray(x, np.float32) for name, x in state.items()}
+        found = {name: as_float32(name, x) for name, x in state.items()}
     except ImportError as error:
         raise UserError(
             f"reading {file} needs {error.name}: `pip install {error.name}`, or "
@@ -31,15 +36,41 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever a damaged file makes its reader raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{file} can't be read as a state dict, an array for each name "
-            f"({reason[0][:200]}); download or convert it once more."
+            f"{shown(file)} can't be read as a state dict, an array for each name "
+            f"({shown(reason[0])[:200]}); download or convert it once more."
         ) from error
+    check_finite(found, file)
+    return found
+
+
+def as_float32(name: str, x: np.ndarray) -> np.ndarray:
+    """Numbers of any width, half-precision ones too; ValueError for anything else."""
+    x = np.asarray(x)
+    if x.dtype.kind not in NUMBERS and x.dtype.name != "bfloat16":
+        raise ValueError(
+            f"{name} is {x.dtype}, of which the numbers are not known; save it as "
+            "float32"
+        )
+    with np.errstate(over="ignore"):  # which is then not finite
+        return x.astype(np.float32)
+
+
+def check_finite(state: Mapping[str, np.ndarray], file: pathlib.Path) -> None:
+    """Raises UserError where a weight is NaN or infinite, as float32."""
+    wrong = [name for name, x in state.items() if not np.isfinite(x).all()]
+    if wrong:
+        raise UserError(
+            f"{shown(file)} has weights that are not finite as float32, in "
+            f"{_some(wrong)}: it is damaged, or of a training that failed. Download it "
+            "once more, or take another one."
+        )
 
 
 def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a .npz file; none may be pickled."""
-    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-        return dict(arrays)
+    arrays.headers(file)
+    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as found:
+        return dict(found)
 
 
 def kept(file: pathlib.Path) -> dict[str, np.ndarray] | None:
@@ -60,6 +91,10 @@ def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a .safetensors file."""
     import safetensors.numpy
 
+    with safetensors.safe_open(file, "np") as opened:
+        kinds = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+    if strange := sorted(kinds - KINDS):
+        raise ValueError(f"it holds {', '.join(strange)}; save it as F16, BF16 or F32")
     return safetensors.numpy.load_file(file)
 
 

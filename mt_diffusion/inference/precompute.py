@@ -6,7 +6,7 @@ import numpy as np
 import tqdm
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import sources
+from mt_diffusion.data import sources, views
 from mt_diffusion.data.representers import Encoder
 from mt_diffusion.data.views import SPLITS
 from mt_diffusion.errors import UserError
@@ -30,11 +30,13 @@ def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
     represent = Encoder(encoder)
     data = images_alone(config.data)
     both = {split: sources.open_source(data, split) for split in SPLITS}
-    found, size = {}, None
+    found, extra, size = {}, {}, None
     for split, source in both.items():
         found[split] = all_of(source, represent, batch_size, split, size)
         size = found[split].shape[1]
-    vectors.write(out, found)
+        of = views.OF_SPLIT.format(split=split)
+        extra[of] = np.array(views.digest_of(source))
+    vectors.write(out, found | extra)
     sizes = ", ".join(f"{s} {v.shape[0]:,} x {v.shape[1]}" for s, v in found.items())
     unflipped = " --config.data.random_flip=false" if data.random_flip else ""
     print(f"wrote {out}: {sizes}. Train with --config.data.vectors={out}{unflipped}")

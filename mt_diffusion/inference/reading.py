@@ -20,7 +20,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import calibration
+from mt_diffusion.inference import calibration, table
 from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Modality
@@ -61,7 +61,8 @@ def read(
             )
         levels = load_levels(workdir / FILE, facts)
         out = make_folder(out, workdir)
-        read_images(experiment, reader, values, levels, out, seed)
+        inputs = table.inputs_of(given, values)
+        read_images(experiment, reader, values, levels, out, seed, inputs)
         return
     if out is not None:
         raise UserError(
@@ -99,8 +100,12 @@ def read_images(
     levels: Mapping[str, Sequence[int]],
     out: pathlib.Path,
     seed: int,
+    inputs: Mapping[str, Sequence[str]],
 ) -> None:
-    """Writes what the heads say of the images in `values`, the primary variable's."""
+    """Writes what the heads say of the images in `values`, the primary variable's.
+
+    inputs: the texts that say which these are, as of `inputs_of`.
+    """
     primary = experiment.primary
     times = sorted({t for chosen in levels.values() for t in chosen})
     found = reader(values[primary.name], times, seed)
@@ -108,11 +113,12 @@ def read_images(
     examples = {
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
-    write(out, examples, experiment, list(values))
+    write(out, examples, experiment, inputs, seed)
     for name in means:
         if examples[name].ndim == 1:  # numbers and not pictures, as labels
-            print(f"{name}: {', '.join(map(str, examples[name]))}")
-    print(f"wrote {out}/samples.npz and {out}/grid.png")
+            words = map(experiment.variables[name].show, examples[name])
+            print(f"{name}: {', '.join(map(str, words))}")
+    print(f"wrote {out}/samples.npz, {out}/{table.FILE} and {out}/grid.png")
 
 
 Reader = Callable[[np.ndarray, Sequence[int], int], dict[int, dict[str, np.ndarray]]]

@@ -18,7 +18,7 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
 from mt_diffusion.files import locks, writing
-from mt_diffusion.inference import calibration, parts, pictures
+from mt_diffusion.inference import calibration, parts, pictures, table
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -82,9 +82,10 @@ def sample(
         size = generator.batch_size(num)
         examples = parts.carry_out(place, num, size, make, "samples")
         if out:
-            write(out, examples, experiment, list(values))
+            inputs = table.inputs_of(given, values)
+            write(out, examples, experiment, inputs, seed)
             shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
-    print(f"wrote {out}/samples.npz, {out}/grid.png and {num} PNG files")
+    print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
@@ -214,10 +215,18 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    config.sampling.update(overrides)
+    override(config, overrides)
     experiment = experiments.build(config)
     tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
     return step, config, experiment, state[part] | tables
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
+    """Sets fields of config.sampling, and of config.data where a name begins so."""
+    place = "data."
+    for name, value in overrides.items():
+        part = config.data if name.startswith(place) else config.sampling
+        part[name.removeprefix(place)] = value
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
@@ -277,17 +286,28 @@ def write(
     out: pathlib.Path,
     examples: dict[str, np.ndarray],
     experiment: Experiment,
-    given: Sequence[str],
+    inputs: Mapping[str, Sequence[str]],
+    seed: int,
 ) -> None:
-    """The image of each example as PNG, a grid of the first 64, samples.npz.
+    """The image of each example as PNG, a grid of the first 64, a table, samples.npz.
 
-    The last of these says that all are there.
+    inputs: {given variable: the text of each value}, row i having that of i mod M. In
+    the .npz, NAME_names are the classes that the numbers of NAME are places among; that
+    it is there says that all is.
     """
+    classes = {n: getattr(experiment.of(n), "class_names", ()) for n in examples}
+    names = {
+        f"{n}_names": np.array([str(x) for x in c])
+        for n, c in classes.items()
+        if len(c)
+    }
     for i, image in enumerate(examples[experiment.primary.name]):
         path = out / "samples" / f"{i:05d}.png"
         with writing.explained(path):
             pictures.to_image(image).save(path)
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
     with writing.explained(out / "grid.png"):
-        pictures.grid(first, experiment.variables, given).save(out / "grid.png")
-    writing.arrays(out / "samples.npz", examples)
+        grid = pictures.grid(first, experiment.variables, list(inputs))
+        grid.save(out / "grid.png")
+    table.write(out, examples, experiment, inputs, seed)
+    writing.arrays(out / "samples.npz", examples | names)

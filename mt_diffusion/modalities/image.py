@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mt_diffusion.diffusion import likelihood
+from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
 from mt_diffusion.models.layers import OutputBlock
 from mt_diffusion.protocol import Known, Variable
@@ -26,7 +27,7 @@ def to_uint8(value: np.ndarray) -> np.ndarray:
 
 def read_images(text: str, shape: Sequence[int]) -> np.ndarray:
     """[M, H, W, C] in [-1, 1] of an image file, or of all in a folder, of this size."""
-    images = [files.read_exact(path, shape) for path in files.image_files(text)]
+    images = [files.read_exact(path, shape) for path in finding.image_files(text)]
     return to_unit(np.stack(images))
 
 

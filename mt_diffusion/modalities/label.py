@@ -1,5 +1,6 @@
 """Class labels, as probability vectors [K]; the paper's heads M and E, two encoders."""
 
+import csv
 import dataclasses
 import functools
 import math
@@ -11,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files.names import same, shown, some
 from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.kinds import Coded
 from mt_diffusion.models.classifier import EncoderClassifier
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.protocol import Code, Evidence
 
+LONGEST = 10  # digits of the number of a class
 LEAST = 1e-20  # probability of a class
 HEADS = {"M": PooledMLP, "E": EncoderClassifier}
 
@@ -46,10 +49,13 @@ class Label(Coded):
     def fit(cls, fields, source):
         names = fields["class_names"] or source.class_names
         if not names:
+            why = getattr(source, "why_no_classes", "")
             raise UserError(
-                "the data set has no class names, so it can't train a label modality; "
-                "name them in the config's class_names, or use another data set."
+                f"the data set has no class names{why}, so it can't train a label "
+                "modality; name them in config.data.class_names, or use another data "
+                "set."
             )
+        check_places([str(name) for name in names], source.class_names)
         return fields | {"class_names": tuple(names)}
 
     @property
@@ -71,23 +77,47 @@ class Label(Coded):
         return np.zeros(self.num_classes, np.float32)
 
     def read(self, text):
-        return self._one_hot([self._index(word.strip()) for word in text.split(",")])
+        if same(text) in self._labels:
+            return self._one_hot([self._labels[same(text)]])
+        try:
+            (words,) = csv.reader([text], skipinitialspace=True)
+        except (csv.Error, ValueError):
+            words = [text]
+        return self._one_hot([self._index(word) for word in words or [""]])
 
     def take(self, given):
         is_one = isinstance(given, str) or np.ndim(given) == 0
         several = [given] if is_one else given
-        return self._one_hot([self._index(str(one)) for one in several])
+        return self._one_hot([self._index(one) for one in several])
 
-    def _index(self, word: str) -> int:
-        if word in self.class_names:
-            return list(self.class_names).index(word)
-        if word.isdecimal() and int(word) < self.num_classes:
-            return int(word)
-        names = ", ".join(self.class_names[:12])
+    @functools.cached_property
+    def _labels(self) -> dict[str, int]:
+        return {same(str(name)): i for i, name in enumerate(self.class_names)}
+
+    def _index(self, given: Any) -> int:
+        """Of a name, or of a number where no class is called by one.
+
+        A number from a program, as `postprocess` makes it, has to mean the same class
+        by its name and by its place.
+        """
+        word = same(str(given))
+        by_name = self._labels.get(word, self._labels.get(word.strip()))
+        is_number = word.isdecimal() and len(word) < LONGEST
+        place = int(word) if is_number and int(word) < self.num_classes else None
+        are_numbers = any(name.isdecimal() for name in self._labels)
+        is_typed = isinstance(given, str)
+        if by_name is not None and (is_typed or by_name == place):
+            return by_name
+        if place is not None and not are_numbers:
+            return place
+        names = ", ".join(map(shown, self.class_names[:12]))
+        are_places = list(self._labels) == [str(i) for i in range(self.num_classes)]
+        numbers = f"numbers from 0 to {self.num_classes - 1}, or "
         raise UserError(
-            f"--given={self.name}={word} is no label of this model: give numbers from "
-            f"0 to {self.num_classes - 1}, or class names ({names}"
-            f"{', ...' if self.num_classes > 12 else ''}), separated by commas."
+            f"--given={self.name}={shown(word)} is no label of this model: give "
+            f"{'' if are_numbers and not are_places else numbers}class names ({names}"
+            f"{', ...' if self.num_classes > 12 else ''}), separated by commas"
+            f'{"" if is_typed else ", as text"}. A name with a comma is quoted ("a,b").'
         )
 
     def _one_hot(self, labels: Sequence[int]) -> np.ndarray:
@@ -97,7 +127,7 @@ class Label(Coded):
         return np.argmax(value, axis=-1).astype(np.int32)
 
     def show(self, item):
-        return str(self.class_names[int(item)])
+        return shown(str(self.class_names[int(item)]))
 
     def head(self):
         return HEADS[self.head_kind](self.num_classes, **self.heads[self.head_kind])
@@ -124,6 +154,17 @@ class Label(Coded):
         """[B, 1, D]: a fixed random direction of unit RMS per class, mixed linearly."""
         table = tokens.directions(self.tokens, self.num_classes, self.name)
         return (value @ jnp.asarray(table, value.dtype))[:, None, :]
+
+
+def check_places(names: Sequence[str], of_data: Sequence[str]) -> None:
+    """Raises UserError where a class of the data has its name at another's place."""
+    for i, name in enumerate(of_data):
+        if name in names and list(names).index(name) != i:
+            raise UserError(
+                f"class_names calls class {list(names).index(name)} {shown(name)}, but "
+                f"that is class {i} of the data ({some(of_data)}). Leave class_names "
+                "of the modality out, and give the order in config.data.class_names."
+            )
 
 
 class SharedUNet(Label):

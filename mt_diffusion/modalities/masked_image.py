@@ -13,6 +13,7 @@ import numpy as np
 
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
 from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
 from mt_diffusion.modalities.kinds import Identity
@@ -73,7 +74,7 @@ class MaskedImage(Identity):
 
     def read(self, text):
         values = []
-        for path in files.image_files(text):
+        for path in finding.image_files(text):
             image, mask = files.read_masked(path, self.shape)
             values.append(self.hide(to_unit(image), mask))
         return np.stack(values)

@@ -9,7 +9,9 @@ import numpy as np
 from mt_diffusion.data import pairs
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
+from mt_diffusion.files.names import shown
 from mt_diffusion.modalities.image import OutputHead, read_images, to_uint8, to_unit
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.protocol import Code
@@ -51,13 +53,13 @@ class PairedImage(Identity):
     def read(self, text):
         if not self.levels:
             return read_images(text, self.shape)
-        masks = [self._read_mask(path) for path in files.image_files(text)]
+        masks = [self._read_mask(path) for path in finding.image_files(text)]
         return to_unit(np.stack(masks))
 
     def take(self, given):
         if not self.levels:
             return to_unit(files.as_pixels(given, self.shape, self.name))
-        ids = files.as_pixels(given, (*self.shape[:2], 1), self.name)
+        ids = files.as_ids(given, self.shape, self.name)
         return to_unit(np.stack([self._spread(one, self.name) for one in ids]))
 
     def _read_mask(self, path: pathlib.Path) -> np.ndarray:
@@ -66,10 +68,11 @@ class PairedImage(Identity):
     def _spread(self, ids: np.ndarray, what: str | pathlib.Path) -> np.ndarray:
         if ids.max() >= self.levels:
             raise UserError(
-                f"{what} has the id {ids.max()}, but the masks that this model was "
-                f"trained with have ids from 0 to {self.levels - 1}, which are spread "
-                "over the grey levels as they are read. Give ids; a picture whose "
-                "levels are spread already, as of a sample, has to go back to them."
+                f"{shown(what)} has the id {ids.max()}, but the masks that this model "
+                f"was trained with have ids from 0 to {self.levels - 1}, which are "
+                "spread over the grey levels as they are read. Give ids; a picture "
+                "whose levels are spread already, as of a sample, has to go back to "
+                "them."
             )
         return pairs.spread(ids, self.levels, self.shape)
 

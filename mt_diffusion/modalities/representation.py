@@ -18,8 +18,8 @@ from mt_diffusion.data import representers
 from mt_diffusion.data.representers import Representer
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import finding, vectors
 from mt_diffusion.files import images as files
-from mt_diffusion.files import vectors
 from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.kinds import Coded, Gaussian
 from mt_diffusion.models.layers import PooledMLP
@@ -96,7 +96,7 @@ class Representation(Coded, Gaussian):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
         else:
-            paths = files.image_files(text)
+            paths = finding.image_files(text)
             images = np.stack([files.read_image(p, self.shape) for p in paths])
             found = self.representer.represent(images)
         return self.normalise(np.asarray(found))

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import pairs, sources
+from mt_diffusion.data import classes, pairs, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
@@ -61,7 +61,7 @@ def find_source(data: ConfigDict) -> sources.Source:
             raise
         features = sources.find_builder(data).info.features
         names = list(features[sources.CLASS].names) if sources.CLASS in features else []
-        return pairs.add(Noise(data, names), data)
+        return pairs.add(Noise(data, classes.in_order(names, data)), data)
 
 
 def resolve(config: ConfigDict) -> ConfigDict:

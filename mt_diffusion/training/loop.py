@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import pipeline, sources
+from mt_diffusion.data import changed, pipeline, sources
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -80,7 +80,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     experiments.check(config)
     check(config)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
-    config = experiments.resolve(config, source)
+    config = changed.recorded(experiments.resolve(config, source), source, test)
     experiment = experiments.build(config)
     guess.parse(config.sampling.guess, {m.name: m for m in experiment.modalities})
     mesh = sharding.make_mesh(config.mesh.fsdp)
@@ -101,6 +101,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
         state = with_tables(state, experiment, abstract)
         start, num_steps = int(state.step), config.train.num_steps
         facts = describe(config, experiment, start, len(source), len(test))
+        facts |= getattr(source, "facts", {})
         watch.banner(workdir, mesh, state.params, facts)
         if start >= num_steps:
             print(f"nothing to do: this run has had {start:,} steps.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mt_diffusion.data import changed as changed_data
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training.optimizer import build_rate
@@ -28,6 +29,9 @@ CHANGEABLE = {
     "data.pair_path": SAME_DATA,
     "data.data_dir": SAME_DATA,
     "data.download": "nothing, where the data is there",
+    "data.broken": "what is done at an example that can't be read",
+    "data.changed": "whether data that has changed is refused",
+    "data.found.": "",  # compared by itself
 }
 MOST = 5  # fields that an error writes out
 JUMP = 1.5  # times the learning rate, that a longer run may begin with
@@ -49,6 +53,7 @@ def resume(
     """
 
     def target(saved: ConfigDict) -> dict[str, Any]:
+        changed_data.check_same(config.data, saved.data)
         check_same(config, saved)
         return abstract.saved
 
@@ -94,6 +99,8 @@ def changes(config: ConfigDict, saved: ConfigDict, step: int) -> list[str]:
     lines = []
     for name in differences(config, saved):
         effect = next(e for start, e in CHANGEABLE.items() if name.startswith(start))
+        if not effect:
+            continue
         if name == "train.num_steps":
             before, now = (float(build_rate(c)(step)) for c in (saved, config))
             effect = f"the next step has learning rate {now:.3g}, and had {before:.3g}"

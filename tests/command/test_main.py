@@ -1,6 +1,7 @@
 """The command itself: a run from beginning to end, and every mistake a user makes."""
 
 import contextlib
+import csv
 import functools
 import importlib
 import inspect
@@ -170,10 +171,15 @@ def test_samples_with_a_label_given(trained, tmp_path, parts):
     assert result.code == 0, result
     assert "step 12, averaged (EMA) parameters" in result.out
     found = np.load(tmp_path / "samples.npz", allow_pickle=False)
-    assert sorted(found) == ["image", "label"]
+    assert sorted(found) == ["image", "label", "label_names"]
+    assert list(found["label_names"]) == list("0123456789")
     assert found["image"].shape == (5, 8, 8, 1) and found["image"].dtype == np.uint8
     wanted = {"label=3": [3] * 5, "label=1,7": [1, 7, 1, 7, 1]}[parts]
     assert found["label"].dtype == np.int32 and list(found["label"]) == wanted
+    rows = list(csv.DictReader((tmp_path / "samples.csv").read_text().splitlines()))
+    assert [(row["label"], row["seed"]) for row in rows] == [
+        (str(label), "1") for label in wanted
+    ]
     pictures = sorted((tmp_path / "samples").glob("*.png"))
     assert len(pictures) == 5
     with PIL.Image.open(pictures[4]) as picture:
@@ -408,6 +414,11 @@ def test_other_modes_mistakes_are_explained(trained, tmp_path):
             "--mode=bound --workdir=w --num_examples=4 --num_times=2 --seed=1 --out=o",
             "bounding.bound",
             {"out": "o", "num_examples": 4, "num_times": 2, "seed": 1, "overrides": {}},
+        ),
+        (
+            "--mode=read --workdir=w --batch_size=3 --config.data.path=p[1]",
+            "reading.read",
+            {"overrides": {"batch_size": 3, "data.path": "p[1]"}},
         ),
         (
             f"--mode=precompute {LABEL[0]} --encoder=a.b:c --out=v.npz",

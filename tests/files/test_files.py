@@ -5,6 +5,7 @@ import PIL.Image
 import pytest
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import decoding, finding
 from mt_diffusion.files import images as files
 
 SIZES = {"wide": (24, 8), "tall": (8, 40), "large": (150, 90), "small": (5, 3)}
@@ -124,8 +125,8 @@ def test_broken_files_are_named(tmp_path, suffix):
             files.read_image(path, (8, 8, 3))
     for path in (text, empty):
         with pytest.raises(UserError, match=str(path)):
-            files.check(path)
-    files.check(tmp_path / f"whole{suffix}")
+            decoding.check(path)
+    decoding.check(tmp_path / f"whole{suffix}")
 
 
 def test_images_too_large_to_be_meant_are_named(tmp_path, monkeypatch):
@@ -141,15 +142,15 @@ def test_a_folder_is_its_images_at_any_depth_in_order(tmp_path):
     names = [f"a{i:02d}.jpg" for i in range(20)] + ["b/2.webp", "b/c/1.PNG"]
     for name in reversed(names):
         save(tmp_path / name, noise(4, 4))
-    found = [str(p.relative_to(tmp_path)) for p in files.image_files(str(tmp_path))]
+    found = [str(p.relative_to(tmp_path)) for p in finding.image_files(str(tmp_path))]
     assert found == names
-    assert files.image_files(f"{tmp_path}/a00.jpg") == [tmp_path / "a00.jpg"]
+    assert finding.image_files(f"{tmp_path}/a00.jpg") == [tmp_path / "a00.jpg"]
 
 
 def test_where_there_is_no_image_the_path_is_named(tmp_path):
     with pytest.raises(UserError, match=f"no image in the folder {tmp_path}"):
-        files.image_files(str(tmp_path))
+        finding.image_files(str(tmp_path))
     with pytest.raises(UserError, match=f"no file or folder {tmp_path}/missing"):
-        files.image_files(f"{tmp_path}/missing")
+        finding.image_files(f"{tmp_path}/missing")
     with pytest.raises(UserError, match=f"{tmp_path}/missing.png"):
         files.read_image(tmp_path / "missing.png", (8, 8, 1))

@@ -1,0 +1,52 @@
+"""samples.csv: which output is of which input."""
+
+import csv
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import finding
+from mt_diffusion.files.names import shown
+
+FILE = "samples.csv"
+
+
+def inputs_of(
+    texts: Sequence[str], values: Mapping[str, np.ndarray]
+) -> dict[str, list[str]]:
+    """{variable: what says where each value is from} of texts NAME=VALUE.
+
+    The file of an image; else the text itself.
+    """
+    inputs = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        is_there = pathlib.Path(value).expanduser().exists()
+        paths = finding.image_files(value) if is_there else []
+        num = len(values[name])
+        named = map(shown, paths if len(paths) == num else [text] * num)
+        inputs[name] = list(named)
+    return inputs
+
+
+def write(
+    folder: pathlib.Path,
+    examples: Mapping[str, np.ndarray],
+    experiment: Experiment,
+    inputs: Mapping[str, Sequence[str]],
+    seed: int,
+) -> None:
+    """A row for each example: its file, what it was made of, its words, the seed."""
+    words = {}
+    for name, values in examples.items():
+        told = [experiment.of(name).show(value) for value in values]
+        words |= {name: told} if all(isinstance(word, str) for word in told) else {}
+    with open(folder / FILE, "w", newline="", encoding="utf8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "input", *words, "seed"])
+        for i in range(len(examples[experiment.primary.name])):
+            given = "; ".join(texts[i % len(texts)] for texts in inputs.values())
+            row = [told[i] for told in words.values()]
+            rows.writerow([f"samples/{i:05d}.png", given, *row, seed])
