@@ -1,5 +1,6 @@
 """Every byte of the files below a folder is accounted for."""
 
+import json
 import zlib
 
 import pytest
@@ -27,13 +28,22 @@ def test_what_is_as_written_passes_and_what_has_no_digests_says_so(written, tmp_
     assert not digests.check(written, PARTS)
 
 
-def test_it_is_the_size_and_the_common_checksum(written):
-    content = b"one"
-    assert digests.of(written / "a" / "1") == (3, zlib.crc32(content))
-    assert digests.of(written / "none") is digests.of(written) is None
-    large = bytes(range(256)) * 9000  # read in several parts
-    (written / "large").write_bytes(large)
-    assert digests.of(written / "large") == (len(large), zlib.crc32(large))
+def test_it_is_the_size_and_the_common_checksum_of_each_piece(written, monkeypatch):
+    monkeypatch.setattr(digests, "PIECE", 1000)
+    monkeypatch.setattr(digests, "CHUNK", 300)  # which no piece is a multiple of
+    content = bytes(i % 251 for i in range(2500))
+    (written / "a" / "1").write_bytes(content)
+    digests.write(written)
+    kept = json.loads((written / digests.FILE).read_text())
+    pieces = [content[:1000], content[1000:2000], content[2000:]]
+    assert kept["a/1"] == [2500, *map(zlib.crc32, pieces)]
+    assert kept["a/deep/2"] == [0] and digests.check(written, PARTS)
+    for place in (0, 999, 1000, 1999, 2000, 2499):
+        damaged = bytearray(content)
+        damaged[place] ^= 4
+        (written / "a" / "1").write_bytes(damaged)
+        with pytest.raises(digests.Damaged, match="a/1 is damaged"):
+            digests.check(written, PARTS)
 
 
 @pytest.mark.parametrize("name", ["a/1", "a/deep/2", "b/3"])
@@ -59,11 +69,11 @@ def test_any_damage_is_seen_in_the_parts_that_are_asked_for(written, name, damag
 def test_shares_look_at_each_file_once(written, monkeypatch):
     looked_at = []
     of = digests.of
-    monkeypatch.setattr(digests, "of", lambda p: looked_at.append(p) or of(p))
+    monkeypatch.setattr(digests, "of", lambda p, i: looked_at.append(p) or of(p, i))
     for i in range(2):
         assert digests.check(written, PARTS, (i, 2))
     names = sorted(p.relative_to(written).as_posix() for p in looked_at)
-    assert names == ["a/1", "a/deep/2", "b/3"]
+    assert names == ["a/1", "b/3"]  # of an empty file the size is enough
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a/1": 3}', '{"a/1": [3, "x"]}'])
