@@ -75,6 +75,20 @@ def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+def kept(file: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """What was kept in a .npz file so as not to be made again, if it still can be read.
+
+    None where there is none, and for a broken one, which is said.
+    """
+    if not file.exists():
+        return None
+    try:
+        return read_npz(file)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        print(f"{file} is broken, so it is made again ({error})")
+        return None
+
+
 def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a .safetensors file."""
     with safetensors.safe_open(file, "np") as opened:

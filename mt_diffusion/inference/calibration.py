@@ -7,7 +7,6 @@ diffusion/variance.py.
 import functools
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,6 +60,7 @@ def find(
     facts = {
         "step": step,
         "averaged": use_ema,
+        "parameters": exported.digest(params),
         "guess": settings.guess,
         "clip": settings.clip,
         "correction": settings.correction,
@@ -79,12 +79,15 @@ def find(
         return {}
     found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
-        path = exported.home(workdir) / name
-        writing.make_folder(path.parent, f"--workdir={workdir}")
         arrays = {
             f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
         }
-        writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        try:
+            path = exported.home(workdir) / name
+            writing.make_folder(path.parent, f"--workdir={workdir}")
+            writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        except UserError as error:
+            print(f"what was measured of z_0 is not kept for other calls: {error}")
     return found
 
 
@@ -95,13 +98,16 @@ def file_of(step: int, use_ema: bool) -> str:
 
 def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
     """What a file keeps; None for none, a broken one, and one of other settings."""
+    stored = weights.kept(path)
+    if stored is None:
+        return None
     try:
-        stored = weights.read_npz(path)
-        if json.loads(str(stored["facts"])) != facts:
+        there = json.loads(str(stored["facts"]))
+        if {"parameters": facts["parameters"]} | there != facts:  # before, unnamed
             return None
         parts = {w: cut(stored, f"{w}/") for w in (JOINT, CONDITIONAL)}
         return {which: Errors.of_arrays(part) for which, part in parts.items()}
-    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

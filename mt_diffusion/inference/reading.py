@@ -53,6 +53,7 @@ def read(
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
     facts = {"step": step, "averaged": use_ema}
+    facts["parameters"] = exported.digest(params)
     if given:
         values = read_given(given, experiment)
         if set(values) != {experiment.primary.name}:
@@ -82,12 +83,17 @@ def read(
 def load_levels(
     workdir: pathlib.Path, facts: Mapping[str, Any]
 ) -> dict[str, list[int]]:
-    """The levels chosen for this checkpoint. Raises UserError for those of another."""
+    """The levels chosen for this checkpoint. Raises UserError for those of another.
+
+    A file from before parameters were named in it is of those that are there.
+    """
     paths = exported.kept(workdir, FILE)
     for path in reversed(paths):  # what was chosen last
-        with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_text())
-            if {name: found.get(name) for name in facts} == facts:
+        # Where there is none, or a broken one.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            known = {"parameters": facts.get("parameters")}
+            found = known | json.loads(path.read_bytes())
+            if {name: found[name] for name in facts} == facts:
                 return found["levels"]
     raise UserError(
         f"{paths[-1]} has no noise levels for this checkpoint ({facts}): let them be "
