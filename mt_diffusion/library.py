@@ -24,6 +24,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError, as_arguments
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
@@ -52,12 +53,13 @@ def quietly() -> Iterator[None]:
 
 
 def load(workdir: str | pathlib.Path, step: int | None = None, ema: bool = True):
-    """The `Model` of a run.
+    """The `Model` of a run, of an exported one, or of one that comes with the package.
 
-    workdir: its folder. step: of one of its checkpoints; None for the newest. ema:
-    whether its parameters are the averaged ones. Raises ValueError where there is none.
+    workdir: its folder, or a name, as "digits". step: of one of its checkpoints; None
+    for the newest. ema: whether its parameters are the averaged ones. Raises
+    ValueError where there is none.
     """
-    folder, mesh = pathlib.Path(workdir).expanduser(), sharding.make_mesh()
+    folder, mesh = exported.find(workdir), sharding.make_mesh()
     with in_words(), quietly():
         step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
@@ -228,8 +230,37 @@ class Model:
         folder = pathlib.Path(out).expanduser() if out else None
         with in_words():
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
-        folder = folder or self.workdir / "evaluation" / str(self.step)
+        usual = exported.home(self.workdir) / "evaluation" / str(self.step)
+        folder = folder or usual
         return json.loads((folder / "metrics.json").read_text())["metrics"]
+
+    def export(
+        self,
+        path: str | pathlib.Path,
+        *,
+        format: str = "own",
+        dtype: str = "float32",
+        license: str = "",
+        push: str = "",
+    ) -> None:
+        """Writes the model for others to read; `load` reads own and hub.
+
+        path: a new folder, or for adm a new file .safetensors or .npz. format: own;
+        hub, which is own without paths of this machine; adm, the U-Net by
+        guided-diffusion's names. dtype: float32, float16 or bfloat16. license: for the
+        card. push: USER/NAME on the Hugging Face hub, to upload to; of hub alone.
+        """
+        from mt_diffusion.report import export
+
+        with in_words():
+            if not self._ema:
+                raise UserError(
+                    "this model has the raw parameters, and the averaged ones are "
+                    "exported: load it without ema=False."
+                )
+            args = (self.workdir, self.step, self.config, self.experiment, self.params)
+            model, out = export.Trained(*args, self._mesh), pathlib.Path(path)
+            export.export(model, out.expanduser(), format, dtype, license, push)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         variables = self.experiment.variables
@@ -272,7 +303,7 @@ class Model:
     def _levels(self) -> dict[str, list[int]]:
         facts = {"step": self.step, "averaged": self._ema}
         with contextlib.suppress(UserError):
-            return reading.load_levels(self.workdir / reading.FILE, facts)
+            return reading.load_levels(self.workdir, facts)
         num_steps = self.process.schedule.num_steps
         low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
         return {m.name: [int(t) for t in low] for m in self.experiment.modalities}

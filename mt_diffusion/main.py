@@ -38,6 +38,12 @@ Vectors of a data set by an encoder of yours, for --config.data.vectors:
   python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
       --config=configs/image_representation.py --out=vectors.npz
 
+A model for others, and one that comes with the package, by its name:
+  python -m mt_diffusion.main --mode=export --workdir=runs/image_label --out=mine
+  python -m mt_diffusion.main --mode=export --workdir=runs/image_label \
+      --out=unet.safetensors --format=adm
+  python -m mt_diffusion.main --mode=sample --workdir=digits
+
 Any field of a config may be set as --config.a.b=value.
 """
 

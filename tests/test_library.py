@@ -1,5 +1,6 @@
 """`import mt_diffusion`: a trained model in a few lines, with the command's numbers."""
 
+import errno
 import json
 import pathlib
 import re
@@ -15,6 +16,7 @@ import mt_diffusion
 from configs import joint
 from mt_diffusion import library
 from mt_diffusion.data import sources
+from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import evaluate as evaluation
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
@@ -70,6 +72,27 @@ def test_a_model_draws_what_the_command_draws(model, workdir, tmp_path):
             np.testing.assert_array_equal(values, written[name])
     assert drawn["image"].shape == (5, 8, 8, 1) and drawn["image"].dtype == np.uint8
     assert list(drawn["label"]) == [7] * 5
+
+
+def test_a_sampling_that_met_a_full_disk_goes_on(model, workdir, tmp_path, monkeypatch):
+    """By the same command, with what was drawn; half a result is none."""
+    drawn = model.sample(5, given={"label": "7"}, seed=4, steps=4)
+    call = (workdir, tmp_path / "out", 5, 4, ["label=7"], {"num_steps": 4}, True)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.pictures, "to_image", full)
+        with pytest.raises(UserError, match="No space left.*the same command then"):
+            sampling.sample(*call)
+    assert not list(tmp_path.rglob("samples.npz"))
+    monkeypatch.setattr(sampling.Generator, "values", None)  # nothing is drawn again
+    sampling.sample(*call)
+    found = np.load(tmp_path / "out" / "samples.npz")
+    np.testing.assert_array_equal(found["image"], drawn["image"])
+    kept = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert "parts" not in kept and ".lock" not in kept
 
 
 def test_a_second_call_compiles_nothing(model, monkeypatch):

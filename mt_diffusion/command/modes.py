@@ -16,10 +16,16 @@ NUM_BOUND = 256  # test examples whose bounds it gives
 
 
 def workdir() -> pathlib.Path:
-    """The folder of the run, which all modes but precompute need."""
+    """The folder of the run, which all modes but precompute need.
+
+    All but training take an exported model, and the names of those that are here.
+    """
+    from mt_diffusion.experiment import exported
+
     if not options.WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    return local_path(options.WORKDIR)
+    path = local_path(options.WORKDIR)
+    return path if options.MODE.value == "train" else exported.find(path)
 
 
 def out() -> pathlib.Path | None:
@@ -123,6 +129,22 @@ def bound() -> None:
     )
 
 
+def export() -> None:
+    """--mode=export."""
+    from mt_diffusion.report import export
+
+    options.need(options.WORKDIR, options.OUT)
+    export.check(options.FORMAT.value, options.DTYPE.value, options.PUSH.value)
+    export.export(
+        export.of_workdir(workdir()),
+        out(),
+        options.FORMAT.value,
+        options.DTYPE.value,
+        options.LICENSE.value,
+        options.PUSH.value,
+    )
+
+
 def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion.inference import precompute
@@ -191,15 +213,16 @@ def report() -> None:
 
 def compare() -> None:
     """--mode=compare."""
+    from mt_diffusion.experiment import exported
     from mt_diffusion.report import report
 
     options.need(options.RUNS, options.OUT)
-    runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
+    runs = [exported.find(run) for run in options.RUNS.value]
     print(f"wrote {report.compare(runs, needed_out())}")
 
 
 RUN = {
     f.__name__: f
     for f in (train, sample, read, bound, evaluate)
-    + (reference, precompute, preflight, check, report, compare)
+    + (reference, precompute, preflight, check, report, compare, export)
 }

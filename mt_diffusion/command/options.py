@@ -35,6 +35,7 @@ FLAGS_OF = {
     "check": set(),
     "preflight": {"topology", "microbatches", "quick", "out"},
     "report": {"workdir"},
+    "export": {"workdir", "out", "format", "dtype", "license", "push"},
     "compare": {"runs", "out"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample")
@@ -44,7 +45,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config: NAME or NAME:PRESET of the shipped ones, or a file."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, metrics, pictures. But for train also an exported "
+    "model, or the name of one that comes with the package, as digits.",
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
 OF_JOB = "train, sample, read, bound, evaluate, reference: "
@@ -168,7 +172,8 @@ OUT = flags.DEFINE_string(
     None,
     "sample, read: folder to write (WORKDIR/generated/NNN); evaluate: folder "
     "(WORKDIR/evaluation/STEP); bound: file (WORKDIR/bounds/STEP.json); precompute, "
-    "reference: file.npz; preflight: file.json; compare: file.html.",
+    "reference: file.npz; preflight: file.json; compare: file.html; export: a new "
+    "folder, or for --format=adm a file.safetensors or .npz.",
 )
 EMA = flags.DEFINE_bool(
     "ema",
@@ -229,6 +234,24 @@ QUICK = flags.DEFINE_bool(
     False,
     "preflight: compile with little effort, in a third of the time or less: nearly the "
     "same memory and operations; what is read and written, and so the speed, is not.",
+)
+FORMAT = flags.DEFINE_string(
+    "format",
+    "own",
+    "export: own (a folder that other modes take as --workdir), hub (the same without "
+    "paths of this machine) or adm (the U-Net by guided-diffusion's names).",
+)
+DTYPE = flags.DEFINE_string(
+    "dtype", "float32", "export: of the numbers: float32, float16 or bfloat16."
+)
+LICENSE = flags.DEFINE_string(
+    "license", "", "export: of the model, for its card, as apache-2.0."
+)
+PUSH = flags.DEFINE_string(
+    "push",
+    "",
+    "export: USER/NAME on the Hugging Face hub, to upload --format=hub to; nothing is "
+    "sent without it.",
 )
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 

@@ -16,6 +16,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import calibration
@@ -53,7 +54,7 @@ def bound(
     build = functools.partial(build_measure, experiment, config.sampling, num_times)
     build()  # says what can't be, before anything is written
     if out is None:  # of the same step they are measured anew
-        out = workdir / "bounds" / f"{step}.json"
+        out = exported.home(workdir) / "bounds" / f"{step}.json"
         writing.make_folder(out.parent, f"--workdir={workdir}")
     else:
         writing.claim_file(out)

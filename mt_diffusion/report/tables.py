@@ -230,9 +230,16 @@ def final_losses(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
 
 def final(run: Run, name: str, is_noisy: bool) -> float | None:
     """The last value of a scalar, of its moving average where it is noisy."""
+    found = smooth(run, name, is_noisy)
+    return found[max(found)] if found else None
+
+
+def smooth(run: Run, name: str, is_noisy: bool) -> dict[int, float]:
+    """{step: a scalar}, of its moving average where it is noisy."""
     if name not in run.series:
-        return None
-    return float(plots.trend(Line(run.series[name], 0, is_noisy)).values[-1])
+        return {}
+    series = plots.trend(Line(run.series[name], 0, is_noisy))
+    return dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
 
 
 def compared(runs: Mapping[str, Run]) -> dict[str, list[Across]]:

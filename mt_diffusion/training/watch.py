@@ -187,14 +187,26 @@ class Silent(contextlib.nullcontext):
 
 
 def keep_lines(path: pathlib.Path, last_step: int) -> None:
-    """Drops what a metrics file says of steps after last_step, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    writing.text(path, "".join(kept))
+    """Drops what a metrics file says of steps after last_step, and broken lines."""
+    if path.exists():
+        rows = [row for row in read_lines(path) if row["step"] <= last_step]
+        writing.text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; those that are torn or damaged are counted aloud."""
+    lines = path.read_bytes().splitlines()
+    rows = [row for row in map(read_line, lines) if row]
+    if broken := len(lines) - len(rows):
+        print(f"{path}: passed over {broken} of {len(lines)} lines, which are broken")
+    return rows
+
+
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """A step and scalars, numbers or null; None for anything else."""
+    try:
+        row = json.loads(line)
+        numbers = all(x is None or type(x) in (int, float) for x in row.values())
+        return row if numbers and type(row["step"]) is int else None
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None

@@ -132,6 +132,14 @@ def told_to_stop(workdir, data):
     yield
 
 
+def hung_up(workdir, data):
+    """The terminal is closed; what is printed goes nowhere from then on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "dup2", lambda *_: None)  # not what pytest prints
+        signal.raise_signal(signal.SIGHUP)
+    yield
+
+
 def told_during_saves(workdir, data):
     """Once while a checkpoint is being written, again while the last one is."""
 
@@ -212,8 +220,10 @@ def data_gone(workdir, data):
 
 
 CHECKPOINT = "a checkpoint could not be written to .*; the same command then continues"
+SAVED = ("told_to_stop", "hung_up", "told_during_saves", "data_gone")  # all steps done
 DISTURBANCES = [  # the step of a run before which it happens, and how it ends
     (told_to_stop, 0, Stopped, "told to stop after step 1 of 24"),
+    (hung_up, 1, Stopped, "told to stop after step 2"),
     (told_during_saves, 1, Stopped, "told to stop after step 4"),
     (interrupted, 1, KeyboardInterrupt, None),
     (clock_set_back, 1, Stopped, "told to stop after step 11"),
@@ -257,6 +267,8 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
     for disturbance, when, ending, message in DISTURBANCES:
         with pytest.raises(ending, match=message):
             disturbed(workdir, data, disturbance, when)
+        if disturbance.__name__ in SAVED:
+            assert Checkpoints(workdir).steps[0] == scalars(workdir)[-1]["step"]
     loop.train(config(data), workdir)
     jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
     assert scalars(whole) == scalars(workdir)
