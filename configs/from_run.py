@@ -6,17 +6,18 @@ continues a run of an earlier version of this project, whose defaults were other
 for bit; with another --workdir it trains such a model anew.
 """
 
-import pathlib
-
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 
 
 def get_config(workdir: str = "") -> ConfigDict:
     """The config of --config=configs/from_run.py:WORKDIR."""
-    folder = pathlib.Path(workdir).expanduser()
+    folder = exported.find(workdir)
+    if exported.is_one(folder):
+        return exported.read(folder)[1].unlock()
     checkpoints = Checkpoints(folder) if workdir and folder.is_dir() else None
     if checkpoints is None or not checkpoints.steps:
         raise UserError(

@@ -15,7 +15,7 @@ import contextlib
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,8 +24,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
-from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import fields
+from mt_diffusion.errors import UserError, as_arguments
+from mt_diffusion.experiment import exported, fields
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
@@ -39,7 +39,7 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(as_arguments(str(error))) from None
 
 
 @contextlib.contextmanager
@@ -59,14 +59,15 @@ def load(
     ema: bool = True,
     trust: Sequence[str] = (),
 ):
-    """The `Model` of a run.
+    """The `Model` of a run, of an exported one, or of one that comes with the package.
 
-    workdir: its folder. step: of one of its checkpoints; None for the newest. ema:
-    whether its parameters are the averaged ones. trust: modules outside of this package
-    that its config may name and that then run, in this process from here on. Raises
+    workdir: its folder, or a name, as "digits". step: of one of its checkpoints; None
+    for the newest. ema: whether its parameters are the averaged ones. trust: modules
+    outside of this package that its config may name and that then run, in this process
+    from here on. Raises
     ValueError where there is none.
     """
-    folder, mesh = pathlib.Path(workdir).expanduser(), sharding.make_mesh()
+    folder, mesh = exported.find(workdir), sharding.make_mesh()
     with in_words(), quietly():
         trusted.ask(trust)
         step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
@@ -74,14 +75,20 @@ def load(
 
 
 def train(
-    config: ConfigDict | str, workdir: str | pathlib.Path, trust: Sequence[str] = ()
+    config: ConfigDict | str,
+    workdir: str | pathlib.Path,
+    callback: Callable[[int, dict[str, float]], object] | None = None,
+    trust: Sequence[str] = (),
 ) -> None:
     """Trains, or continues, as the command does.
 
     config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
-    workdir: where checkpoints and metrics go. trust: modules that a stored config
-    (init_from, guide) or a data set may name, beside those that `config` does. Raises
-    ValueError for what can't be.
+    workdir: where checkpoints and metrics go. callback: called with the step and its
+    {name: loss} every config.watch.log_every steps; when it returns True the run ends
+    there, with a checkpoint, from which the same call goes on. What it raises ends the
+    run as well, without one. trust: modules that a stored config (init_from, guide) or
+    a data set may name, beside those that `config` does. Raises ValueError for what
+    can't be.
     """
     from mt_diffusion.command import options
     from mt_diffusion.training import loop
@@ -90,7 +97,7 @@ def train(
         trusted.ask(trust)
         if isinstance(config, str):
             config = options.config_of(config)
-        loop.train(config, pathlib.Path(workdir).expanduser())
+        loop.train(config, pathlib.Path(workdir).expanduser(), callback)
 
 
 class Model:
@@ -114,8 +121,8 @@ class Model:
         self.experiment, self.params = experiment, params
         self._ema, self._mesh = ema, sharding.make_mesh()
         self._generators: dict[str, tuple] = {}  # by settings: a second call compiles
-        self._measures: dict[tuple, Any] = {}  # nothing
-        self._reader = None
+        self._measures: dict[int, Any] = {}  # nothing
+        self._reader: Any = None
 
     @property
     def network(self):
@@ -208,7 +215,7 @@ class Model:
         some = lambda rows: jax.tree.map(lambda x: x[rows % num], batch)  # noqa: E731
         args = (size, num, seed, self._mesh)
         terms, _ = bounding.run(measure, self.params, some, *args)
-        return {n: x for named in terms.values() for n, x in named.items()}
+        return {n: np.asarray(x) for named in terms.values() for n, x in named.items()}
 
     def evaluate(
         self,
@@ -236,8 +243,37 @@ class Model:
         folder = pathlib.Path(out).expanduser() if out else None
         with in_words():
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
-        folder = folder or self.workdir / "evaluation" / str(self.step)
+        usual = exported.home(self.workdir) / "evaluation" / str(self.step)
+        folder = folder or usual
         return json.loads((folder / "metrics.json").read_text("utf-8"))["metrics"]
+
+    def export(
+        self,
+        path: str | pathlib.Path,
+        *,
+        format: str = "own",
+        dtype: str = "float32",
+        license: str = "",
+        push: str = "",
+    ) -> None:
+        """Writes the model for others to read; `load` reads own and hub.
+
+        path: a new folder, or for adm a new file .safetensors or .npz. format: own;
+        hub, which is own without paths of this machine; adm, the U-Net by
+        guided-diffusion's names. dtype: float32, float16 or bfloat16. license: for the
+        card. push: USER/NAME on the Hugging Face hub, to upload to; of hub alone.
+        """
+        from mt_diffusion.report import export
+
+        with in_words():
+            if not self._ema:
+                raise UserError(
+                    "this model has the raw parameters, and the averaged ones are "
+                    "exported: load it without ema=False."
+                )
+            args = (self.workdir, self.step, self.config, self.experiment, self.params)
+            model, out = export.Trained(*args, self._mesh), pathlib.Path(path)
+            export.export(model, out.expanduser(), format, dtype, license, push)
 
     def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
         variables = self.experiment.variables
@@ -282,7 +318,7 @@ class Model:
     def _levels(self) -> dict[str, list[int]]:
         facts = {"step": self.step, "averaged": self._ema}
         with contextlib.suppress(UserError):
-            return reading.load_levels(self.workdir / reading.FILE, facts)
+            return reading.load_levels(self.workdir, facts)
         num_steps = self.process.schedule.num_steps
         low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
         return {m.name: [int(t) for t in low] for m in self.experiment.modalities}

@@ -38,15 +38,22 @@ Vectors of a data set by an encoder of yours, for --config.data.vectors:
   python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
       --config=configs/image_representation.py --out=vectors.npz
 
+A model for others, and one that comes with the package, by its name:
+  python -m mt_diffusion.main --mode=export --workdir=runs/image_label --out=mine
+  python -m mt_diffusion.main --mode=export --workdir=runs/image_label \
+      --out=unet.safetensors --format=adm
+  python -m mt_diffusion.main --mode=sample --workdir=digits
+
 Any field of a config may be set as --config.a.b=value.
 """
 
 import functools
+import sys
 from collections.abc import Sequence
 
 from absl import app, logging
 
-from mt_diffusion.command import exits, modes, options, startup
+from mt_diffusion.command import exits, modes, options, startup, usage
 from mt_diffusion.errors import UserError
 
 
@@ -63,7 +70,8 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Entry point: exits.py has what it ends with."""
-    parse = functools.partial(options.parse, introduction=__doc__)
+    introduction = usage.text(sys.argv, __doc__ or "")
+    parse = functools.partial(options.parse, introduction=introduction)
     with exits.explained():
         app.run(main, flags_parser=parse)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -29,7 +30,11 @@ FLAGS = [
     "--config.watch.num_pictures=2",
     "--config.sampling.num_steps=2",
 ]
-KINDS = ("SIGKILL", "SIGTERM", "file size", "disk full")
+KINDS = ("SIGKILL", "SIGTERM", "SIGHUP", "second writer", "report", "torn log") + (
+    "flipped bit",
+    "file size",
+    "disk full",
+)
 PHASES = {"start": 0.15, "compile": 0.2, "step": 0.3, "save": 0.3, "end": 0.05}
 BANNER, DONE = "pictures:", "done:"  # what is printed before compiling, after training
 PATIENCE = 600  # seconds after which a process counts as hung
@@ -66,10 +71,13 @@ def draw(seed: int, i: int, kinds: tuple[str, ...]) -> Injection:
 class Process:
     """The command, training in a folder; its output is read by a thread."""
 
-    def __init__(self, workdir: pathlib.Path, cache: pathlib.Path):
+    def __init__(
+        self, workdir: pathlib.Path, cache: pathlib.Path, flags: Sequence[str] = FLAGS
+    ):
+        self.workdir, self.cache = workdir, cache
         self.began, self.lines, self.times = time.monotonic(), [], []
         self.popen = subprocess.Popen(
-            [sys.executable, "-u", "-m", "mt_diffusion.main", *FLAGS]
+            [sys.executable, "-u", "-m", "mt_diffusion.main", *flags]
             + [f"--workdir={workdir}"],
             env=os.environ | {"XDG_CACHE_HOME": str(cache)},
             stdout=subprocess.PIPE,
@@ -123,16 +131,53 @@ def phase_begins(
     )
 
 
-def inject(process: Process, injection: Injection, out: pathlib.Path) -> None:
-    """Does it."""
+def inject(process: Process, injection: Injection, out: pathlib.Path) -> list[str]:
+    """Does it; what another process that was started for it did wrong."""
     pid, kind = process.popen.pid, injection.kind
     if kind.startswith("SIG"):
         process.popen.send_signal(signal.Signals[kind])
     elif kind == "file size":
         with contextlib.suppress(ProcessLookupError):  # it has ended
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (injection.room,) * 2)
-    else:
+    elif kind == "disk full":
         fill(out, injection.room)
+    elif kind == "second writer":
+        other = Process(process.workdir, process.cache)
+        return wrong(other, {0: "", 2: "is being written to by process"})
+    elif kind == "report":
+        other = Process(process.workdir, process.cache, ["--mode=report"])
+        return wrong(other, {0: "", 2: "has no metrics.jsonl"})
+    else:
+        process.popen.kill()
+        process.popen.wait()
+        damage(process.workdir, injection)
+    return []
+
+
+def wrong(other: Process, allowed: dict[int, str]) -> list[str]:
+    """What a process said, unless it ended so, with these words, and without others."""
+    status, text = other.end(), "".join(other.lines)
+    words = allowed.get(status, "no status at all")
+    is_right = words in " ".join(text.split()) and "Traceback" not in text
+    is_right &= "all checkpoints" not in text  # are broken, it would say
+    return [] if is_right else [f"{status}: {text}"]
+
+
+def damage(workdir: pathlib.Path, injection: Injection) -> None:
+    """What a killed process and an old disk leave: half a line, one bit turned."""
+    if injection.kind == "torn log":
+        if (workdir / "metrics.jsonl").exists():
+            with open(workdir / "metrics.jsonl", "a") as file:
+                file.write('{"step": 3, "lo')
+        return
+    found = [p for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal()]
+    if len(found) > 1:  # or there would be none to go on from
+        newest = max(found, key=lambda p: int(p.name))
+        files = sorted(p for p in newest.rglob("*") if p.stat().st_size and p.is_file())
+        path = files[int(injection.step * len(files))]
+        content = bytearray(path.read_bytes())
+        content[int(injection.delay * len(content))] ^= 1 << injection.room % 8
+        path.write_bytes(content)
 
 
 def fill(folder: pathlib.Path, room: int) -> None:

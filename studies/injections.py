@@ -4,8 +4,10 @@ python -m studies.injections --out=runs/injections [--num=200] [--seed=0] \
     [--summary=OUT/summary.json]
 
 Trains a small network on digits by the command itself. Each call of it is disturbed
-once: by kill -9, by SIGTERM, by files that may not grow (RLIMIT_FSIZE) and, where OUT
-lies on a small file system of its own, by no space left on it:
+once: by kill -9, also with half a line left in the log or one bit turned in the newest
+checkpoint, by SIGTERM or SIGHUP, by a second call of it at the same time, by a report
+meanwhile, by files that may not grow (RLIMIT_FSIZE) and, where OUT lies on a small file
+system of its own, by no space left on it:
 
     mount -t tmpfs -o size=64m tmpfs runs/injections
 
@@ -51,6 +53,11 @@ from studies.disturbances import (
 ALLOWED = {  # exit statuses; an injection may also come too late to matter
     "SIGKILL": (-signal.SIGKILL, 0),
     "SIGTERM": (75, 0),
+    "SIGHUP": (75, 0),
+    "second writer": (2, 0),  # whichever comes first has the folder
+    "report": (0,),
+    "torn log": (-signal.SIGKILL, 0),
+    "flipped bit": (-signal.SIGKILL, 0),
     "file size": (2, 0),
     "disk full": (2, 0),
 }
@@ -63,15 +70,16 @@ def attempt(
     """Calls the command, disturbs it, and says what came of it."""
     out, start = workdir.parent, newest(workdir)
     process = Process(workdir, out / "cache")
-    injected, heard = None, True
+    injected, heard, complaints = None, True, []
+    number = signal.Signals.__members__.get(injection.kind, signal.SIGKILL)
     try:
         while process.popen.poll() is None:
             if phase_begins(process, injection, start, workdir):
                 time.sleep(injection.delay * lengths[injection.phase])
                 if process.popen.poll() is None:
                     injected = time.monotonic() - process.began
-                    heard = process.hears(signal.SIGTERM)
-                    inject(process, injection, out)
+                    heard = process.hears(number)
+                    complaints = inject(process, injection, out)
                 break
             time.sleep(0.002)
         status = process.end()
@@ -79,10 +87,11 @@ def attempt(
         process.popen.kill()
         (out / "ballast").unlink(missing_ok=True)
     allowed = ALLOWED[injection.kind] if injected is not None else (0,)
-    if injection.kind == "SIGTERM" and not heard:
-        allowed += (-signal.SIGTERM,)
-    text = "".join(process.lines)
+    if injection.kind.startswith("SIG") and not heard:  # yet, and so it ended it
+        allowed += (-number,)
+    text = "".join([*process.lines, *complaints])
     sound = status in allowed and "Traceback" not in text and consecutive(workdir)
+    sound = sound and not complaints
     return dataclasses.asdict(injection) | {
         "injected": injected,
         "from_step": start,

@@ -1,5 +1,6 @@
 """As it is installed: a wheel with the configs inside, used from another folder."""
 
+import importlib
 import pathlib
 import re
 import shutil
@@ -8,9 +9,17 @@ import sys
 import tomllib
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from configs import image_label
+from mt_diffusion.data import sources
+from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
+PIXELS = "mt_diffusion.evaluation.judges.pixels"  # which evaluations import
+WORKFLOW = ".github/workflows/test.yml"
 PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())
 
 
@@ -78,12 +87,79 @@ def test_it_says_the_versions_of_requirements():
     lines = pathlib.Path("requirements.txt").read_text().splitlines()
     wanted = {line.strip() for line in lines if line.strip() and line[0] != "#"}
     project = PROJECT["project"]
-    said = {*project["dependencies"], *project["optional-dependencies"]["dev"]}
-    assert said == wanted
+    extras = project["optional-dependencies"]
+    parts = (extras[name] for name in ("data", "eval", "dev"))
+    assert set(project["dependencies"]).union(*parts) == wanted
+    assert not [x for x in wanted if "tensorflow" in x and "-datasets" not in x]
     for extra, file in (("tpu", "tpu"), ("cuda12", "gpu")):
-        (name,) = project["optional-dependencies"][extra]
+        (name,) = extras[extra]
         text = pathlib.Path(f"requirements-{file}.txt").read_text()
         assert re.search(rf"^{re.escape(name)}", text, re.MULTILINE)
+
+
+def test_every_requirement_has_an_upper_bound():
+    extras = PROJECT["project"]["optional-dependencies"]
+    own = [x for name in ("data", "prepare", "eval", "dev") for x in extras[name]]
+    for requirement in [*PROJECT["project"]["dependencies"], *own]:
+        bound = "~=" in requirement or "<" in requirement
+        assert bound or requirement == "mt-diffusion[data]", requirement
+
+
+def test_the_lock_has_a_version_and_hashes_of_all_that_is_wanted():
+    """Made anew by the command in its first lines, when requirements.txt changes."""
+    text = pathlib.Path("requirements.lock").read_text()
+    found = re.findall(r"^([\w.-]+)==(\S+)((?:.*\\\n)+.*)", text, re.M)
+    assert len(found) == len(re.findall(r"^[\w.-]+==", text, re.M)) > 100
+    assert all("--hash=sha256:" in hashes for *_, hashes in found)
+    for line in pathlib.Path("requirements.txt").read_text().splitlines():
+        if line and line[0] != "#":
+            wanted = Requirement(line)
+            versions = [v for n, v, _ in found if names_equal(n, wanted.name)]
+            assert versions and all(v in wanted.specifier for v in versions), line
+
+
+def names_equal(a, b):
+    return canonicalize_name(a) == canonicalize_name(b)
+
+
+def test_the_workflow_runs_what_the_readme_says_on_every_python():
+    (job,) = yaml.safe_load(pathlib.Path(WORKFLOW).read_text())["jobs"].values()
+    (command,) = [step["run"] for step in job["steps"] if "run" in step]
+    assert f"\n{command} " in pathlib.Path("README.md").read_text()
+    pythons = job["strategy"]["matrix"]["python"]
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert pythons == [oldest, "3.12", "3.13"]
+
+
+def test_what_is_checked_before_a_commit_is_what_the_tests_check():
+    text = pathlib.Path(".pre-commit-config.yaml").read_text()
+    (repo,) = yaml.safe_load(text)["repos"]
+    command = pathlib.Path("launch/test.sh").read_text()
+    for hook in repo["hooks"]:
+        tool, *arguments = hook["entry"].split()
+        assert pathlib.Path(tool).exists() and hook["language"] == "system"
+        name = pathlib.Path(tool).name
+        if name != "shellcheck":  # which pytest runs
+            assert " ".join([name, *arguments[:1]]).removesuffix("--fix") in command
+
+
+@pytest.mark.parametrize(
+    "missing, extra, use",
+    [
+        ("tensorflow_datasets", "data", lambda c: sources.open_source(c, "train")),
+        ("tensorflow", "prepare", lambda c: sources.prepare(None, c)),
+        ("skimage.metrics", "eval", lambda c: importlib.import_module(PIXELS)),
+    ],
+)
+def test_what_an_extra_brings_is_asked_for_by_its_name(
+    missing, extra, use, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, PIXELS, False)
+    data = image_label.get_config("fashion_mnist").data
+    data.download = True
+    with pytest.raises(UserError, match=rf"pip install 'mt-diffusion\[{extra}\]'"):
+        use(data)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """`import mt_diffusion`: a trained model in a few lines, with the command's numbers."""
 
+import errno
+import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -12,9 +16,12 @@ import mt_diffusion
 from configs import joint
 from mt_diffusion import library
 from mt_diffusion.data import sources
+from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import evaluate as evaluation
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.inference import generation, sampling
+from mt_diffusion.training import loop
 from tests.arbitrary import parameters
 
 DIGITS = [str(i) for i in range(10)]
@@ -66,6 +73,27 @@ def test_a_model_draws_what_the_command_draws(model, workdir, tmp_path):
             np.testing.assert_array_equal(values, written[name])
     assert drawn["image"].shape == (5, 8, 8, 1) and drawn["image"].dtype == np.uint8
     assert list(drawn["label"]) == [7] * 5
+
+
+def test_a_sampling_that_met_a_full_disk_goes_on(model, workdir, tmp_path, monkeypatch):
+    """By the same command, with what was drawn; half a result is none."""
+    drawn = model.sample(5, given={"label": "7"}, seed=4, steps=4)
+    call = (workdir, tmp_path / "out", 5, 4, ["label=7"], {"num_steps": 4}, True)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.pictures, "to_image", full)
+        with pytest.raises(UserError, match="No space left.*the same command then"):
+            sampling.sample(*call)
+    assert not list(tmp_path.rglob("samples.npz"))
+    monkeypatch.setattr(sampling.Generator, "values", None)  # nothing is drawn again
+    sampling.sample(*call)
+    found = np.load(tmp_path / "out" / "samples.npz")
+    np.testing.assert_array_equal(found["image"], drawn["image"])
+    kept = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert "parts" not in kept and ".lock" not in kept
 
 
 def test_a_second_call_compiles_nothing(model, monkeypatch):
@@ -185,12 +213,54 @@ def test_no_run_is_a_value_error(tmp_path):
 
 def test_training_is_the_commands(tmp_path, monkeypatch):
     called = []
-    from mt_diffusion.training import loop
-
-    monkeypatch.setattr(loop, "train", lambda config, out: called.append((config, out)))
+    monkeypatch.setattr(
+        loop, "train", lambda config, out, _: called.append((config, out))
+    )
     with flagsaver.flagsaver():
         mt_diffusion.train("configs/joint.py:smoke", tmp_path)
     ((config, out),) = called
     assert out == tmp_path and config.train.num_steps == 60
     library.train(config, str(tmp_path))
     assert called[1][0] is config
+
+
+def test_the_page_on_python_runs_and_has_all_public_names(
+    model, tmp_path, monkeypatch, capsys
+):
+    """Its evaluation and training, which take minutes, are stood in for.
+
+    Its model is that of the other tests, for which programs are compiled already.
+    """
+    page = pathlib.Path("docs/python.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    public = {n for n in {*dir(model), *vars(model)} if not n.startswith("_")}
+    wanted = [f"model.{n}" for n in public]
+    wanted += [f"mt_diffusion.{n}" for n in mt_diffusion.__all__]
+    assert [n for n in wanted if not re.search(rf"\b{n}\b", "".join(blocks))] == []
+
+    def load(folder):
+        assert folder == "runs/image_label"
+        return model
+
+    def evaluate(workdir, out, wishes, *_):
+        assert wishes.num_samples == 1000 and wishes.draws == "joint"
+        folder = workdir / "evaluation/3"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {"metrics": [{"name": "fid", "value": 2.5}]}
+        (folder / "metrics.json").write_text(json.dumps(found))
+
+    def train(config, out, callback):
+        assert config.train.num_steps == 60 and str(out) == "runs/smoke"
+        assert callback(20, {"loss": 0.5}) is False
+
+    monkeypatch.setattr(library, "load", load)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "train", train)
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    for block in blocks:
+        exec(block, space)
+    assert list(space["threes"]["label"]) == [3] * 4
+    np.testing.assert_array_equal(space["named"]["image"], space["threes"]["image"])
+    assert "{'fid': 2.5}" in capsys.readouterr().out
+    assert (tmp_path / "threes.png").exists()

@@ -39,8 +39,11 @@ def explained() -> Iterator[None]:
     except Stopped as stopped:
         leave(RESUME, str(stopped))
     except KeyboardInterrupt:
-        ending = "the same training command continues from its last checkpoint."
-        leave(CTRL_C, f"stopped; {ending}")
+        leave(
+            CTRL_C,
+            "stopped; by the same command a training continues from its last "
+            "checkpoint, and any other mode with what is on disk.",
+        )
 
 
 def leave(status: int, message: str) -> None:

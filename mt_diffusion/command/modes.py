@@ -16,15 +16,27 @@ NUM_BOUND = 256  # test examples whose bounds it gives
 
 
 def workdir() -> pathlib.Path:
-    """The folder of the run, which all modes but precompute need."""
+    """The folder of the run, which all modes but precompute need.
+
+    All but training take an exported model, and the names of those that are here.
+    """
+    from mt_diffusion.experiment import exported
+
     if not options.WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    return local_path(options.WORKDIR)
+    path = local_path(options.WORKDIR)
+    return path if options.MODE.value == "train" else exported.find(path)
 
 
 def out() -> pathlib.Path | None:
     """Where to write, if a flag says so."""
     return local_path(options.OUT) if options.OUT.value else None
+
+
+def needed_out() -> pathlib.Path:
+    """Where to write, of a mode that must be told."""
+    options.need(options.OUT)
+    return local_path(options.OUT)
 
 
 def local_path(flag: flags.FlagHolder) -> pathlib.Path:
@@ -55,7 +67,7 @@ def settings() -> dict[str, Any]:
     from mt_diffusion.diffusion import guidance
     from mt_diffusion.experiment import fields
 
-    interval = options.GUIDANCE_INTERVAL.value
+    interval: Any = options.GUIDANCE_INTERVAL.value
     if interval is not None:
         interval = options.numbers(options.GUIDANCE_INTERVAL)
         guidance.check_interval(interval, "--guidance_interval")
@@ -120,12 +132,30 @@ def bound() -> None:
     )
 
 
+def export() -> None:
+    """--mode=export."""
+    from mt_diffusion.report import export
+
+    options.need(options.WORKDIR, options.OUT)
+    export.check(options.FORMAT.value, options.DTYPE.value, options.PUSH.value)
+    export.export(
+        export.of_workdir(workdir()),
+        out(),
+        options.FORMAT.value,
+        options.DTYPE.value,
+        options.LICENSE.value,
+        options.PUSH.value,
+    )
+
+
 def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion.inference import precompute
 
     options.need(options.ENCODER, options.OUT)
-    precompute.precompute(options.CONFIG.value, options.ENCODER.value, out())
+    precompute.precompute(
+        options.CONFIG.value, str(options.ENCODER.value), needed_out()
+    )
 
 
 def evaluate() -> None:
@@ -150,14 +180,13 @@ def reference() -> None:
     """--mode=reference."""
     from mt_diffusion.evaluation import reference
 
-    options.need(options.OUT)
     reference.make(
         options.CONFIG.value,
         options.FEATURES.value,
         options.WEIGHTS.value,
         options.SPLIT.value,
         options.NUM_EXAMPLES.value,
-        out(),
+        needed_out(),
     )
 
 
@@ -187,15 +216,16 @@ def report() -> None:
 
 def compare() -> None:
     """--mode=compare."""
+    from mt_diffusion.experiment import exported
     from mt_diffusion.report import report
 
     options.need(options.RUNS, options.OUT)
-    runs = [pathlib.Path(run).expanduser() for run in options.RUNS.value]
-    print(f"wrote {report.compare(runs, out())}")
+    runs = [exported.find(run) for run in options.RUNS.value]
+    print(f"wrote {report.compare(runs, needed_out())}")
 
 
 RUN = {
     f.__name__: f
     for f in (train, sample, read, bound, evaluate)
-    + (reference, precompute, preflight, check, report, compare)
+    + (reference, precompute, preflight, check, report, compare, export)
 }

@@ -38,6 +38,7 @@ FLAGS_OF = {
     "check": {"trust"},
     "preflight": {"topology", "microbatches", "quick", "out", "trust"},
     "report": {"workdir", "trust"},
+    "export": {"workdir", "out", "format", "dtype", "license", "push", "trust"},
     "compare": {"runs", "out", "trust"},
 }
 MOST = 10**9  # of any number but the seed
@@ -48,7 +49,10 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config: NAME or NAME:PRESET of the shipped ones, or a file."
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, pictures."
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, metrics, pictures. But for train also an exported "
+    "model, or the name of one that comes with the package, as digits.",
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
 OF_JOB = "train, sample, read, bound, evaluate, reference: "
@@ -172,7 +176,8 @@ OUT = flags.DEFINE_string(
     None,
     "sample, read: folder to write (WORKDIR/generated/NNN); evaluate: folder "
     "(WORKDIR/evaluation/STEP); bound: file (WORKDIR/bounds/STEP.json); precompute, "
-    "reference: file.npz; preflight: file.json; compare: file.html.",
+    "reference: file.npz; preflight: file.json; compare: file.html; export: a new "
+    "folder, or for --format=adm a file.safetensors or .npz.",
 )
 EMA = flags.DEFINE_bool(
     "ema",
@@ -234,13 +239,31 @@ QUICK = flags.DEFINE_bool(
     "preflight: compile with little effort, in a third of the time or less: nearly the "
     "same memory and operations; what is read and written, and so the speed, is not.",
 )
+FORMAT = flags.DEFINE_string(
+    "format",
+    "own",
+    "export: own (a folder that other modes take as --workdir), hub (the same without "
+    "paths of this machine) or adm (the U-Net by guided-diffusion's names).",
+)
+DTYPE = flags.DEFINE_string(
+    "dtype", "float32", "export: of the numbers: float32, float16 or bfloat16."
+)
+LICENSE = flags.DEFINE_string(
+    "license", "", "export: of the model, for its card, as apache-2.0."
+)
+PUSH = flags.DEFINE_string(
+    "push",
+    "",
+    "export: USER/NAME on the Hugging Face hub, to upload --format=hub to; nothing is "
+    "sent without it.",
+)
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 TRUST = flags.DEFINE_list(
     "trust",
     [],
     "train, sample, read, bound, evaluate, reference, precompute, check, preflight, "
-    "report, compare: modules of yours that a stored config or a data set may name, as "
-    "my_package.depth. Code that they name runs; nothing else does.",
+    "report, export, compare: modules of yours that a stored config or a data set may "
+    "name, as my_package.depth. Code that they name runs; nothing else does.",
 )
 
 
@@ -304,12 +327,11 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 def parse(argv: Sequence[str], introduction: str) -> list[str]:
     """Absl's parser; a user's mistake becomes a UserError.
 
-    introduction: what --help says before it lists the flags.
+    introduction: what --help says.
     """
     argv = moved.take(shipped.with_paths(argv))
     if {"--help", "-h", "-help", "--helpshort"} & set(argv):
         print(introduction)
-        print(flags.FLAGS.module_help(__name__).split("\n", 2)[2])
         sys.exit(0)
     with explained(argv), shipped.importable():
         trust.ask(trusted(argv))  # before a config file reads a stored one

@@ -68,7 +68,11 @@ def join() -> None:
     is_job = options.DISTRIBUTED.value or any(value is not None for value in named)
     config = options.CONFIG.value
     if is_job:
-        devices.join(*named)
+        devices.join(
+            options.COORDINATOR.value,
+            options.NUM_PROCESSES.value,
+            options.PROCESS_ID.value,
+        )
     if config is not None and not options.TOPOLOGY.value:
         devices.require(config.platform, config.mesh.num_devices)
     if is_job:

@@ -23,7 +23,7 @@ def check(config: ConfigDict) -> None:
     config.broken = SKIP  # at the headers, so that all is looked at
     faults = []
     for split in SPLITS:
-        source = sources.open_source(config, split)
+        source: Any = sources.open_source(config, split)
         for name, text in source.facts.items():
             print(f"{split} {name}: {text}")
         faults += [str(error) for error in source.refused]

@@ -83,7 +83,8 @@ def supervised(builder: Any) -> tuple[str | None, str | None]:
     """What of an example is given and what is asked for, if these are two names."""
     keys = builder.info.supervised_keys
     if isinstance(keys, tuple) and len(keys) == 2:
-        return tuple(key if isinstance(key, str) else None for key in keys)
+        given, asked = (key if isinstance(key, str) else None for key in keys)
+        return given, asked
     return None, None
 
 

@@ -163,5 +163,5 @@ def facts(
     if source.class_names:
         counts = np.bincount([n for n in source.labels if n >= 0], minlength=1)
         counts = np.pad(counts, (0, max(len(source.class_names) - len(counts), 0)))
-        told["classes"] = classes.told(source.class_names, counts)
+        told["classes"] = classes.told(source.class_names, counts.tolist())
     return told

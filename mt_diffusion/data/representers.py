@@ -16,7 +16,9 @@ from mt_diffusion.errors import UserError
 class Representer(Protocol):
     """A way to represent examples by vectors."""
 
-    def __call__(self, examples: Sequence[dict]) -> Sequence[np.ndarray | None]:
+    def __call__(
+        self, examples: Sequence[dict]
+    ) -> Sequence[np.ndarray | None] | np.ndarray:
         """The vector [D] of each example; None where it has none."""
 
     def represent(self, images: np.ndarray) -> np.ndarray:
@@ -137,7 +139,7 @@ def fit(source: Sequence[dict], text: str, num_components: int) -> dict[str, tup
     """
     chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
     examples = [source[int(i)] for i in chosen]
-    found = {"components": (), "pixel_mean": ()}
+    found: dict[str, Any] = {"components": (), "pixel_mean": ()}
     if text == PCA:
         images = np.stack([e["image"] for e in examples])
         pca = fit_pca(images, num_components)

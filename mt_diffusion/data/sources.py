@@ -30,7 +30,7 @@ from mt_diffusion.data import (
 from mt_diffusion.data.classes import CLASS
 from mt_diffusion.data.folders import Folder
 from mt_diffusion.data.splits import holdout
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import UserError, needs
 from mt_diffusion.files import decoding
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import shown
@@ -111,7 +111,7 @@ class Tfds:
     def __getitem__(self, i: int) -> dict:
         example = self._read(i)
         pixels = files.to_8_bits(example[self._image])
-        found = {"image": files.resize(pixels, self._shape)}
+        found: dict[str, Any] = {"image": files.resize(pixels, self._shape)}
         rest = {n: x for n, x in example.items() if n not in (self._class, CLASS)}
         if self._class is not None:
             found[CLASS] = self._label(int(example[self._class]))
@@ -133,18 +133,23 @@ class Tfds:
     @property
     def labels(self) -> list[int]:
         """Class of each example, read without decoding the images."""
-        import tensorflow_datasets as tfds
-
+        tfds = import_tfds()
         skip = {name: tfds.decode.SkipDecoding() for name in self._images}
         undecoded = self._builder.as_data_source(self._wanted, decoders=skip)
         numbers = (undecoded[i][self._class] for i in range(len(undecoded)))
         return [self._label(int(number)) for number in numbers]
 
 
+def import_tfds() -> Any:
+    """TFDS, which no other source needs. Raises UserError where it is not installed."""
+    with needs("data", "config.data.source = 'tfds'"):
+        import tensorflow_datasets as tfds
+    return tfds
+
+
 def find_builder(config: ConfigDict) -> Any:
     """TFDS's builder of config.name. Raises UserError for a name it does not know."""
-    import tensorflow_datasets as tfds
-
+    tfds = import_tfds()
     data_dir = tfds.core.Path(config.data_dir or tfds.core.constants.DATA_DIR)
     known = tfds.list_builders(with_community_datasets=False)
     name = re.split("[/:]", config.name)[0]  # without its variant and version
@@ -168,6 +173,8 @@ def prepare(builder: Any, config: ConfigDict) -> None:
             "--config.data.data_dir to a folder that has it (array_record format), or "
             "let it be downloaded with --config.data.download=true."
         )
+    with needs("prepare", "config.data.download = true"):
+        import tensorflow  # noqa: F401 # before TFDS has downloaded everything
     builder.download_and_prepare(file_format="array_record")
 
 
@@ -192,7 +199,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
     return policy.of(found, config, refused)
 
 
-def read_labels(source: Source) -> np.ndarray:
+def read_labels(source: Any) -> np.ndarray:
     """The class of each example, int [N], -1 where there is none."""
     if not source.class_names:
         return np.full(len(source), -1)

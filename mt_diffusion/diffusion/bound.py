@@ -134,7 +134,7 @@ def estimate(
     last = jnp.full(len(z0), num_steps)
     z_T = process.diffuse(z0, codes, last, jax.vmap(draw_noise)(keys, last))
     first = read(z_T, last).nll
-    return bounds._replace(nll=bounds.nll | {name: first[name] for name in held})
+    return bounds._replace(nll={**bounds.nll, **{name: first[name] for name in held}})
 
 
 def collect(L0: Nats, found: Terms) -> Bounds:

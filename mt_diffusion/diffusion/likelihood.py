@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
 
@@ -12,7 +13,7 @@ def gaussian_kl(mean1: Array, log_var1: Array, mean2: Array, log_var2: Array) ->
     return 0.5 * (log_var2 - log_var1 - 1 + ratio + distance)
 
 
-def gaussian(x: Array, mean: Array, log_variance: ArrayLike) -> Array:
+def gaussian(x: Array, mean: Array, log_variance: Array | np.ndarray | float) -> Array:
     """Log density of x under N(mean, exp(log_variance))."""
     distance = (x - mean) ** 2 * jnp.exp(-log_variance)
     return -0.5 * (jnp.log(2 * jnp.pi) + log_variance + distance)

@@ -92,7 +92,11 @@ class Velocity:
         return noise_weights * schedule.alpha_bar
 
 
-PREDICTIONS = {"aggregate": Aggregate, "eps": Eps, "v": Velocity}
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "aggregate": Aggregate,
+    "eps": Eps,
+    "v": Velocity,
+}
 
 
 def build(name: str) -> Prediction:

@@ -118,6 +118,7 @@ class Process:
         # variance of the step above it.
         above = np.minimum(t + 1, self.schedule.num_steps)
         floor, _ = self._variances(above, np.minimum(t, above - 1))
+        widest = np.maximum(np.where(s == 0, floor, variance), 1e-30)
         return Transition(
             t=t,
             signal_t=np.sqrt(alpha_bar[t]),
@@ -127,7 +128,7 @@ class Process:
             mean_z0=np.sqrt(alpha_bar[s]) * beta / (1 - alpha_bar[t]),
             mean_u=np.sqrt(1 - beta) * (1 - alpha_bar[s]) / (1 - alpha_bar[t]),
             variance=variance,
-            log_variance_min=np.log(np.where(s == 0, floor, variance).clip(1e-30)),
+            log_variance_min=np.log(widest),
             log_variance_max=np.log(beta),
             drift_t={n: a[t] for n, a in self.aggregation.alpha_tilde.items()},
             drift_s={n: a[s] for n, a in self.aggregation.alpha_tilde.items()},

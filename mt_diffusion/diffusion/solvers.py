@@ -6,7 +6,7 @@ for it stood there before these were known.
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -141,7 +141,7 @@ def singlestep(here, before, i, v, noise, soft=()):
     return jnp.where(i % 2 == 1, second, now.from_comoving(first, here.codes))
 
 
-STEPS = {
+STEPS: dict[str, Callable[[float], Step]] = {
     "ancestral": lambda eta: ancestral,
     "ddim": DDIM,
     "dpmpp_2m": lambda eta: multistep,

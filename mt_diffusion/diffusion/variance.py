@@ -13,6 +13,7 @@ et al. 2022), whose estimate has the first alone.
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,9 @@ class Errors:
     @classmethod
     def of_arrays(cls, stored: Mapping[str, np.ndarray]) -> "Errors":
         """From a file; KeyError or ValueError for what is none."""
-        found = {f.name: stored[f.name] for f in dataclasses.fields(cls)}
+        found: dict[str, Any] = {
+            f.name: stored[f.name] for f in dataclasses.fields(cls)
+        }
         found["names"] = tuple(map(str, found["names"]))
         errors, rows = cls(**found), len(found["names"])
         if errors.moments.shape != (len(errors.times), rows, rows):

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
+from mt_diffusion.inference import parts
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.protocol import Batch
 
@@ -139,30 +139,20 @@ def carry_out(
 ) -> Drawn:
     """Draws `num` examples into folder/samples.npz, unless it is there."""
     truth, available = examples_for(draw, experiment, test, num)
-    writing.stay_within(folder / "parts", folder.parent)
-    if not (folder / "samples.npz").exists():
+    writing.stay_within(folder / parts.FOLDER, folder.parent)
+    found = weights.kept(folder / "samples.npz")
+    if found is None:
         given = {name: truth[name] for name in draw.given}
-        parts = folder / "parts"
-        writing.make_folder(parts, f"the folder {folder}")
-        size = generator.batch_size(num)
-        starts = range(0, num, size)
 
-        def path(start: int) -> pathlib.Path:
-            # Other sizes, as of other devices before an interruption, don't mix.
-            return parts / f"{start:08d}_{size}.npz"
+        def make(rows: range) -> Arrays:
+            values = generator.values(params, seed, rows, given)
+            return as_files(values, draw, experiment)
 
-        for start in tqdm.tqdm(starts, desc=draw.name, unit="batch"):
-            if not path(start).exists():
-                # The last one whole as well, so that one program draws them all.
-                rows = range(start, start + size)
-                values = generator.values(params, seed, rows, given)
-                writing.arrays(path(start), as_files(values, draw, experiment))
-        found = [weights.read_npz(path(start)) for start in starts]
-        joined = {n: np.concatenate([part[n] for part in found]) for n in found[0]}
-        joined = {n: x[:num] for n, x in joined.items()}
-        writing.arrays(folder / "samples.npz", joined)
-    shutil.rmtree(folder / "parts", ignore_errors=True)
-    found = weights.read_npz(folder / "samples.npz")
+        place, size = folder / parts.FOLDER, generator.batch_size(num)
+        place.mkdir(parents=True, exist_ok=True)
+        found = parts.carry_out(place, num, size, make, draw.name)
+        writing.arrays(folder / "samples.npz", found)
+    shutil.rmtree(folder / parts.FOLDER, ignore_errors=True)
     values = {n: v for n, v in found.items() if n.startswith(VALUES)}
     return Drawn(
         draw=draw,

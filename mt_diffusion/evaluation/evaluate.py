@@ -5,22 +5,19 @@ of the variables; the bounds on the likelihood of test examples stand beside the
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.evaluation import begun, contents, features, judging, quality, shown
 from mt_diffusion.evaluation import draws as drawing
-from mt_diffusion.evaluation import features, judging, quality, shown
 from mt_diffusion.evaluation import reference as references
 from mt_diffusion.evaluation.draws import Draw, Drawn
 from mt_diffusion.evaluation.metrics import (
@@ -31,9 +28,9 @@ from mt_diffusion.evaluation.metrics import (
     tell,
 )
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.experiment import leak
+from mt_diffusion.experiment import exported, leak
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import weights, writing
+from mt_diffusion.files import locks, weights, writing
 from mt_diffusion.inference import bounding, calibration
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.precompute import images_alone
@@ -43,9 +40,7 @@ from mt_diffusion.inference.sampling import (
     restore,
     warn_of_rare_state,
 )
-from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
-from mt_diffusion.training import resume
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")
 BOUND_TIMES = 20
@@ -93,44 +88,45 @@ def evaluate(
     guide, weights = load_guide(config.sampling, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, config.sampling, mesh, guide=guide)
     generator = build()
-    root = workdir / "evaluation"
-    writing.make_folder(root, f"--workdir={workdir}", workdir)
+    root = exported.home(workdir) / "evaluation"
+    cache = begun.cache_folder(root, out, f"--workdir={workdir}")
     own = root / str(step)
-    writing.make_folder(out or own, f"--out={out or own}", out or workdir)
+    writing.make_folder(out or own, f"--out={out or own}", out or root.parent)
     out = out or own
-    real = open_real(config, experiment, settings, root, mesh)
-    parameters = {
-        "step": step,
-        "parameters": "averaged (EMA)" if use_ema else "raw",
-        "parameters_digest": digest(params),
-    }
-    manifest = parameters | describe(config, settings, seed, real)
-    claim(out, manifest)
-    test = test_examples(config, experiment, real.test, settings.num_samples, seed)
-    for draw in draws:  # before the first one takes its time
-        warn_of_rare_state(experiment, generator.states(draw.given))
-        drawing.examples_for(draw, experiment, test, settings.num_samples)
+    with locks.held(out, f"--out={out}"):
+        real = open_real(config, experiment, settings, cache, mesh)
+        parameters = {
+            "step": step,
+            "parameters": "averaged (EMA)" if use_ema else "raw",
+            "parameters_digest": exported.digest(params),
+        }
+        manifest = parameters | describe(config, settings, seed, real)
+        begun.claim(out, manifest, draws)
+        test = test_examples(config, experiment, real.test, settings.num_samples, seed)
+        for draw in draws:  # before the first one takes its time
+            warn_of_rare_state(experiment, generator.states(draw.given))
+            drawing.examples_for(draw, experiment, test, settings.num_samples)
 
-    model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model)
-    generator = build(errors)
-    found = []
-    for draw in draws:
-        num, folder = settings.num_samples, out / draw.name
-        drawn = drawing.carry_out(
-            draw, experiment, generator, weights, test, num, seed, folder
-        )
-        shown.show(drawn, experiment, folder)
-        if not draw.given:
-            writing.image(out / "neighbours.png", shown.neighbours(drawn, real))
-        found += judge(drawn, real, config.sampling)
-    if settings.bound_examples:
-        bounds = likelihood(
-            config, experiment, errors, params, real.test, settings, seed, mesh
-        )
-        found += [m.as_json(LIKELIHOOD) for m in bounds]
-    put_beside(found, baseline)
-    conclude(out, manifest, found, draws, settings.num_samples)
+        model = (workdir, step, use_ema, config, experiment, params, mesh)
+        errors = calibration.find(*model)
+        generator = build(errors)
+        found = []
+        for draw in draws:
+            num, folder = settings.num_samples, out / draw.name
+            drawn = drawing.carry_out(
+                draw, experiment, generator, weights, test, num, seed, folder
+            )
+            shown.show(drawn, experiment, folder)
+            if not draw.given:
+                writing.image(out / "neighbours.png", shown.neighbours(drawn, real))
+            found += judge(drawn, real, config.sampling)
+        if settings.bound_examples:
+            bounds = likelihood(
+                config, experiment, errors, params, real.test, settings, seed, mesh
+            )
+            found += [m.as_json(LIKELIHOOD) for m in bounds]
+        put_beside(found, baseline)
+        conclude(out, manifest, found, draws, settings.num_samples)
 
 
 def conclude(
@@ -170,11 +166,12 @@ def open_real(
     if settings.reference:
         path = pathlib.Path(settings.reference).expanduser()
     else:
-        images = hashlib.sha256(data.to_json().encode()).hexdigest()[:16]
+        images = contents.digest(train)
         path = root / f"reference_{network.name}_{network.digest}_{images}.npz"
-        if not path.exists():
+        if weights.kept(path) is None:
             made = references.compute(train, network, len(train), batch_size, mesh)
             references.write(path, made)
+        print(f"reference: {path}")
     reference = references.read(path, network, experiment.shape)
     if reference.images is not None:
         check_enough({"images in the reference": len(reference.images)})
@@ -202,12 +199,6 @@ def check_enough(numbers: Mapping[str, int]) -> None:
             )
 
 
-def digest(params: Any) -> str:
-    """Stands for the values of all parameters; tables follow from the config."""
-    trained = {name: part for name, part in params.items() if name != TABLES}
-    return weights.digest(flatten_dict(jax.device_get(trained), sep="/"))
-
-
 def describe(
     config: ConfigDict, settings: Settings, seed: int, real: Real
 ) -> dict[str, Any]:
@@ -229,26 +220,6 @@ def describe(
         "bound_examples": settings.bound_examples,
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
     }
-
-
-def claim(out: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-    """Says in `out` how it is made; UserError where it was begun in another way."""
-    path = out / "manifest.json"
-    if path.exists():
-        there = resume.flatten(json.loads(path.read_text("utf-8")))
-        now = resume.flatten(manifest)
-        differences = [
-            f"{name} ({there.get(name)} there, {now.get(name)} now)"
-            for name in sorted(there.keys() | now.keys())
-            if there.get(name) != now.get(name)
-        ]
-        if differences:
-            raise UserError(
-                f"{out} holds an evaluation with other settings: "
-                f"{', '.join(differences)}. Name another folder with --out, or remove "
-                "that one."
-            )
-    writing.as_json(path, manifest)
 
 
 def test_examples(

@@ -49,7 +49,7 @@ BUILDERS = {"convnet": _convnet, "inception": _inception}
 
 def extract(
     network: Network,
-    images: Sequence[UInt8[np.ndarray, "h w c"]],
+    images: Sequence[UInt8[np.ndarray, "h w c"]] | UInt8[np.ndarray, "n h w c"],
     batch_size: int,
     mesh: Mesh,
     what: str,

@@ -124,8 +124,7 @@ def tell(found: Sequence[Mapping[str, Any]]) -> None:
             *(with_error(x.get("value"), x.get("spread")) for x in marks),
             with_error(m["baseline"], None),
         ]
-        cells = "  ".join(f"{cell:>19}" for cell in cells)
-        print(f"{m['name']:{width}}  {cells}")
+        print(f"{m['name']:{width}}  " + "  ".join(f"{cell:>19}" for cell in cells))
     print()
 
 

@@ -209,13 +209,15 @@ def neighbours(
     references, queries = _centred(references, queries)
     found = _closest(queries, references, np.zeros(len(references)), num)
     order = np.argsort(found[0], axis=1, kind="stable")[:, :num]
-    return tuple(np.take_along_axis(x, order, axis=1) for x in found)
+    nearest, indices = (np.take_along_axis(x, order, axis=1) for x in found)
+    return nearest, indices
 
 
 def _centred(reference: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float32 about one centre: products of distant vectors lose digits."""
     centre = np.mean(reference, axis=0, dtype=np.float64).astype(np.float32)
-    return np.float32(reference) - centre, np.float32(other) - centre
+    first, second = (np.asarray(x, np.float32) for x in (reference, other))
+    return first - centre, second - centre
 
 
 def on_manifold(
@@ -242,10 +244,10 @@ def _closest(
     num = min(num + SPARE, len(members))
     rows = min(ROWS, len(queries))
     bias = np.sum(members**2, axis=1) - radii**2
-    members, bias = jnp.asarray(members), jnp.asarray(bias, jnp.float32)
+    there, less = jnp.asarray(members), jnp.asarray(bias, jnp.float32)
 
     def closest(some):
-        return _closest_block(queries[some % len(queries)], members, bias, num)
+        return _closest_block(queries[some % len(queries)], there, less, num)
 
     return batches.through(closest, range(len(queries)), rows)
 

@@ -28,7 +28,7 @@ class Real:
 
     experiment: Experiment
     network: Network
-    classifier: Network | None
+    classifier: Any
     reference: Reference
     train: sources.Source
     test: sources.Source
@@ -66,10 +66,10 @@ class Real:
         num_sets = min(len(self.test) // self.num, MAX_SETS)
         if num_sets < 2:
             return [self.test_features]
-        more = range(self.num, num_sets * self.num)
-        more = np.stack([self.test[i]["image"] for i in more])
-        more = self.features(more, "more test images")
-        return [self.test_features, *split(more, num_sets - 1)]
+        rest = range(self.num, num_sets * self.num)
+        more = np.stack([self.test[i]["image"] for i in rest])
+        found = self.features(more, "more test images")
+        return [self.test_features, *split(found, num_sets - 1)]
 
     @functools.cached_property
     def _train(self) -> tuple[np.ndarray, np.ndarray]:

@@ -124,10 +124,10 @@ def compute(
             images.append(batch[kept[part]])
             labels += [int(example.get(sources.CLASS, -1)) for example in examples]
             bar.update(len(examples))
-    labels = np.asarray(labels, np.int64)[kept]
+    classes = np.asarray(labels, np.int64)[kept]
     return Reference(
         images=np.concatenate(images),
-        labels=labels if (labels >= 0).any() else None,
+        labels=classes if (classes >= 0).any() else None,
         pooled=pooled.statistics(),
         spatial=spatial.statistics() if spatial.num else None,
         num_images=num_images,

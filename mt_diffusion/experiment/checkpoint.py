@@ -8,39 +8,67 @@ import pathlib
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import fields, translate
-from mt_diffusion.files import writing
+from mt_diffusion.files import digests, locks, paths, writing
 from mt_diffusion.modalities import build as base
+from mt_diffusion.parallel import sharding
 
 FOLDER = "checkpoints"
 BROKEN = "broken_checkpoints"
+CONFIG = "config"  # its name beside the parts of a state
 
 
 class Checkpoints:
     """The checkpoints below a workdir.
 
-    keep: how many of the newest stay; None where none will be written.
+    keep: how many of the newest stay; None where none will be written. Where some are,
+    nobody else writes to the workdir until `close`.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
-        """Creates the folder only to write (keep given)."""
+        """Creates the folder only to write (keep given).
+
+        Raises UserError where another process writes to the workdir.
+        """
         self._workdir = workdir.absolute()
+        self._folder = self._workdir / FOLDER
+        literal = paths.literal(self._folder)
+        self._lock = contextlib.ExitStack()
         if keep is not None:
-            writing.stay_within(self._workdir / FOLDER, self._workdir)
+            writing.stay_within(self._folder, self._workdir)
+            self._workdir.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             create=keep is not None,
             read_only=keep is None,
             cleanup_tmp_directories=keep is not None,  # of saves that were cut off
+            # Process 0 calls it when all is written, before a step has its own name.
+            async_options=ocp.options.AsyncOptions(
+                post_finalization_callback=self._add_digests
+            ),
         )
-        self._manager = ocp.CheckpointManager(self._workdir / FOLDER, options=options)
+        self._manager = ocp.CheckpointManager(literal, options=options)
+
+    def _take_lock(self) -> None:
+        """Process 0 does; all of a job raise UserError where it can't."""
+        refusal = None
+        if jax.process_index() == 0:
+            try:
+                lock = locks.held(self._workdir, f"--workdir={self._workdir}")
+                self._lock.enter_context(lock)
+            except UserError as error:
+                refusal = error
+        if sharding.anywhere(refusal is not None):
+            raise refusal or UserError("process 0 may not write to the workdir.")
 
     @property
     def steps(self) -> list[int]:
@@ -50,26 +78,32 @@ class Checkpoints:
     def save(self, step: int, state: Mapping[str, Any], config: ConfigDict) -> None:
         """Starts to write the parts of a state; returns once these may be changed."""
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
-        items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
+        items[CONFIG] = ocp.args.JsonSave(json.loads(config.to_json()))
         with self._explained():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
+    def _add_digests(self) -> None:
+        """To what is being saved, of which there is one at a time."""
+        (draft,) = self._folder.glob("*.orbax-checkpoint-tmp")
+        digests.write(draft)
+
     def close(self) -> None:
         """Returns once all that was saved is on disk; nothing can follow."""
-        with self._explained():
+        with self._lock, self._explained():
             self._manager.close()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         """Makes of whatever Orbax raises a UserError that says what is left."""
-        folder = self._workdir / FOLDER
         try:
             yield
         except Exception as error:
             # A folder has its final name only once all in it is written.
-            whole = sorted(int(p.name) for p in folder.glob("*") if p.name.isdecimal())
+            whole = sorted(
+                int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()
+            )
             raise UserError(
-                f"a checkpoint could not be written to {folder} "
+                f"a checkpoint could not be written to {self._folder} "
                 f"({writing.reason(error)}). Whole ones: {whole or 'none yet'}. Make "
                 "room, or mend what is wrong; the same command then continues from the "
                 "newest of them."
@@ -79,64 +113,91 @@ class Checkpoints:
         self,
         abstract: Callable[[ConfigDict], Mapping[str, Any]],
         only: int | None = None,
+        read: Callable[[int, Any], Any] | None = None,
     ) -> tuple[int, ConfigDict, dict[str, Any]] | None:
         """(step, config, state) of the newest whole checkpoint; None if there is none.
 
         abstract: from a config to the shapes and shardings of the parts of the state
         that are wanted; may raise UserError. only: the step of the one that is asked
-        for.
+        for. read: what reads what is wanted of a step, `restore` where None.
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
         ignore_abandoned_reads()
-        if only is not None and only not in self.steps:
-            raise UserError(
-                f"{self._workdir / FOLDER} has no checkpoint {only}; it has "
-                f"{', '.join(map(str, self.steps)) or 'none'}."
-            )
-        for step in self.steps if only is None else [only]:
+        broken = []
+        while steps := self._others(only, broken):
             try:
-                config = self.config(step)
-                with of_this_version(step):
+                config = self.config(steps[0])
+                with of_this_version(steps[0]):
                     wanted = abstract(config)
-                state = self.restore(step, wanted)
+                return steps[0], config, (read or self.restore)(steps[0], wanted)
             except (UserError, MemoryError, PermissionError):
                 raise
             except Exception as error:  # whatever a damaged file makes Orbax raise
                 reason = writing.reason(error)
-                print(f"checkpoint {step} is broken and passed over ({reason})")
-            else:
-                return step, config, state
             collect_abandoned_reads()
-        if self.steps:
+            # One that a training run has removed meanwhile, for newer ones, is whole.
+            if self._others(only, broken) == steps:
+                broken.append(steps[0])
+                print(f"checkpoint {steps[0]} is broken and passed over ({reason})")
+        if broken:
             raise UserError(
-                f"all checkpoints in {self._workdir / FOLDER} are broken: "
-                f"{self.steps}. Nothing was changed; restore them from a copy, or use "
-                "another --workdir."
+                f"all checkpoints in {self._folder} are broken: {broken}. Nothing was "
+                "changed; restore them from a copy, or use another --workdir."
             )
         return None
 
+    def _others(self, only: int | None, broken: Sequence[int]) -> list[int]:
+        """Steps on disk now, newest first, without those; only the one asked for.
+
+        Raises UserError where that is not there.
+        """
+        self._manager.reload()
+        if only is None:
+            return [step for step in self.steps if step not in broken]
+        if only not in self.steps:
+            raise UserError(
+                f"{self._folder} has no checkpoint {only}; it has "
+                f"{', '.join(map(str, self.steps)) or 'none'}."
+            )
+        return [] if broken else [only]
+
     def config(self, step: int) -> ConfigDict:
         """The config that the checkpoint of a step carries."""
+        self._check(step, [CONFIG])
         args = ocp.args.Composite(config=ocp.args.JsonRestore())
         stored = self._manager.restore(step, args=args).config
-        origin = str(self._workdir / FOLDER / str(step))
         with of_this_version(step):
-            base.check_trusted(stored.get("modalities", {}), origin)
-            config = ConfigDict(translate.translated(stored))
-            config.data.download = False  # only who asks for it now gets it
-            return fields.of_this_version(config, f"the config in {origin}").lock()
+            return stored_config(stored, str(self._workdir / FOLDER / str(step)))
 
     def restore(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
-        """The parts of a state that `abstract` names, in its shapes and shardings."""
+        """The parts of a state that `abstract` names, in its shapes and shardings.
+
+        Raises whatever Orbax does, and Damaged.
+        """
+        self._check(step, abstract)
         items = {n: ocp.args.StandardRestore({n: x}) for n, x in abstract.items()}
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return {n: found[n][n] for n in abstract}
 
     def shapes(self, step: int, part: str) -> Any:
         """A part of the state of a step, each array as what has its shape; unread."""
+        self._check(step, [part])
         with ocp.StandardCheckpointer() as reader:
-            found = reader.metadata(self._workdir / FOLDER / str(step) / part)
+            found = reader.metadata(paths.literal(self._folder / str(step) / part))
         return found.item_metadata.tree[part]
+
+    def _check(self, step: int, parts: Collection[str]) -> None:
+        """Raises Damaged, in all processes of a job, where files are not as written.
+
+        Of checkpoints of earlier versions, which have no digests, nothing is known.
+        """
+        share, damage = (jax.process_index(), jax.process_count()), None
+        try:
+            digests.check(self._folder / str(step), parts, share)
+        except digests.Damaged as error:
+            damage = error
+        if sharding.anywhere(damage is not None):
+            raise damage or digests.Damaged("another process found damage")
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Moves a checkpoint out of the way; returns where it lies now."""
@@ -145,9 +206,21 @@ class Checkpoints:
             writing.make_folder(target.parent, str(target), self._workdir)
             if target.exists():
                 shutil.rmtree(target)
-            (self._workdir / FOLDER / str(step)).rename(target)
+            (self._folder / str(step)).rename(target)
         self._manager.reload()
         return target
+
+
+def stored_config(stored: Mapping[str, Any], origin: str) -> ConfigDict:
+    """A config as it was stored, in the words of this version.
+
+    origin: where it was stored. Raises UserError for one that names code which is
+    neither this package's nor trusted, and has no say in what is downloaded.
+    """
+    base.check_trusted(stored.get("modalities", {}), origin)
+    config = ConfigDict(translate.translated(dict(stored)))
+    config.data.download = False  # only who asks for it now gets it
+    return fields.of_this_version(config, f"the config in {origin}").lock()
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Experiment:
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """All of them, in the config's order."""
-        return self.denoiser.modalities
+        return tuple(self.denoiser.modalities)
 
     @property
     def process(self) -> Process:
@@ -98,7 +98,7 @@ def build(config: ConfigDict) -> Experiment:
             "them otherwise."
         )
     primary = base.build(name, {"kind": "image.Image"}, shape)
-    alone = [
+    alone: list[Any] = [
         base.build(name, fields.to_dict(), shape)
         for name, fields in config.modalities.items()
     ]

@@ -39,16 +39,18 @@ def measure(
 def look(primary: Variable, modalities: tuple[Modality, ...], source: Any) -> Batch:
     """Examples evenly spread over a source; each random part from the example's own."""
     chosen = np.linspace(0, len(source) - 1, min(len(source), MOST)).astype(int)
-    z0, values, there = [], {m.name: [] for m in modalities}, {}
+    seen: dict[str, list] = {m.name: [] for m in modalities}
+    z0: list[Any] = []
+    values, there = {}, {}
     for i in chosen:
         example = source[int(i)]
         z0.append(primary.preprocess(example, np.random.default_rng(int(i))))
         for m in modalities:
-            values[m.name].append(m.preprocess(example, np.random.default_rng(int(i))))
+            seen[m.name].append(m.preprocess(example, np.random.default_rng(int(i))))
     for m in modalities:
-        there[m.name] = np.array([v is not None for v in values[m.name]])
+        there[m.name] = np.array([v is not None for v in seen[m.name]])
         empty = m.placeholder()
-        filled = [empty if v is None else v for v in values[m.name]]
+        filled = [empty if v is None else v for v in seen[m.name]]
         values[m.name] = np.stack(filled)
     return Batch(np.stack(z0), values, there)
 
@@ -67,8 +69,7 @@ def of(
     there = batch.available[modality.name]
     sources = {"": batch.z0}
     for other in modalities:
-        unread = presence.share({other.name: UNREAD}) > 0
-        if other is modality or not unread:
+        if other is modality or not presence.share({other.name: UNREAD}) > 0:
             continue
         latent = other.encode(jnp.asarray(batch.values[other.name])).latent
         if latent is not None:

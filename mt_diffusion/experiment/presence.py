@@ -176,6 +176,7 @@ def lines(presence: Presence) -> list[str]:
     """The table as a person reads it: a line for each state."""
     if isinstance(presence, Independent):
         return [f"{n}: {dict(rates)}" for n, rates in presence.rates.items()]
+    assert isinstance(presence, Joint)
     return [
         f"{share:.0%} {name}: "
         + ", ".join(f"{n} {words[i]}" for n, words in presence.states.items())

@@ -31,7 +31,8 @@ def with_primary(config: dict[str, Any]) -> dict[str, Any]:
 def with_files(config: dict[str, Any]) -> dict[str, Any]:
     """One from before the data's files were kept account of; version 0 reads them."""
     data = config["data"]
-    added = {"version": 0 if data["source"] == "folder" else 1, "splits": ""}
+    version = 0 if data["source"] == "folder" else 1
+    added: dict[str, Any] = {"version": version, "splits": ""}
     added |= {"class_names": (), "found": {}, "broken": "stop", "changed": "refuse"}
     return config | {"data": added | data}
 

@@ -26,6 +26,7 @@ PHOTOMETRIC, SAMPLE_FORMAT = 262, 339  # tags of TIFF
 UNSIGNED = {1, 4}  # numbers, or of no kind
 HEIF = (".heic", ".heif")
 IDS = ("1", "L", "P")
+BROKEN: tuple[type[Exception], ...]
 BROKEN = (OSError, SyntaxError, ValueError, struct.error, EOFError, OverflowError)
 BROKEN += (RuntimeError, IndexError)  # of decoders, and of files of records
 BROKEN += (MemoryError, PIL.Image.DecompressionBombError)
@@ -92,7 +93,7 @@ def check_header(image: PIL.Image.Image) -> None:
         )
 
 
-def tag(image: PIL.Image.Image, number: int) -> Any:
+def tag(image: Any, number: int) -> Any:
     """A tag of a TIFF; None of other files."""
     return image.tag_v2.get(number) if image.format == "TIFF" else None
 
@@ -146,7 +147,8 @@ def flattened(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image.convert(mode)
     image = image.convert("RGBA")
-    if image.getextrema()[3][0] < 255:
+    bands: Any = image.getextrema()
+    if bands[3][0] < 255:
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
     return image.convert(mode)

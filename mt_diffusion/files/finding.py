@@ -52,7 +52,7 @@ def find(root: pathlib.Path) -> Found:
 
     Raises UserError for a folder that can't be looked into.
     """
-    images, left = [], collections.Counter()
+    images, left = [], collections.Counter[str]()
     for path, why in walk(root, ()):
         if why:
             left[why] += 1

@@ -11,6 +11,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import arrays, writing
 from mt_diffusion.files.names import shown
 
+BROKEN: tuple[type[Exception], ...]
 BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError)
 BROKEN += (MemoryError, OverflowError, SyntaxError)
 ROWS_AT_ONCE = 65_536  # of a memory-mapped file that are looked at

@@ -4,10 +4,12 @@ import hashlib
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import arrays
+from mt_diffusion.files import arrays, writing
 from mt_diffusion.files.names import shown
 
 NUMBERS = "fiub"
@@ -73,10 +75,22 @@ def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
         return dict(found)
 
 
+def kept(file: pathlib.Path) -> dict[str, np.ndarray] | None:
+    """What was kept in a .npz file so as not to be made again, if it still can be read.
+
+    None where there is none, and for a broken one, which is said.
+    """
+    if not file.exists():
+        return None
+    try:
+        return read_npz(file)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        print(f"{file} is broken, so it is made again ({error})")
+        return None
+
+
 def read_safetensors(file: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a .safetensors file."""
-    import safetensors.numpy
-
     with safetensors.safe_open(file, "np") as opened:
         kinds = {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
     if strange := sorted(kinds - KINDS):
@@ -92,6 +106,58 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
     return {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
 
 
+def facts(file: pathlib.Path) -> dict[str, str]:
+    """What the header of a .safetensors file says beside its arrays."""
+    with safetensors.safe_open(file, "np") as opened:
+        return opened.metadata() or {}
+
+
+def rounded(state: Mapping[str, np.ndarray], dtype: str) -> dict[str, np.ndarray]:
+    """Weights as float32, float16 or bfloat16.
+
+    Raises UserError, with their names, where some are too large for it.
+    """
+    with np.errstate(over="ignore"):  # looked at below
+        found = {n: np.asarray(x).astype(jnp.dtype(dtype)) for n, x in state.items()}
+    if large := [n for n, x in found.items() if not np.isfinite(x).all()]:
+        raise UserError(
+            f"weights in {_some(large)} are not finite as {dtype}; take float32 or "
+            "bfloat16, or a checkpoint from before they were lost."
+        )
+    return found
+
+
+def widened(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights as they are after reading: float32."""
+    return {name: np.asarray(x, np.float32) for name, x in state.items()}
+
+
+def write(
+    file: pathlib.Path, state: Mapping[str, np.ndarray], facts: Mapping[str, str]
+) -> None:
+    """Writes weights to a .safetensors file, with facts in its header, or a .npz."""
+    with writing.draft_of(file) as draft, open(draft, "wb") as opened:
+        if file.suffix == ".npz":
+            np.savez(opened, **state)
+        else:
+            whole = {name: np.ascontiguousarray(x) for name, x in state.items()}
+            opened.write(safetensors.numpy.save(whole, dict(facts)))
+
+
+def check_writable(file: pathlib.Path, dtype: str) -> None:
+    """Raises UserError for a suffix that weights have not, or bfloat16 in a .npz."""
+    if file.suffix not in WRITTEN:
+        raise UserError(
+            f"--out={file} is to be a file of weights: let it end in "
+            f"{' or '.join(WRITTEN)}."
+        )
+    if file.suffix == ".npz" and dtype == "bfloat16":
+        raise UserError(
+            f"--out={file}: .npz knows no bfloat16; take .safetensors, or float16."
+        )
+
+
+WRITTEN = (".safetensors", ".npz")
 READERS = {
     ".pt": read_torch,
     ".pth": read_torch,

@@ -135,10 +135,15 @@ def readings(
     if settings.correction != variance.MEASURED or errors is None:
         return None
     times = np.arange(1, process.schedule.num_steps + 1)
-    tables = (errors.slopes_at(process, times), errors.places_at(process, times))
-    tables = [jnp.asarray(np.append(0, table), jnp.float32) for table in tables]
-    images = (jnp.asarray(x, jnp.float32) for x in (errors.means, errors.mean))
-    return Readings(*tables, *images)
+    slopes, places = (
+        jnp.asarray(np.append(0, table), jnp.float32)
+        for table in (
+            errors.slopes_at(process, times),
+            errors.places_at(process, times),
+        )
+    )
+    means, mean = (jnp.asarray(x, jnp.float32) for x in (errors.means, errors.mean))
+    return Readings(slopes, places, means, mean)
 
 
 def read_anew(z0: Image, t: Array, how: Readings) -> Image:

@@ -16,6 +16,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion import bound as bounds
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import calibration
@@ -53,8 +54,9 @@ def bound(
     build = functools.partial(build_measure, experiment, config.sampling, num_times)
     build()  # says what can't be, before anything is written
     if out is None:  # of the same step they are measured anew
-        out = workdir / "bounds" / f"{step}.json"
-        writing.make_folder(out.parent, f"--workdir={workdir}", workdir)
+        home = exported.home(workdir)
+        out = home / "bounds" / f"{step}.json"
+        writing.make_folder(out.parent, f"--workdir={workdir}", home)
     else:
         writing.claim_file(out)
     errors = calibration.find(workdir, step, use_ema, config, experiment, params, mesh)
@@ -199,14 +201,14 @@ def run(
 
 def tabulate(terms: Terms, available: dict[str, np.ndarray]) -> Table:
     """Mean and standard error of every term, over the examples that have its value."""
-    table = {}
+    table: Table = {}
     for modality, named in terms.items():
         kept = available.get(modality, slice(None))
         table |= {name: summary(x[kept]) for name, x in named.items() if len(x[kept])}
     return table
 
 
-def summary(x: np.ndarray) -> dict[str, Any]:
+def summary(x: np.ndarray | jax.Array) -> dict[str, Any]:
     """Mean over examples and its standard error; None for that of a single one."""
     error = float(x.std(ddof=1) / math.sqrt(len(x))) if len(x) > 1 else None
     return {

@@ -7,7 +7,6 @@ diffusion/variance.py.
 import functools
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from mt_diffusion.diffusion.bound import Reading
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.variance import Z_0, Errors
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
@@ -60,13 +60,15 @@ def find(
     facts = {
         "step": step,
         "averaged": use_ema,
+        "parameters": exported.digest(params),
         "guess": settings.guess,
         "clip": settings.clip,
         "correction": settings.correction,
     }
-    path = workdir / FOLDER / f"{step}_{'averaged' if use_ema else 'raw'}.npz"
-    if (kept := load(path, facts)) is not None:
-        return kept
+    name = file_of(step, use_ema)
+    for path in exported.kept(workdir, name):
+        if (kept := load(path, facts)) is not None:
+            return kept
     try:
         source = sources.open_source(config.data, "train")
     except UserError as error:
@@ -77,23 +79,36 @@ def find(
         return {}
     found = measure(experiment, settings, params, source, mesh)
     if jax.process_index() == 0:
-        writing.make_folder(path.parent, f"--workdir={workdir}", workdir)
         arrays = {
             f"{w}/{n}": x for w, e in found.items() for n, x in e.as_arrays().items()
         }
-        writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        try:
+            home = exported.home(workdir)
+            path = home / name
+            writing.make_folder(path.parent, f"--workdir={workdir}", home)
+            writing.arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
+        except UserError as error:
+            print(f"what was measured of z_0 is not kept for other calls: {error}")
     return found
+
+
+def file_of(step: int, use_ema: bool) -> str:
+    """Where the errors of a checkpoint are kept, below its workdir."""
+    return f"{FOLDER}/{step}_{'averaged' if use_ema else 'raw'}.npz"
 
 
 def load(path: pathlib.Path, facts: Mapping[str, Any]) -> Found | None:
     """What a file keeps; None for none, a broken one, and one of other settings."""
+    stored = weights.kept(path)
+    if stored is None:
+        return None
     try:
-        stored = weights.read_npz(path)
-        if json.loads(str(stored["facts"])) != facts:
+        there = json.loads(str(stored["facts"]))
+        if {"parameters": facts["parameters"]} | there != facts:  # before, unnamed
             return None
         parts = {w: cut(stored, f"{w}/") for w in (JOINT, CONDITIONAL)}
         return {which: Errors.of_arrays(part) for which, part in parts.items()}
-    except (UserError, OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -117,13 +132,13 @@ def measure(
     settings: config.sampling, whose guesses and clipping are those measured.
     """
     chosen = np.linspace(0, len(source) - 1, min(num_examples, len(source)))
-    some = Some(source, chosen.astype(int))
+    some: Any = Some(source, chosen.astype(int))
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     size = sharding.batch_size(settings.batch_size, len(some), mesh)
     batches = pipeline.batches_in_order(some, preprocess, size, 0)
     times = chosen_times(experiment.process)
     products = build_products(experiment, settings)
-    sums = (0.0, 0.0)
+    sums: tuple[Any, ...] = (0.0, 0.0)
     starts = range(0, len(some), size)
     for i, start in enumerate(tqdm.tqdm(starts, desc="measuring z_0", unit="batch")):
         rows = np.arange(start, start + size)
@@ -135,9 +150,10 @@ def measure(
         )
     names = (Z_0, *experiment.process.aggregation.alpha_tilde)
     correct = settings.correction == variance.MEASURED
+    moments, products_of = (x / len(some) for x in sums)
     return {
         which: variance.regressed(
-            names, times, *(x[:, place] / len(some) for x in sums), correct
+            names, times, moments[:, place], products_of[:, place], correct
         )
         for place, which in enumerate((JOINT, CONDITIONAL))
     }

@@ -5,6 +5,7 @@ means are averaged. Which levels serve a modality best is found on one half of t
 examples, `choose`, and measured on the other.
 """
 
+import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import table
@@ -51,6 +53,7 @@ def read(
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
     facts = {"step": step, "averaged": use_ema}
+    facts["parameters"] = exported.digest(params)
     if given:
         values = read_given(given, experiment)
         if set(values) != {experiment.primary.name}:
@@ -58,35 +61,44 @@ def read(
                 f"reading takes --given={experiment.primary.name}=FILE_OR_FOLDER and "
                 "nothing else; --mode=sample takes any modalities together."
             )
-        levels = load_levels(workdir / FILE, facts)
+        levels = load_levels(workdir, facts)
         out = make_folder(out, workdir)
         inputs = table.inputs_of(given, values)
         read_images(experiment, reader, values, levels, out, seed, inputs)
         return
+    file = exported.home(workdir) / FILE
     if out is not None:
         raise UserError(
             f"--out={out} is for what is read of given images; the levels that this "
-            f"command chooses are written to {workdir / FILE}. Leave it out."
+            f"command chooses are written to {file}. Leave it out."
         )
     levels = choose(config, experiment, reader, seed)
     if not levels:
         raise UserError("no test example has a value of any modality to choose by.")
-    writing.as_json(workdir / FILE, facts | {"levels": levels})
-    print(f"wrote {workdir / FILE}; --given={experiment.primary.name}=... reads now")
+    writing.make_folder(file.parent, f"--workdir={workdir}")
+    writing.as_json(file, facts | {"levels": levels})
+    print(f"wrote {file}; --given={experiment.primary.name}=... reads now")
 
 
-def load_levels(path: pathlib.Path, facts: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The levels chosen for this checkpoint. Raises UserError for those of another."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if found is None or {name: found.get(name) for name in facts} != facts:
-        raise UserError(
-            f"{path} has no noise levels for this checkpoint ({facts}): let them be "
-            "chosen first, by this command without --given."
-        )
-    return found["levels"]
+def load_levels(
+    workdir: pathlib.Path, facts: Mapping[str, Any]
+) -> dict[str, list[int]]:
+    """The levels chosen for this checkpoint. Raises UserError for those of another.
+
+    A file from before parameters were named in it is of those that are there.
+    """
+    paths = exported.kept(workdir, FILE)
+    for path in reversed(paths):  # what was chosen last
+        # Where there is none, or a broken one.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            known = {"parameters": facts.get("parameters")}
+            found = known | json.loads(path.read_bytes())
+            if {name: found[name] for name in facts} == facts:
+                return found["levels"]
+    raise UserError(
+        f"{paths[-1]} has no noise levels for this checkpoint ({facts}): let them be "
+        "chosen first, by this command without --given."
+    )
 
 
 def read_images(
@@ -176,8 +188,8 @@ def choose(
             continue
         means = {t: x[m.name] for t, x in found.items()}
         value = np.asarray(batch.values[m.name])
-        parts = {t: m.comparable(mean) for t, mean in means.items()}
-        levels[m.name] = best_levels(parts, m.comparable(value), even)
+        parts = {t: np.asarray(m.comparable(mean)) for t, mean in means.items()}
+        levels[m.name] = best_levels(parts, np.asarray(m.comparable(value)), even)
         average = np.mean([means[t] for t in levels[m.name]], axis=0)
         report(m, average[odd], value[odd], levels[m.name])
     return levels
@@ -206,7 +218,8 @@ def report(
 ) -> None:
     """Prints the error of means [N, ...], and how many are right where that is said."""
     every = np.arange(len(value))
-    wrong = error(modality.comparable(mean), modality.comparable(value), every)
+    said, true = (np.asarray(modality.comparable(x)) for x in (mean, value))
+    wrong = error(said, true, every)
     line = f"{modality.name}: mean squared error {wrong:.4g} on {len(value)} test "
     line += f"examples, averaged over t = {list(levels)}"
     answers, truth = modality.postprocess(mean), modality.postprocess(value)

@@ -1,7 +1,9 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
+import contextlib
 import functools
 import pathlib
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +15,11 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
-from mt_diffusion.files import writing
-from mt_diffusion.inference import calibration, pictures, table
+from mt_diffusion.files import locks, writing
+from mt_diffusion.inference import calibration, parts, pictures, table
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -54,20 +57,36 @@ def sample(
     guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
     build()  # says what can't be, before anything is written
-    is_first = jax.process_index() == 0
-    out = make_folder(out, workdir) if is_first else None
+    if jax.process_index():
+        out = None
+        alone = contextlib.nullcontext()
+    else:
+        model_digest = exported.digest(params)
+        again = parts.mark(model_digest, values, settings.to_json(), num, seed)
+        out = make_folder(out, workdir, again)
+        alone = locks.held(out, f"--out={out}")
     model = (workdir, step, use_ema, config, experiment, params, mesh)
-    errors = calibration.find(*model)
-    generator = build(errors)
     which = "averaged (EMA)" if use_ema else "raw"
-    print(
-        f"{num} samples from step {step:,}, {which} parameters: {settings.sampler}, "
-        f"{settings.num_steps} steps, seed {seed}, given: {', '.join(values) or 'none'}"
-    )
-    warn_of_rare_state(experiment, generator.states(values))
-    examples = generator(weights, seed, num, values)
-    if is_first:
-        write(out, examples, experiment, table.inputs_of(given, values), seed)
+    with alone:
+        generator = build(calibration.find(*model))
+        print(
+            f"{num} samples from step {step:,}, {which} parameters: "
+            f"{settings.sampler}, {settings.num_steps} steps, seed {seed}, given: "
+            f"{', '.join(values) or 'none'}"
+        )
+        warn_of_rare_state(experiment, generator.states(values))
+
+        def make(rows: range) -> dict[str, np.ndarray]:
+            found = generator.values(weights, seed, rows, values)
+            return {n: experiment.of(n).postprocess(v) for n, v in found.items()}
+
+        place = out and out / parts.FOLDER / again
+        size = generator.batch_size(num)
+        examples = parts.carry_out(place, num, size, make, "samples")
+        if out:
+            inputs = table.inputs_of(given, values)
+            write(out, examples, experiment, inputs, seed)
+            shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
     print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 
 
@@ -84,16 +103,25 @@ def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> Non
         )
 
 
-def make_folder(out: pathlib.Path | None, workdir: pathlib.Path) -> pathlib.Path:
-    """A folder without samples in it: `out`, or the next of workdir/generated/NNN."""
-    within = out or workdir
+def make_folder(
+    out: pathlib.Path | None, workdir: pathlib.Path, again: str = ""
+) -> pathlib.Path:
+    """A folder without samples in it: `out`, or the next of workdir/generated/NNN.
+
+    again: the `mark` of a sampling, which goes on where it was cut off.
+    """
+    within = out or exported.home(workdir)
     if out is None:
-        root = workdir / "generated"
+        root = exported.home(workdir) / "generated"
         numbers = [int(p.name) for p in root.glob("*") if p.name.isdecimal()]
-        out = root / f"{max(numbers, default=-1) + 1:03d}"
+        last = root / f"{max(numbers, default=0):03d}"
+        is_cut_off = again and (last / parts.FOLDER / again).is_dir()
+        out = last if is_cut_off else root / f"{max(numbers, default=-1) + 1:03d}"
     if (out / "samples.npz").exists():
         raise UserError(f"--out={out} holds samples already; name another folder.")
     writing.make_folder(out / "samples", f"--out={out}", within)
+    if again:
+        writing.make_folder(out / parts.FOLDER / again, f"--out={out}", within)
     return out
 
 
@@ -117,9 +145,7 @@ def load_guide(
             f"--guide={name} would change nothing: autoguidance is 1. Add a scale, "
             "such as --autoguidance=2, or leave the guide out."
         )
-    folder, _, step = name.rpartition(":")
-    folder, step = (folder, int(step)) if folder and step.isdecimal() else (name, None)
-    place = pathlib.Path(folder).expanduser()
+    place, step = place_of_guide(name)
     if not place.is_dir():
         raise UserError(
             f"--guide={name} is not the folder of a run; name a workdir, or "
@@ -134,6 +160,15 @@ def load_guide(
             "of one whose config differs in the network alone."
         )
     return guide.denoiser, Weights(params, weak)
+
+
+def place_of_guide(name: str) -> tuple[pathlib.Path, int | None]:
+    """The folder and step of WORKDIR or WORKDIR:STEP; a folder's name may have both."""
+    whole = exported.find(name)
+    folder, _, step = name.rpartition(":")
+    if whole.is_dir() or not folder or not step.isdecimal():
+        return whole, None
+    return exported.find(folder), int(step)
 
 
 def differences(one: Experiment, other: Experiment) -> str:
@@ -168,7 +203,25 @@ def restore(
     Raises UserError for a workdir without it.
     """
     if not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is not a folder; train into it first.")
+        raise UserError(
+            f"--workdir={workdir} is not a folder; train into it first, or name one of "
+            f"the models that are here: {', '.join(exported.names())}."
+        )
+    if exported.is_one(workdir):
+        step, config, arrays = exported.read(workdir, step, use_ema)
+        params = jax.device_put(arrays, sharding.replicated(mesh))
+    else:
+        step, config, params = restore_run(workdir, use_ema, mesh, step)
+    override(config, overrides)
+    experiment = experiments.build(config)
+    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
+    return step, config, experiment, params | tables
+
+
+def restore_run(
+    workdir: pathlib.Path, use_ema: bool, mesh: Mesh, step: int | None
+) -> tuple[int, ConfigDict, Any]:
+    """(step, config, parameters on the mesh) of a checkpoint, as `restore` has it."""
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
@@ -183,10 +236,7 @@ def restore(
             "python -m mt_diffusion.main --config=... --workdir=..."
         )
     step, config, state = found
-    override(config, overrides)
-    experiment = experiments.build(config)
-    tables = jax.device_put(experiment.tables, sharding.replicated(mesh))
-    return step, config, experiment, state[part] | tables
+    return step, config, state[part]
 
 
 def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
@@ -257,11 +307,11 @@ def write(
     inputs: Mapping[str, Sequence[str]],
     seed: int,
 ) -> None:
-    """samples.npz, a table, the image of each example as PNG, a grid of the first 64.
+    """The image of each example as PNG, a grid of the first 64, a table, samples.npz.
 
     inputs: {given variable: the text of each value}, row i having that of i mod M. In
     the .npz, NAME_names are the classes that the numbers of NAME are places among, and
-    the images stand under ADM's name as well.
+    the images stand under ADM's name as well; that it is there says that all is.
     """
     classes = {n: getattr(experiment.of(n), "class_names", ()) for n in examples}
     names = {
@@ -269,11 +319,11 @@ def write(
         for n, c in classes.items()
         if len(c)
     }
-    images = {ADM: examples[experiment.primary.name]}
-    writing.arrays(out / "samples.npz", images | examples | names)
-    table.write(out, examples, experiment, inputs, seed)
-    for i, image in enumerate(examples[experiment.primary.name]):
+    images = examples[experiment.primary.name]
+    for i, image in enumerate(images):
         writing.image(out / "samples" / f"{i:05d}.png", pictures.to_image(image))
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
     grid = pictures.grid(first, experiment.variables, list(inputs))
     writing.image(out / "grid.png", grid)
+    table.write(out, examples, experiment, inputs, seed)
+    writing.arrays(out / "samples.npz", {ADM: images} | examples | names)

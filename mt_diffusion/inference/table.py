@@ -39,7 +39,7 @@ def write(
     seed: int,
 ) -> None:
     """A row for each example: its file, what it was made of, its words, the seed."""
-    words = {}
+    words: dict[str, list] = {}
     for name, values in examples.items():
         told = [experiment.of(name).show(value) for value in values]
         words |= {name: told} if all(isinstance(word, str) for word in told) else {}

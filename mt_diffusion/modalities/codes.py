@@ -160,7 +160,8 @@ def check(recipe: Mapping, num: int, shape: Sequence[int], name: str) -> None:
         raise UserError(
             f"{field}.side is {side}; the family {family!r} needs one of 1 to {least}."
         )
-    there = room(tuple(shape), family, side)
+    height, width, channels = shape
+    there = room((height, width, channels), family, side)
     if num > there:
         raise UserError(
             f"images of shape {tuple(shape)} have room for {there} orthogonal codes of "
@@ -173,7 +174,8 @@ def check(recipe: Mapping, num: int, shape: Sequence[int], name: str) -> None:
 def check_together(chain: Sequence[Wanted], shape: Sequence[int]) -> None:
     """Raises UserError where the last codes have no room beside all that are before."""
     *before, own = chain
-    there = room(tuple(shape), own.family, own.side)
+    height, width, channels = shape
+    there = room((height, width, channels), own.family, own.side)
     needed = sum(each.num for each in chain)
     if before and needed > there:
         others = ", ".join(f"{each.num} of {each.name}" for each in before)

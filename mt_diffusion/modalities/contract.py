@@ -25,8 +25,13 @@ from mt_diffusion.modalities.promises import (
 )
 from mt_diffusion.protocol import Code, Modality, Variable
 
-METHODS = ("preprocess", "placeholder", "postprocess", "show")
-METHODS += ("encode", "head", "nll", "log_likelihood", "mean")
+METHODS = ("preprocess", "placeholder", "postprocess", "show") + (
+    "encode",
+    "head",
+    "nll",
+    "log_likelihood",
+    "mean",
+)
 STEPS, RATE = 300, 0.05  # of Adam, from a prediction by chance to one of the value
 NEAR = 0.25  # at most, of the square distance at first, is left of it then
 TRIES = 8  # draws of each example, which can't all be the same
@@ -193,11 +198,11 @@ class Contract(Promises):
             )
         if tables:
             others = jax.tree.map(np.zeros_like, tables)
-            code, other = (
+            own, other = (
                 m.with_tables(of).encode(values).latent for of in (tables, others)
             )
             self.require(
-                not same(code, other),
+                not same(own, other),
                 "encode makes the same of other tables; it must read them as its own "
                 f"{list(tables)}, which are arguments of the programs",
             )

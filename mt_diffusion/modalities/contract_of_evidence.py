@@ -48,6 +48,7 @@ class OfEvidence(Promises):
     def check_found(self, values: jax.Array, code: Code, strength: float) -> Evidence:
         """What is found in z_t that is a code times `strength`, and noise of 1."""
         num, latent = len(values), code.latent
+        assert latent is not None  # as of all codes that are looked for
         level = level_of(self.modality, num, strength)
         noise = jax.random.normal(jax.random.key(4), latent.shape)
         y_t = strength * latent + noise

@@ -11,6 +11,7 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import codes, evidence, tokens
+from mt_diffusion.modalities.codes import Wanted
 from mt_diffusion.protocol import NO_DRIFT, Modality
 
 
@@ -101,7 +102,7 @@ class Coded(Modality):
         return 0
 
     @functools.cached_property
-    def earlier(self) -> tuple[codes.Wanted, ...]:
+    def earlier(self) -> tuple[Wanted, ...]:
         """Codes of other modalities, to which its own are orthogonal."""
         return ()
 
@@ -123,7 +124,7 @@ class Coded(Modality):
         return drifts and self._wanted.version >= codes.TOGETHER
 
     @property
-    def _wanted(self) -> codes.Wanted:
+    def _wanted(self) -> Wanted:
         return codes.wanted(self.codes, self.num_codes, self.name)
 
     def make_codes(self) -> np.ndarray:

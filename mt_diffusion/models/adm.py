@@ -1,6 +1,7 @@
-"""ADM / guided-diffusion checkpoints -> our U-Net and its parameters."""
+"""ADM / guided-diffusion checkpoints <-> our U-Net and its parameters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import weights
-from mt_diffusion.models.unet import UNet
+from mt_diffusion.models.unet import CROSS, UNet
 
 Path = tuple[str, ...]  # of a parameter in our tree
 
@@ -32,6 +33,8 @@ REQUIRED = {
     "attention_resolutions",
 }
 IGNORED = {"image_size", "use_checkpoint", "use_fp16"}  # any size; PyTorch's memory
+OVER_PIXELS = {".qkv.": 1, ".proj_out.": 1, ".skip_connection.": 2}  # 1x1, in so many
+NUM_GROUPS = 32  # of every normalisation
 FIXED = {"dims": 2, "conv_resample": True, "num_heads_upsample": -1}  # as released
 
 
@@ -50,14 +53,18 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
         raise UserError(f"unknown U-Net arguments {sorted(unknown)} in an ADM config.")
     if other := {n for n in set(FIXED) & set(config) if config[n] != FIXED[n]}:
         raise UserError(f"ADM's released models have {FIXED}; {sorted(other)} differ.")
-    options = DEFAULTS | {n: config[n] for n in wanted & set(config)}
+    options: dict[str, Any] = DEFAULTS | {n: config[n] for n in wanted & set(config)}
     in_channels = options.pop("in_channels")
     options["num_head_channels"] = max(options["num_head_channels"], 0)
     options["num_classes"] = options["num_classes"] or 0
     for name in ("channel_mult", "attention_resolutions"):
         options[name] = tuple(options[name])
     module = UNet(
-        **options, num_groups=32, use_tokens=False, remat="none", dtype=jnp.float32
+        **options,
+        num_groups=NUM_GROUPS,
+        use_tokens=False,
+        remat="none",
+        dtype=jnp.float32,
     )
 
     size = 2 ** (len(options["channel_mult"]) - 1)
@@ -129,3 +136,33 @@ def transpose(weight: np.ndarray, ndim: int, name: str) -> np.ndarray:
         if ndim == 2 and set(weight.shape[:-2]) <= {1}:
             weight = weight.reshape(weight.shape[-2:])
     return weight
+
+
+def export(params: dict) -> tuple[dict[str, np.ndarray], list[Path]]:
+    """A U-Net's parameters as guided-diffusion's state dict: what `match` takes back.
+
+    Also the paths of those that it has no name for: cross-attention.
+    """
+    leaves = flax.traverse_util.flatten_dict(params)
+    held = {path: x for path, x in leaves.items() if not path[0].endswith(CROSS)}
+    state = {state_name(p): transpose_back(x, state_name(p)) for p, x in held.items()}
+    return state, sorted(leaves.keys() - held.keys())
+
+
+def transpose_back(weight: np.ndarray, name: str) -> np.ndarray:
+    """A weight of ours in PyTorch's layout; matrices over pixels are convolutions."""
+    weight = np.asarray(weight)
+    if name == "label_emb.weight" or weight.ndim == 1:
+        return weight
+    pixels = next((n for layer, n in OVER_PIXELS.items() if layer in name), 0)
+    if weight.ndim == 2:
+        weight = weight.reshape(*[1] * pixels, *weight.shape)
+    return np.ascontiguousarray(np.moveaxis(weight, (-1, -2), (0, 1)))
+
+
+def arguments(config: dict, in_channels: int, out_channels: int) -> dict:
+    """guided-diffusion's arguments for a U-Net of these fields, ours or its own."""
+    names = (REQUIRED | set(DEFAULTS)) & set(config)
+    found = {name: config[name] for name in sorted(names)}
+    found["num_head_channels"] = config.get("num_head_channels") or -1
+    return found | {"in_channels": in_channels, "out_channels": out_channels}

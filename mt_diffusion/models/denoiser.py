@@ -49,7 +49,8 @@ class Denoiser:
 
     def encode(self, variables: Any, values: Mapping[str, Array]) -> dict[str, Code]:
         """Codes of the values given."""
-        return self.network.apply(variables, values, method="encode")
+        encoded: Any = self.network.apply(variables, values, method="encode")
+        return encoded
 
     def __call__(
         self,
@@ -77,7 +78,7 @@ class Denoiser:
         }
         for name, (latent, _, _) in found.items():
             y_t = y_t - over(self._drift(name, z_t)[t], z_t) * latent
-        output = self.network.apply(
+        output: Any = self.network.apply(
             variables,
             y_t,
             t,

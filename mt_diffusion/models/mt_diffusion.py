@@ -98,6 +98,7 @@ class MTDiffusion(nn.Module):
         return codes
 
     def _encode_tokens(self, modality: Modality, code: Code) -> Image:
+        assert code.tokens is not None  # as of all that leave their latent open
         batch = code.tokens.shape[0]
         z = jnp.zeros((batch, *modality.shape))
         t = jnp.full(batch, self.num_steps)

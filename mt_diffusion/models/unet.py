@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from mt_diffusion.models import layers
 from mt_diffusion.models.layers import Features
 
+CROSS = "_cross"  # at the end of names that guided-diffusion has not
 PRODUCTS = {jax.lax.conv_general_dilated_p, jax.lax.dot_general_p}
 REMAT = {
     "none": lambda kind, **_: kind,
@@ -142,7 +143,7 @@ class UNet(nn.Module):
         if not self.use_tokens:
             return h
         cross = self._remat(layers.CrossAttentionBlock)(
-            heads, self.num_groups, self.dtype, name=f"{name}_cross"
+            heads, self.num_groups, self.dtype, name=f"{name}{CROSS}"
         )
         return cross(h, tokens.astype(self.dtype))
 

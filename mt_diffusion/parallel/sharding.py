@@ -113,3 +113,10 @@ def meet(name: str) -> None:
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def anywhere(here: bool) -> bool:
+    """Whether it is so in any process of the job; all of them have to ask."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.array(here)).any())

@@ -52,7 +52,7 @@ def find(hlo: str, num_devices: int) -> list[Collective]:
     that sends most. Raises ValueError for a loop around one whose turns are not known.
     """
     computations, entry = parse(hlo)
-    known = {}
+    known: dict[str, dict] = {}
 
     def total(name: str) -> dict:
         if name not in known:
@@ -78,7 +78,7 @@ def find(hlo: str, num_devices: int) -> list[Collective]:
             return {
                 key: turns * number for part in parts for key, number in part.items()
             }
-        return sum(parts, collections.Counter())
+        return sum(map(collections.Counter, parts), collections.Counter())
 
     found = total(entry)
     groups = sorted({key[:2] for key in found})
@@ -93,7 +93,8 @@ def sent(part: dict) -> float:
 
 def parse(hlo: str) -> tuple[dict[str, list[Instruction]], str]:
     """({computation: its instructions}, name of the entry)."""
-    computations, entry, name = {}, "", ""
+    computations: dict[str, list[Instruction]] = {}
+    entry, name = "", ""
     for line in hlo.splitlines():
         if header := HEADER.match(line):
             name = header[2]
@@ -126,7 +127,7 @@ def measure(kind: str, instruction: Instruction, num_devices: int) -> dict:
     if is_start and kind != "all-reduce":  # (operands, results, ...)
         result = elements(result)[1]
     size = group_size(instruction.line, num_devices)
-    found = collections.Counter()
+    found: dict[tuple[str, str, str], float] = collections.defaultdict(float)
     for dtype, shape in ARRAY.findall(result):
         number = nbytes(dtype, shape) * (size if kind == "reduce-scatter" else 1)
         found[kind, dtype, "bytes"] += number
@@ -153,7 +154,7 @@ def elements(tuple_type: str) -> list[str]:
 
 def nbytes(dtype: str, shape: str) -> float:
     """Bytes of an array; sub-byte types are packed."""
-    bits = 8 if dtype == "pred" else int(re.search(r"\d+", dtype)[0])
+    bits = 8 if dtype == "pred" else int(re.findall(r"\d+", dtype)[0])
     return bits / 8 * math.prod(int(n) for n in shape.split(",") if n)
 
 
@@ -174,7 +175,7 @@ def count_turns(line: str, computations: dict[str, list[Instruction]]) -> int:
     """How often a loop turns: as XLA says, or the one bound in its condition."""
     if trips := TRIPS.search(line):
         return int(trips[1])
-    condition = computations[CONDITION.search(line)[1]]
+    condition = computations[CONDITION.findall(line)[0]]
     bounds = [int(c[1]) for i in condition if (c := CONSTANT.match(i.line))]
     if len(bounds) != 1:
         raise ValueError(f"how often does this loop turn? {line[:200]}")

@@ -73,12 +73,12 @@ def measure(program: Program, target: Target) -> Measurement:
 
 
 def compile_and_look(
-    program: Program, num_devices: int, options: dict[str, float]
+    program: Program, num_devices: int, options: dict[str, Any]
 ) -> Measurement:
     """Compiles a program; one that is too large is measured by the refusal."""
     start = time.monotonic()
-    common = {"name": program.name, "images": program.images, "held": program.held}
-    common["versions"] = versions()
+    common: dict[str, Any] = {"name": program.name, "images": program.images}
+    common |= {"held": program.held, "versions": versions()}
     try:
         compiled = program.lowered.compile(options)
     except jax.errors.JaxRuntimeError as error:
@@ -88,7 +88,8 @@ def compile_and_look(
         seconds = time.monotonic() - start
         return Measurement(compiled=False, total=needed, seconds=seconds, **common)
     seconds = time.monotonic() - start
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
+    cost: Any = compiled.cost_analysis()
     return Measurement(
         compiled=True,
         total=memory.argument_size_in_bytes
@@ -99,7 +100,7 @@ def compile_and_look(
         temporary=memory.temp_size_in_bytes,
         flops=cost.get("flops", 0.0),
         traffic=cost.get("bytes accessed", 0.0),
-        collectives=tuple(collectives.find(compiled.as_text(), num_devices)),
+        collectives=tuple(collectives.find(compiled.as_text() or "", num_devices)),
         seconds=seconds,
         **common,
     )

@@ -39,7 +39,7 @@ def roofline(work: Work, chip: Chip) -> dict[str, Any]:
         "memory": work.traffic / chip.bandwidth,
         "links": work.sent / chip.links,
     }
-    slowest = max(seconds, key=seconds.get)
+    slowest = max(seconds, key=lambda name: seconds[name])
     at_best = {"images_per_second": work.images / seconds[slowest], "limit": slowest}
     return {f"{name}_seconds": value for name, value in seconds.items()} | at_best
 

@@ -108,6 +108,7 @@ def at_best(found: dict) -> str:
 def advice(report: Report, config: ConfigDict) -> str:
     """Which knobs help a step that does not fit."""
     had, devices = report.target.memory, len(report.target.devices)
+    assert had is not None  # as nothing fails to fit in what is not known
     sampler = report.sampler
     if report.total <= had and sampler.total > had:
         return (

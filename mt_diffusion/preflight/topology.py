@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -88,7 +89,7 @@ def find(name: str) -> Target:
         found = topologies.get_topology_desc(topology, "tpu", **options)
     except RuntimeError as error:
         raise UserError(explain(name, str(error))) from error
-    devices = found.devices
+    devices: Any = found.devices
     if devices[0].device_kind not in CHIPS:
         raise UserError(
             f"--topology={name} is made of {devices[0].device_kind}, whose limits are "
@@ -117,4 +118,4 @@ def here() -> Target:
     devices = jax.devices()
     kind, limits = devices[0].device_kind, devices[0].memory_stats() or {}
     chip, memory = CHIPS.get(kind), limits.get("bytes_limit")
-    return Target(kind, devices, chip, memory or (chip and chip.memory))
+    return Target(kind, devices, chip, memory or (chip.memory if chip else None))

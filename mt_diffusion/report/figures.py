@@ -19,6 +19,7 @@ from mt_diffusion.report.record import NORM, SHARE, SPEED, TEST, Run, Series
 MOST_SIDE = 1400  # pixels of a picture
 SIDE_BY_SIDE = 800  # the same where there are many, none of them wider than a column
 MOST_BYTES = 300_000  # of a PNG; a picture that needs more becomes a JPEG
+BROKEN = (200, 200)  # pixels of what stands in the place of a broken one
 PANEL = tuple(round(96 * side) for side in plots.SIZE)
 
 
@@ -56,9 +57,16 @@ def number(value: float | None) -> str:
 def picture(
     path: pathlib.Path, title: str, caption: str, alt: str, most_side: int = MOST_SIDE
 ) -> Figure:
-    """A picture from disk, encoded anew with sides of at most most_side pixels."""
-    with PIL.Image.open(path) as opened:
-        image = opened.convert("RGB")
+    """A picture from disk, encoded anew with sides of at most most_side pixels.
+
+    In place of a broken one stands a grey one, and its caption says so.
+    """
+    try:
+        with PIL.Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        print(f"passed over {path}, which is broken ({error})")
+        image, caption = PIL.Image.new("RGB", BROKEN, "gray"), f"{caption}: broken file"
     image.thumbnail((most_side, most_side))
     data, kind = encoded(image, "PNG", optimize=True), "png"
     if len(data) > MOST_BYTES:

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -35,7 +35,7 @@ text {{ font-family: system-ui, sans-serif !important; }}
 [style*="stroke: {GRID}"] {{ stroke: #363c42 !important; }}
 }}
 </style>"""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "svg.hashsalt": "report",  # the same page from the same run
     "text.parse_math": False,

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.training import watch
 from mt_diffusion.training.resume import flatten
@@ -65,9 +67,11 @@ def load(workdir: pathlib.Path) -> Run:
         )
     series = read_series(workdir / watch.METRICS)
     config, num_parameters = read_checkpoint(workdir)
-    evaluations = by_step(workdir / "evaluation", "*/metrics.json", -2)
-    folder = evaluations[max(evaluations)].parent if evaluations else None
-    bounds = by_step(workdir / "bounds", "*.json", -1)
+    home = exported.home(workdir)
+    evaluations = whole(by_step(home / "evaluation", "*/metrics.json", -2))
+    newest = max(evaluations, default=None)
+    bounds = whole(by_step(home / "bounds", "*.json", -1))
+    reading = whole({0: workdir / "reading.json"})
     return Run(
         workdir=workdir,
         name=workdir.resolve().name,
@@ -77,24 +81,20 @@ def load(workdir: pathlib.Path) -> Run:
         series=series,
         pictures=find_pictures(workdir / watch.SAMPLES),
         evaluated=sorted(evaluations),
-        evaluation=read_json(folder / "metrics.json") if folder else None,
-        folder=folder,
-        bounds=read_json(bounds[max(bounds)]) if bounds else None,
-        reading=read_json(workdir / "reading.json"),
+        evaluation=evaluations.get(newest),
+        folder=home / "evaluation" / str(newest),
+        bounds=bounds.get(max(bounds, default=None)),
+        reading=reading.get(0),
     )
 
 
 def read_series(path: pathlib.Path) -> dict[str, Series]:
     """The scalars of metrics.jsonl by name, without what is not finite."""
     points = {}
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            row = json.loads(line)
-            step = row.pop("step")
-        except (ValueError, KeyError, AttributeError):
-            continue  # a line that a crash has torn
+    for row in watch.read_lines(path):
+        step = row.pop("step")
         for name, value in row.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            if value is not None and math.isfinite(value):
                 points.setdefault(name, {})[step] = value
     return {
         name: Series(
@@ -109,14 +109,23 @@ def read_checkpoint(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, in
 
     No parameter is read, so that checkpoints of any version have a report.
     """
-    checkpoints = Checkpoints(workdir)
-    found = checkpoints.newest(lambda config: {})
-    if found is None:
-        return {}, {}
-    step, config, _ = found
-    parts = checkpoints.shapes(step, "params")["params"]
+    if exported.is_one(workdir):
+        _, config, params = exported.read(workdir)
+        parts = params["params"]
+    else:
+        config, parts = read_run(workdir)
     numbers = {name: watch.count(part) for name, part in parts.items()}
-    return flatten(json.loads(config.to_json())), numbers
+    return flatten(json.loads(config.to_json())) if parts else {}, numbers
+
+
+def read_run(workdir: pathlib.Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config and the shapes of the parameters of the newest checkpoint."""
+    checkpoints = Checkpoints(workdir)
+    found = checkpoints.newest(lambda config: "params", read=checkpoints.shapes)
+    if found is None:
+        return ConfigDict(), {}
+    _, config, parts = found
+    return config, parts["params"]
 
 
 def by_step(folder: pathlib.Path, pattern: str, part: int) -> dict[int, pathlib.Path]:
@@ -136,16 +145,17 @@ def find_pictures(folder: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     return {kind: found[kind] for kind in order}
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any] | None:
-    """A file of JSON; None if there is none. Raises UserError for a broken one."""
-    if not path.exists():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f"{path} is broken ({error}); remove it, or make it again."
-        ) from error
+def whole(paths: Mapping[int, pathlib.Path]) -> dict[int, dict[str, Any]]:
+    """What files of JSON say, by step; those that are broken are passed over, said."""
+    found = {}
+    for step, path in paths.items():
+        try:
+            found[step] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            print(f"passed over {path}, which is broken ({error}); make it again")
+    return found
 
 
 def duration(series: Mapping[str, Series], batch_size: int) -> float | None:

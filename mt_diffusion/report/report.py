@@ -10,6 +10,7 @@ import jinja2
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import exported
 from mt_diffusion.files import writing
 from mt_diffusion.report import figures, record, tables
 from mt_diffusion.report.figures import Figure
@@ -27,7 +28,7 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
     differ come first. Raises UserError for a workdir without metrics, or one that can't
     be written to.
     """
-    run = record.load(workdir)
+    run = load(workdir)
     usual = {} if defaults is None else flatten(json.loads(defaults.to_json()))
     changed, unchanged = tables.settings(run.config, usual)
     page = render(
@@ -48,10 +49,30 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
         levels=run.reading and tables.levels(run.reading),
         **evaluated(run),
     )
-    writing.make_folder(workdir / "report", f"--workdir={workdir}", workdir)
-    path = workdir / "report" / "index.html"
+    home = exported.home(workdir)
+    path = home / "report" / "index.html"
+    writing.make_folder(path.parent, f"--workdir={workdir}", home)
     writing.text(path, page)
     return path
+
+
+def load(workdir: pathlib.Path) -> Run:
+    """The run in a workdir, without what is in its files of JSON but makes no sense."""
+    run = record.load(workdir)
+    made_of = {"bounds": [tables.bounds], "reading": [tables.levels]}
+    made_of["evaluation"] = [tables.manifest, tables.metrics]
+    for field, makers in made_of.items():
+        found = getattr(run, field)
+        try:
+            for make in makers if found else []:
+                make(found)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            print(
+                f"passed over the {field} in {workdir}, whose file is broken "
+                f"({error!r}); make it again"
+            )
+            run = run._replace(**{field: None})
+    return run
 
 
 def evaluated(run: Run) -> dict[str, Any]:
@@ -69,6 +90,7 @@ def evaluated(run: Run) -> dict[str, Any]:
 
 def draws(run: Run) -> list[Figure]:
     """Samples of each draw of the evaluation."""
+    assert run.folder is not None
     found = []
     for path in sorted(run.folder.glob("*/grid.png"))[:MOST_DRAWS]:
         words = figures.kind_in_words(path.parent.name)
@@ -79,6 +101,7 @@ def draws(run: Run) -> list[Figure]:
 
 def neighbours(run: Run) -> Figure | None:
     """Samples beside the nearest training images."""
+    assert run.folder is not None
     path = run.folder / "neighbours.png"
     if not path.exists():
         return None
@@ -96,7 +119,7 @@ def compare(workdirs: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path
         raise UserError("--runs is empty: name workdirs, separated by commas.")
     if out.is_dir():
         raise UserError(f"--out={out} is a folder; name a file, such as runs.html.")
-    loaded = [record.load(workdir) for workdir in workdirs]
+    loaded = [load(workdir) for workdir in workdirs]
     short = [run.name for run in loaded]
     names = short if len(set(short)) == len(short) else list(map(str, workdirs))
     if len(set(names)) < len(names):
@@ -121,7 +144,7 @@ def compare(workdirs: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path
 
 def side_by_side(runs: dict[str, Run]) -> dict[str, list[Figure]]:
     """{kind in words: the last grid of each run that has it}."""
-    found = {}
+    found: dict[str, list[Figure]] = {}
     for name, run in runs.items():
         for kind, paths in run.pictures.items():
             step, words = max(paths), figures.kind_in_words(kind)

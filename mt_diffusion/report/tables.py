@@ -113,7 +113,7 @@ def settings(
     config: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[list[Setting], list[Setting]]:
     """Fields that are not at their default, and the others."""
-    rows = {True: [], False: []}
+    rows: dict[bool, list[Setting]] = {True: [], False: []}
     for field, value in config.items():
         is_default = field in defaults and same(value, defaults[field])
         default = brief(defaults[field]) if field in defaults else "–"
@@ -137,7 +137,7 @@ def place(metric: Mapping[str, Any]) -> float | None:
 
 def metrics(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
     """{draw: its metrics}."""
-    found = {}
+    found: dict[str, list[Row]] = {}
     for m in evaluation["metrics"]:
         floor, ceiling = m["floor"] or {}, m["ceiling"] or {}
         row = Row(
@@ -218,7 +218,7 @@ def differing(runs: Mapping[str, Run]) -> list[Across]:
 def final_losses(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
     """The last test value of each term, and the last of training's moving average."""
     terms = dict.fromkeys(term for run in runs.values() for term in run.terms)
-    rows = {}
+    rows: dict[str, list[Across]] = {}
     for part, prefix, is_noisy in (("test", record.TEST, False), ("train", "", True)):
         for term in terms:
             values = [final(run, prefix + term, is_noisy) for run in runs.values()]
@@ -230,16 +230,23 @@ def final_losses(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
 
 def final(run: Run, name: str, is_noisy: bool) -> float | None:
     """The last value of a scalar, of its moving average where it is noisy."""
+    found = smooth(run, name, is_noisy)
+    return found[max(found)] if found else None
+
+
+def smooth(run: Run, name: str, is_noisy: bool) -> dict[int, float]:
+    """{step: a scalar}, of its moving average where it is noisy."""
     if name not in run.series:
-        return None
-    return float(plots.trend(Line(run.series[name], 0, is_noisy)).values[-1])
+        return {}
+    series = plots.trend(Line(run.series[name], 0, is_noisy))
+    return dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
 
 
 def compared(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
     """By draw, the metrics of each run's newest evaluation, the best of each marked."""
     evaluations = [run.evaluation or {"metrics": []} for run in runs.values()]
     tables = [{(m["draw"], m["name"]): m for m in e["metrics"]} for e in evaluations]
-    rows = {}
+    rows: dict[str, list[Across]] = {}
     for draw, name in dict.fromkeys(key for table in tables for key in table):
         found = [table.get((draw, name), {}) for table in tables]
         known = next(m for m in found if m)
@@ -260,7 +267,7 @@ def mark_best(
     if better in signs:
         costs = [None if x is None else signs[better] * x for x in values]
     else:
-        costs = [None if None in (x, goal) else abs(x - goal) for x in values]
+        costs = [None if x is None or goal is None else abs(x - goal) for x in values]
     there = [x for x in costs if x is not None]
     best = min(there) if len(there) > 1 else None
     return [

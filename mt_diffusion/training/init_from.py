@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.experiment.exported import dotted
 from mt_diffusion.files import weights
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
@@ -53,7 +55,7 @@ def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
         file = pathlib.Path(config.init_from.removeprefix(ADM)).expanduser()
         origin, source, remedy = str(file), from_adm(file, shapes), ADM_REMEDY
     else:
-        workdir = pathlib.Path(config.init_from).expanduser()
+        workdir = exported.find(config.init_from)
         step, saved, source = from_workdir(workdir)
         origin = f"{workdir}, step {step:,}, averaged (EMA) parameters"
         remedy = other_fields(config, saved)
@@ -85,7 +87,13 @@ def begin(state: TrainState, loaded: Mapping[Path, np.ndarray]) -> TrainState:
 def from_workdir(
     workdir: pathlib.Path,
 ) -> tuple[int, ConfigDict, dict[Path, np.ndarray]]:
-    """(step, config, averaged parameters) of a run's newest whole checkpoint."""
+    """(step, config, averaged parameters) of a run's newest whole checkpoint.
+
+    Or of an exported model.
+    """
+    if exported.is_one(workdir):
+        step, config, params = exported.read(workdir)
+        return step, config, flatten_dict(params)
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
@@ -98,7 +106,8 @@ def from_workdir(
         there = "has no checkpoint" if workdir.is_dir() else "is no folder"
         raise UserError(
             f"config.init_from = {workdir} {there}; give the workdir of a run that has "
-            f"written a checkpoint, or {ADM}FILE for one of guided-diffusion."
+            f"written a checkpoint, an exported model, or {ADM}FILE for one of "
+            "guided-diffusion."
         )
     step, config, state = found
     return step, config, flatten_dict(state["ema_params"])
@@ -203,7 +212,7 @@ def report(
 
 def by_module(arrays: Mapping[Path, Any]) -> list[str]:
     """'unet: 203,345 in 82 arrays: conv.bias, ...' for each top module."""
-    modules = {}
+    modules: dict[str, list[Path]] = {}
     for path in sorted(arrays):
         modules.setdefault(path[1], []).append(path)
     return [
@@ -211,11 +220,6 @@ def by_module(arrays: Mapping[Path, Any]) -> list[str]:
         f"{len(paths)} arrays ({shortened(map(dotted, paths))})"
         for name, paths in modules.items()
     ]
-
-
-def dotted(path: Path) -> str:
-    """A parameter as people read it."""
-    return ".".join(path[1:])
 
 
 def shortened(texts: Iterable[str]) -> str:

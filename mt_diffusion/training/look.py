@@ -14,7 +14,7 @@ from mt_diffusion.inference.generation import Generator
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 from mt_diffusion.training import gradient_share, objective
-from mt_diffusion.training.watch import Watch
+from mt_diffusion.training.watch import Silent, Watch
 
 
 class Look:
@@ -47,7 +47,7 @@ class Look:
         # One term alone has the whole gradient.
         self._has_shares = config.watch.gradient_shares and len(loss.tasks) > 1
 
-    def __call__(self, view: Watch, step: int, params: Any) -> None:
+    def __call__(self, view: Watch | Silent, step: int, params: Any) -> None:
         """Writes test loss, gradient shares, and grids: joint, each modality given."""
         params = params | self._tables
         _, terms = sharding.fetch(self._loss(params, self._batch))

@@ -5,7 +5,8 @@ import contextlib
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -17,7 +18,7 @@ from mt_diffusion.data import changed, pipeline, sources
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment import fields, leak, presence
+from mt_diffusion.experiment import exported, fields, leak, presence
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
@@ -27,6 +28,7 @@ from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 from mt_diffusion.training import init_from, watch
+from mt_diffusion.training.callback import Callback, is_wish
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.preemption import Preemption
@@ -43,8 +45,13 @@ TEST_EXAMPLES = 256  # that are looked at, at most
 LAG = 2  # steps in flight before a step's counters are looked at
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> None:
+def train(
+    config: ConfigDict, workdir: pathlib.Path, callback: Callback | None = None
+) -> None:
     """Trains until config.train.num_steps, from the newest checkpoint if there is one.
+
+    callback: called after each step that is logged, in every process of a job; where it
+    returns True (in all of them), the run ends there, with a checkpoint.
 
     Raises UserError for a mistake in the config, the data or the workdir, and where too
     many steps in a row have gradients that are not finite.
@@ -53,6 +60,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
     check(config)
     modalities = config.copy_and_resolve_references().modalities.to_dict()
     trust.add(module for _, module in base.named_code(modalities))
+    exported.check_trainable(workdir)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = changed.recorded(experiments.resolve(config, source), source, test)
     experiment = experiments.build(config)
@@ -63,54 +71,87 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> None:
 
     optimizer = build_optimizer(config)
     abstract = abstract_state(experiment, optimizer, mesh)
-    begin = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
+    begin: Any = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
     step_of = config, experiment, optimizer, mesh, abstract
     steps = Checkpoints(workdir).steps
     # Neither compiling nor initialising or restoring keeps all cores busy.
     compiling = None if is_finished(config, steps) else begin(*step_of)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
-    checkpoints, state = open_run(config, workdir, not steps, init, abstract)
-    state = with_tables(state, experiment, abstract)
-    start, num_steps = int(state.step), config.train.num_steps
-    facts = describe(config, experiment, start, len(source), len(test))
-    facts |= getattr(source, "facts", {})
-    watch.banner(workdir, mesh, state.params, facts)
-    if start >= num_steps:
-        print(f"nothing to do: this run has had {start:,} steps.")
-        return
+    stop = Preemption()
+    with stop, open_run(config, workdir, not steps, init, abstract) as run:
+        checkpoints, state = run
+        state = with_tables(state, experiment, abstract)
+        start, num_steps = int(state.step), config.train.num_steps
+        facts = describe(config, experiment, start, len(source), len(test))
+        facts |= getattr(source, "facts", {})
+        watch.banner(workdir, mesh, state.params, facts)
+        if start >= num_steps:
+            print(f"nothing to do: this run has had {start:,} steps.")
+            return
 
-    batches = build_batches(config, experiment, source)
-    look = build_look(config, experiment, mesh, test, look_key)
-    view = watch.build(workdir, start, num_steps, config.train.batch_size)
-    in_flight, stop = collections.deque(), Preemption()
-    with stop, view, contextlib.closing(checkpoints):
+        batches = build_batches(config, experiment, source)
+        look = build_look(config, experiment, mesh, test, look_key)
         over_batch = sharding.over_batch(mesh)
-        device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
-        train_step = (compiling or begin(*step_of)).result()
-        sharding.meet("the first step")
-        waited_for = view.waited_for(device_batches, lambda: is_done(in_flight))
-        for step, batch in enumerate(waited_for, start + 1):
-            state, terms = train_step(state, batch, step_key)
-            view.advance(step)
-            in_flight.append(terms)
-            if len(in_flight) > LAG:
-                check_finite(in_flight.popleft(), config, step)
-            if is_due(config, "log_every", step):
-                view.scalars(step, jax.device_get(terms))
-            if is_due(config, "sample_every", step):
-                look(view, step, sharding.gather(state.ema_params, mesh))
-                view.restart_clock(step)
-            told = stop.reached(step)
-            if told or is_due(config, "checkpoint_every", step):
+        in_flight: collections.deque[dict] = collections.deque()
+        failed: list[Exception] = []
+        wished = False
+        with watch.build(workdir, start, config) as view:
+            device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
+            train_step = (compiling or begin(*step_of)).result()
+            sharding.meet("the first step")
+            whole = until_one_fails(device_batches, failed)
+            waited_for = view.waited_for(whole, lambda: is_done(in_flight))
+            step = start
+            for step, batch in enumerate(waited_for, start + 1):
+                state, terms = train_step(state, batch, step_key)
+                view.advance(step)
+                in_flight.append(terms)
+                if len(in_flight) > LAG:
+                    check_finite(in_flight.popleft(), config, step)
+                if is_due(config, "log_every", step):
+                    scalars = {n: float(x) for n, x in jax.device_get(terms).items()}
+                    view.scalars(step, scalars)
+                    wished = callback is not None and is_wish(callback(step, scalars))
+                if is_due(config, "sample_every", step):
+                    look(view, step, sharding.gather(state.ema_params, mesh))
+                    view.restart_clock(step)
+                told = stop.reached(step) or wished
+                if told or is_due(config, "checkpoint_every", step):
+                    save(checkpoints, step, state, terms, config)
+                if told:
+                    break
+            if failed and step > start and not is_due(config, "checkpoint_every", step):
                 save(checkpoints, step, state, terms, config)
-            if told:
-                break
+    if failed:
+        raise failed[0]
+    if step < num_steps and wished:
+        print(f"stopped by its callback after step {step:,}, with a checkpoint.")
+        return
     if step < num_steps:
+        if stop.is_interrupted:
+            raise KeyboardInterrupt
         raise Stopped(
             f"told to stop after step {step:,} of {num_steps:,}; the same command "
             "continues from the checkpoint."
         )
-    print(f"done: {num_steps:,} steps. Sample with --mode=sample --workdir={workdir}")
+    sample = f"--mode=sample --workdir={shlex.quote(str(workdir))}"
+    print(f"done: {num_steps:,} steps. Sample with {sample}")
+
+
+def until_one_fails(
+    batches: Iterable[Batch], failed: list[Exception]
+) -> Iterator[Batch]:
+    """The batches; what ends them, as data that has vanished, is put into `failed`.
+
+    Steps that are done can then be saved, but for a job of several processes, which
+    save together.
+    """
+    try:
+        yield from batches
+    except Exception as error:
+        if jax.process_count() > 1:
+            raise
+        failed.append(error)
 
 
 def compile_step(*args: Any) -> jax.stages.Compiled:
@@ -150,24 +191,27 @@ def left_at_T(experiment: Experiment) -> str:
     return "at most " + ", ".join(f"{n} {x:.2g} nats" for n, x in nats.items())
 
 
+@contextlib.contextmanager
 def open_run(
     config: ConfigDict,
     workdir: pathlib.Path,
     is_new: bool,
     init: Callable[[], TrainState],
     abstract: TrainState,
-) -> tuple[Checkpoints, TrainState]:
+) -> Iterator[tuple[Checkpoints, TrainState]]:
     """The workdir's newest state; else a new one, which config.init_from may begin.
 
     is_new: whether the workdir has no checkpoint, not even a broken one. An init_from
-    that can't be used is a UserError before anything is written.
+    that can't be used is a UserError before anything is written. Nobody else writes to
+    the workdir meanwhile, and what was saved is on disk in the end.
     """
     loaded = init_from.load(config, abstract.params) if is_new else {}
     writing.make_folder(workdir, f"--workdir={workdir}")
     with writing.explained(workdir):
         checkpoints = Checkpoints(workdir, config.watch.keep_checkpoints)
-    state = resume(checkpoints, config, abstract)
-    return checkpoints, state or init_from.begin(init(), loaded)
+    with contextlib.closing(checkpoints):
+        state = resume(checkpoints, config, abstract)
+        yield checkpoints, state or init_from.begin(init(), loaded)
 
 
 def save(

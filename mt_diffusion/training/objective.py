@@ -159,7 +159,7 @@ class Objective:
         loss without dropout.
         """
         parts, terms = self.parts(params, batch, draws, counts, dropout_key)
-        total = sum(parts[name] for name in parts if name in self.tasks)
+        total: Any = sum(parts[name] for name in parts if name in self.tasks)
         return total, terms | {"loss": total}
 
     def parts(

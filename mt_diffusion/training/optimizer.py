@@ -7,23 +7,31 @@ from ml_collections import ConfigDict
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of a config; its state counts the steps that were skipped.
+    """The optimizer of a config; its state counts the steps that were skipped."""
+    optimizer = config.optimizer
+    adamw = optax.adamw(
+        build_rate(config),
+        optimizer.b1,
+        optimizer.b2,
+        weight_decay=optimizer.weight_decay,
+    )
+    return clip_or_skip(adamw, optimizer.clip_norm)
 
-    The rate rises linearly to learning_rate, then follows a cosine down to its fraction
+
+def build_rate(config: ConfigDict) -> optax.Schedule:
+    """The learning rate by the number of steps that were done before.
+
+    It rises linearly to learning_rate, then follows a cosine down to its fraction
     `final_fraction` at the last step (1.0: constant).
     """
     optimizer, num_steps = config.optimizer, config.train.num_steps
-    rate = optax.warmup_cosine_decay_schedule(
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=optimizer.learning_rate,
         warmup_steps=optimizer.warmup_steps,
         decay_steps=max(num_steps, optimizer.warmup_steps + 1),
         end_value=optimizer.learning_rate * optimizer.final_fraction,
     )
-    adamw = optax.adamw(
-        rate, optimizer.b1, optimizer.b2, weight_decay=optimizer.weight_decay
-    )
-    return clip_or_skip(adamw, optimizer.clip_norm)
 
 
 def clip_or_skip(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,27 +10,33 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import changed as changed_data
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.training.optimizer import build_rate
 from mt_diffusion.training.state import TrainState
 
-# What may change from one call to the next in the same workdir.
-CHANGEABLE = (
-    "watch.",
-    "sampling.",
-    "init_from",
-    "platform",
-    "mesh.",
-    "unet.remat",
-    "train.num_steps",
-    "train.num_microbatches",
-    "data.path",
-    "data.vectors",
-    "data.pair_path",
-    "data.data_dir",
-    "data.download",
-    "data.broken",
-    "data.changed",
-    "data.found.",  # compared by itself
-)
+# What may change from one call to the next in the same workdir, and what that does.
+ROUNDING = "the same numbers but for rounding"
+SAME_DATA = "must be the same examples in the same order, wherever they lie"
+CHANGEABLE = {
+    "watch.": "what is written and when, nothing that is learnt",
+    "sampling.": "pictures, and what sampling does where no flag says otherwise",
+    "init_from": "nothing: only a new run begins with another's parameters",
+    "platform": ROUNDING,
+    "mesh.": ROUNDING,
+    "unet.remat": ROUNDING,
+    "train.num_steps": "the learning rate follows the longer or shorter schedule",
+    "train.num_microbatches": ROUNDING,
+    "data.path": SAME_DATA,
+    "data.vectors": SAME_DATA,
+    "data.pair_path": SAME_DATA,
+    "data.data_dir": SAME_DATA,
+    "data.download": "nothing, where the data is there",
+    "data.broken": "what is done at an example that can't be read",
+    "data.changed": "whether data that has changed is refused",
+    "data.found.": "",  # compared by itself
+}
+MOST = 5  # fields that an error writes out
+JUMP = 1.5  # times the learning rate, that a longer run may begin with
+LONGEST = 60  # letters of a value
 # Of numbers in lists, which may be fitted to the data, and differ by the BLAS.
 RELATIVE, ABSOLUTE = 1e-4, 1e-6
 
@@ -54,25 +61,58 @@ def resume(
     found = checkpoints.newest(target)
     if found is None:
         return None
-    step, _, state = found
+    step, saved, state = found
     for broken in [s for s in checkpoints.steps if s > step]:
         print(f"moved broken checkpoint {broken} to {checkpoints.set_aside(broken)}")
     print(f"resuming from the checkpoint of step {step:,}")
+    for line in changes(config, saved, step):
+        print(line)
     return TrainState(**state)
 
 
 def check_same(config: ConfigDict, saved: ConfigDict) -> None:
     """Raises UserError where a workdir's config differs in what can't be changed."""
-    changed = [
-        f"{name} ({values})"
-        for name, values in differences(config, saved).items()
-        if not name.startswith(CHANGEABLE)
-    ]
+    found = differences(config, saved)
+    new, old = (flatten(json.loads(c.to_json())) for c in (config, saved))
+    changed = {}
+    for name, values in found.items():
+        if name.startswith(tuple(CHANGEABLE)):
+            continue
+        part = ".".join(name.split(".")[:2])  # of which one may have nothing at all
+        has = [any(f"{n}.".startswith(f"{part}.") for n in flat) for flat in (old, new)]
+        if all(has):
+            changed[name] = f"{name} ({values})"
+        else:
+            changed[part] = f"{part} (only {'there' if has[0] else 'now'})"
     if changed:
+        some = list(changed.values())[:MOST]
+        more = f" and {len(changed) - MOST} more" if len(changed) > MOST else ""
         raise UserError(
-            "the workdir holds a run of another config: " + ", ".join(changed) + ". "
-            "Use another --workdir, or the config that this one was started with."
+            f"the workdir holds a run of another config: {', '.join(some)}{more}. Use "
+            "another --workdir, where --config.init_from can begin with this one's "
+            "parameters, or the config that this one was started with."
         )
+
+
+def changes(config: ConfigDict, saved: ConfigDict, step: int) -> list[str]:
+    """A line for each field with another value than before, and what that does."""
+    new, old = (flatten(json.loads(c.to_json())) for c in (config, saved))
+    lines = []
+    for name in differences(config, saved):
+        effect = next(e for start, e in CHANGEABLE.items() if name.startswith(start))
+        if not effect:
+            continue
+        if name == "train.num_steps":
+            before, now = (float(build_rate(c)(step)) for c in (saved, config))
+            effect = f"the next step has learning rate {now:.3g}, and had {before:.3g}"
+            if now > JUMP * before:
+                effect += (
+                    "; to go on without that jump, begin a new workdir with "
+                    "--config.init_from"
+                )
+        values = f"{brief(old.get(name))} -> {brief(new.get(name))}"
+        lines.append(f"config.{name}: {values} ({effect})")
+    return lines
 
 
 def differences(config: ConfigDict, saved: ConfigDict) -> dict[str, str]:
@@ -101,12 +141,12 @@ def _near(new: Any, old: Any) -> bool:
 def brief(value: Any) -> str:
     """What an error says of a value; what was fitted to data may have thousands."""
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested dicts."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         inner = isinstance(value, dict)
         flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}

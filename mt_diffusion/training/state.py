@@ -15,8 +15,7 @@ from mt_diffusion.parallel import sharding
 QUICK = {"cpu": {"xla_backend_optimization_level": 0}}
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """step: steps done. ema_params: their exponential moving average.
 
     tables: fixed codes, which the programs read; made from their recipe, never saved.
@@ -56,7 +55,8 @@ def abstract_state(
     shapes = jax.eval_shape(
         lambda: init_state(jax.random.key(0), experiment, optimizer)
     )
-    shapes = shapes.replace(tables=jax.eval_shape(lambda: experiment.tables))
+    tables = jax.eval_shape(lambda: experiment.tables)
+    shapes = shapes.replace(tables=tables)
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
 
 
@@ -75,7 +75,8 @@ def new_state(
     abstract: TrainState,
 ) -> TrainState:
     """State before the first step, each array made where `abstract` has it."""
-    mesh, abstract = abstract.step.sharding.mesh, abstract.replace(tables={})
+    placed: Any = abstract.step.sharding
+    mesh, abstract = placed.mesh, abstract.replace(tables={})
     init = jax.jit(
         lambda key: init_state(key, experiment, optimizer),
         out_shardings=jax.tree.map(lambda x: x.sharding, abstract),

@@ -26,9 +26,9 @@ def ema(average: Any, params: Any, step: Array, decay: float) -> Any:
 
     The decay after n steps is at most (1 + n) / (10 + n).
     """
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    share = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     # In this form an average that equals its parameter stays as it is, to the bit.
-    return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), average, params)
+    return jax.tree.map(lambda a, p: a + (1 - share) * (p - a), average, params)
 
 
 def build_step(

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
@@ -15,15 +14,16 @@ import numpy as np
 import PIL.Image
 import tqdm
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from mt_diffusion.files import writing
+from mt_diffusion.training.events import PATTERN, Events
 
 METRICS = "metrics.jsonl"
 SPEED, WAIT = "images_per_second", "data_wait"
 CLOCK = {SPEED, WAIT}  # scalars that no second run would have
 SAMPLES = "samples"
 T = TypeVar("T")
-EVENTS = "events.out.tfevents.*"
 
 
 def count(tree: Any) -> int:
@@ -50,13 +50,11 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
     sys.stdout.flush()
 
 
-def build(
-    workdir: pathlib.Path, start: int, num_steps: int, batch_size: int
-) -> "Watch | Silent":
+def build(workdir: pathlib.Path, start: int, config: ConfigDict) -> "Watch | Silent":
     """What this process writes: all in the first one of a job, nothing in others."""
     if jax.process_index():
         return Silent()
-    return Watch(workdir, start, num_steps, batch_size)
+    return Watch(workdir, start, config)
 
 
 class Watch:
@@ -66,20 +64,19 @@ class Watch:
     are dropped, so that no step is logged twice.
     """
 
-    def __init__(
-        self, workdir: pathlib.Path, start: int, num_steps: int, batch_size: int
-    ):
+    def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         self._workdir = workdir
-        self._num_steps = num_steps
-        self._batch_size = batch_size
+        self._num_steps = config.train.num_steps
+        self._batch_size = config.train.batch_size
         self._start = start
         self.restart_clock(start)
-        self._tensorboard = None
         writing.make_folder(workdir / SAMPLES, f"--workdir={workdir}", workdir)
         writing.stay_within(workdir / METRICS, workdir)
         keep_lines(workdir / METRICS, start)
+        with self._explained():
+            self._events = Events(workdir, start, config)
         self._bar = tqdm.tqdm(
-            total=num_steps,
+            total=self._num_steps,
             initial=start,
             unit="step",
             disable=None,
@@ -114,7 +111,7 @@ class Watch:
         """Measures the speed from here on, after something that is not training."""
         self._last, self._waited = (step, time.monotonic()), 0.0
 
-    def scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars everywhere, with what the clock says since the last call.
 
         That is the speed, and the share of the time in which the devices had nothing to
@@ -124,7 +121,7 @@ class Watch:
         last_step, last_time = self._last
         seconds = max(now - last_time, 1e-9)
         speed = (step - last_step) / seconds
-        scalars = {name: float(value) for name, value in scalars.items()}
+        scalars = dict(scalars)
         if speed:
             scalars[SPEED] = speed * self._batch_size
             scalars[WAIT] = self._waited / seconds
@@ -138,7 +135,7 @@ class Watch:
             sys.stdout.flush()
         else:
             self._bar.set_postfix_str(shown, refresh=False)
-        self.write(step, scalars)  # imports TensorFlow, so the terminal comes first
+        self.write(step, scalars)
         self.restart_clock(step)
 
     def _left(self, step: int, speed: float) -> str:
@@ -154,40 +151,25 @@ class Watch:
         with writing.explained(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         with self._explained():
-            self.tensorboard.write_scalars(step, scalars)
+            self._events.scalars(step, scalars)
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
         path = self._workdir / SAMPLES / f"{step:07d}_{name}.png"
         writing.image(path, image)
         with self._explained():
-            self.tensorboard.write_images(step, {name: np.asarray(image)[None]})
-
-    @property
-    def tensorboard(self):
-        """The writer of event files; imported late, for TensorFlow takes seconds."""
-        if self._tensorboard is None:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it announces these
-            from clu import metric_writers
-
-            # No AsyncWriter: what a thread of its own can't write, it prints.
-            self._tensorboard = metric_writers.SummaryWriter(str(self._workdir))
-        return self._tensorboard
+            self._events.picture(step, name, image)
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
-        """Of TensorFlow's errors, which are of no common class."""
-        return writing.explained(self._workdir / EVENTS, Exception)
+        return writing.explained(self._workdir / PATTERN)
 
     def __enter__(self) -> "Watch":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Flushes what TensorFlow still holds."""
         self._bar.close()
-        if self._tensorboard is not None:
-            with self._explained():
-                self._tensorboard.close()
+        with self._explained():
+            self._events.close()
 
 
 class Silent(contextlib.nullcontext):
@@ -204,14 +186,26 @@ class Silent(contextlib.nullcontext):
 
 
 def keep_lines(path: pathlib.Path, last_step: int) -> None:
-    """Drops what a metrics file says of steps after last_step, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    writing.text(path, "".join(kept))
+    """Drops what a metrics file says of steps after last_step, and broken lines."""
+    if path.exists():
+        rows = [row for row in read_lines(path) if row["step"] <= last_step]
+        writing.text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; those that are torn or damaged are counted aloud."""
+    lines = path.read_bytes().splitlines()
+    rows = [row for row in map(read_line, lines) if row]
+    if broken := len(lines) - len(rows):
+        print(f"{path}: passed over {broken} of {len(lines)} lines, which are broken")
+    return rows
+
+
+def read_line(line: bytes) -> dict[str, Any] | None:
+    """A step and scalars, numbers or null; None for anything else."""
+    try:
+        row = json.loads(line)
+        numbers = all(x is None or type(x) in (int, float) for x in row.values())
+        return row if numbers and type(row["step"]) is int else None
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None

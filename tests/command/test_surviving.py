@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import absl.logging
 import jax
@@ -17,12 +18,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 import PIL.Image
 import pytest
+from ml_collections import ConfigDict
 
+import mt_diffusion
 from configs import ddpm
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints, collect_abandoned_reads
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training import loop, watch
+from mt_diffusion.training.preemption import Preemption
 from mt_diffusion.training.watch import Watch
 
 # Of what Orbax had begun when a save failed, and what is collected at a later time.
@@ -128,6 +132,14 @@ def told_to_stop(workdir, data):
     yield
 
 
+def hung_up(workdir, data):
+    """The terminal is closed; what is printed goes nowhere from then on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "dup2", lambda *_: None)  # not what pytest prints
+        signal.raise_signal(signal.SIGHUP)
+    yield
+
+
 def told_during_saves(workdir, data):
     """Once while a checkpoint is being written, again while the last one is."""
 
@@ -208,8 +220,10 @@ def data_gone(workdir, data):
 
 
 CHECKPOINT = "a checkpoint could not be written to .*; the same command then continues"
+SAVED = ("told_to_stop", "hung_up", "told_during_saves", "data_gone")  # all steps done
 DISTURBANCES = [  # the step of a run before which it happens, and how it ends
     (told_to_stop, 0, Stopped, "told to stop after step 1 of 24"),
+    (hung_up, 1, Stopped, "told to stop after step 2"),
     (told_during_saves, 1, Stopped, "told to stop after step 4"),
     (interrupted, 1, KeyboardInterrupt, None),
     (clock_set_back, 1, Stopped, "told to stop after step 11"),
@@ -253,6 +267,8 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
     for disturbance, when, ending, message in DISTURBANCES:
         with pytest.raises(ending, match=message):
             disturbed(workdir, data, disturbance, when)
+        if disturbance.__name__ in SAVED:
+            assert Checkpoints(workdir).steps[0] == scalars(workdir)[-1]["step"]
     loop.train(config(data), workdir)
     jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
     assert scalars(whole) == scalars(workdir)
@@ -262,10 +278,46 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
     assert files(whole) == files(workdir)
 
 
+def test_a_callback_hears_what_is_logged_and_may_stop_the_run(data, tmp_path, capsys):
+    heard = {}
+
+    def callback(step, losses):
+        heard[step] = losses
+        return {2: 1, 3: np.mean(list(losses.values())) > -1}.get(step)  # 1 is not True
+
+    mt_diffusion.train(config(data), tmp_path, callback)
+    assert "stopped by its callback after step 3" in capsys.readouterr().out
+    assert Checkpoints(tmp_path).steps[0] == 3
+    logged = scalars(tmp_path)
+    assert [{"step": n, **losses} for n, losses in heard.items()] == logged
+    assert list(heard) == [1, 2, 3]
+
+    def broken(step, losses):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        mt_diffusion.train(config(data), tmp_path, broken)
+    mt_diffusion.train(config(data), tmp_path)
+    assert [x["step"] for x in scalars(tmp_path) if "loss" in x] == [
+        *range(1, NUM_STEPS + 1)
+    ]
+
+
+def test_a_run_may_be_in_a_thread():
+    """Where a program's signals can't be listened to."""
+
+    def enter():
+        with Preemption() as stop:
+            return stop.reached(1)
+
+    assert futures.ThreadPoolExecutor(1).submit(enter).result() is False
+
+
 def test_tensorboard_without_room_is_explained(tmp_path):
     """Its files are larger than metrics.jsonl, which still has room."""
     refused = pytest.raises(UserError, match="tfevents.* could not .*too large.*; the")
-    with refused, files_of_at_most(800), Watch(tmp_path, 0, 30, 1) as view:
+    config = ConfigDict({"train": dict(num_steps=30, batch_size=1)})
+    with refused, files_of_at_most(800), Watch(tmp_path, 0, config) as view:
         for step in range(30):
             view.write(step, {"x": 1.0})
 

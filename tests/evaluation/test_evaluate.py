@@ -279,12 +279,21 @@ def test_a_reference_of_ones_own(workdir, config, network, tmp_path):
         run(workdir, tmp_path / "other", reference=str(tmp_path / "no.npz"))
 
 
-def test_a_reference_is_made_once_for_each_data_set(config, tmp_path):
-    """Also by a network that serves all data sets."""
+def test_a_reference_is_made_once_for_each_data_set(config, tmp_path, monkeypatch):
+    """Also by a network that serves all data sets; what they hold counts, no name."""
     config, mesh = config.copy_and_resolve_references(), sharding.make_mesh()
     experiment, times = experiments.build(config), {}
-    for name, num in [("", 1), ("", 1), ("other", 2)]:
+    cls = type(sources.open_source(config.data, "train"))
+    getitem = cls.__getitem__
+
+    def other_pixel(source, i):
+        image = getitem(source, i)["image"].copy()
+        image[0, 0] ^= i == 1
+        return getitem(source, i) | {"image": image}
+
+    for name, num, read in [("", 1, getitem), ("a", 1, getitem), ("", 2, other_pixel)]:
         config.data.name = name
+        monkeypatch.setattr(cls, "__getitem__", read)
         evaluate.open_real(config, experiment, SETTINGS, tmp_path, mesh)
         now = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
         assert len(now) == num and times.items() <= now.items()

@@ -1,5 +1,7 @@
 """What is measured of a model, by a loop of its own; and what is kept of it."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,10 +88,8 @@ def test_the_moments_are_those_of_a_loop(model):
         np.testing.assert_allclose(found[which].moments, expected, rtol=2e-3, atol=1e-5)
 
 
-def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
-    config, experiment, params, _ = model
-    mesh, calls = sharding.make_mesh(), []
-    errors = calibration.Errors(
+def any_errors():
+    return calibration.Errors(
         names=("",),
         times=np.array([1, 5]),
         moments=np.ones((2, 1, 1)),
@@ -97,6 +97,11 @@ def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
         means=np.zeros((2, 8, 8, 1)),
         mean=np.zeros((8, 8, 1)),
     )
+
+
+def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
+    config, experiment, params, _ = model
+    mesh, calls, errors = sharding.make_mesh(), [], any_errors()
 
     def measure(*args):
         calls.append(args)
@@ -122,6 +127,36 @@ def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
     assert find(variance="beta", correction="none") == {} and len(calls) == 5
     find(variance="beta")
     assert len(calls) == 5  # the same measurements serve both
+
+
+def test_it_is_kept_for_these_parameters_alone(model, tmp_path, monkeypatch, capsys):
+    """Not for those of a run that was begun anew in the same folder."""
+    config, experiment, params, _ = model
+    mesh, calls, errors = sharding.make_mesh(), [], any_errors()
+
+    def measure(*args):
+        calls.append(args)
+        return {JOINT: errors, CONDITIONAL: errors}
+
+    monkeypatch.setattr(calibration, "measure", measure)
+
+    def find(params, folder=tmp_path):
+        calibration.find(folder, 7, True, config, experiment, params, mesh)
+        return len(calls)
+
+    others = jax.tree.map(lambda x: x + 1, params)
+    assert [find(p) for p in (params, params, others, others)] == [1, 1, 2, 2]
+    # A file of before parameters were named in it is of those that are there.
+    path = tmp_path / "measured" / "7_averaged.npz"
+    stored = dict(np.load(path))
+    facts = json.loads(str(stored["facts"]))
+    del facts["parameters"]
+    np.savez(path, **stored | {"facts": np.array(json.dumps(facts))})
+    assert find(others) == 2
+    # A workdir that can't be written to is of use all the same.
+    (tmp_path / "file").touch()
+    assert find(params, tmp_path / "file") == 3
+    assert "is not kept for other calls" in capsys.readouterr().out
 
 
 def test_without_training_data_it_is_said(model, tmp_path, capsys):

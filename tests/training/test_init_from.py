@@ -106,7 +106,18 @@ def test_a_new_run_begins_with_averages_and_resumes_without_them(run, tmp_path):
     workdir, averages = tmp_path / "new", run[1]
     source = shutil.copytree(run[0], tmp_path / "source")
     config = continued(tiny(), source)
-    checkpoints, state = open_run(config, workdir)
+    with open_run(config, workdir) as (checkpoints, state):
+        begins_with(state, averages)
+        moved = state.replace(step=state.step + 1)
+        checkpoints.save(1, moved.saved, config)
+    shutil.rmtree(source)
+    with open_run(config, workdir) as (_, state):
+        assert int(state.step) == 1
+        jax.tree.map(np.testing.assert_array_equal, state.params, moved.params)
+
+
+def begins_with(state, averages):
+    """Parameters and averages are those, each with buffers of its own."""
     assert int(state.step) == 0
     leaves = zip(
         *map(jax.tree.leaves, (state.params, state.ema_params, averages)), strict=True
@@ -120,14 +131,6 @@ def test_a_new_run_begins_with_averages_and_resumes_without_them(run, tmp_path):
             for shard in (*param.addressable_shards, *average.addressable_shards)
         ]
         assert len(set(buffers)) == 16  # the step donates both trees
-
-    moved = state.replace(step=state.step + 1)
-    checkpoints.save(1, moved.saved, config)
-    checkpoints.close()
-    shutil.rmtree(source)
-    _, state = open_run(config, workdir)
-    assert int(state.step) == 1
-    jax.tree.map(np.testing.assert_array_equal, state.params, moved.params)
 
 
 def test_parameters_of_another_head_stay_as_initialised(run, capsys):
@@ -227,8 +230,9 @@ def test_a_source_without_checkpoint_leaves_no_trace(tmp_path, exists):
         source.mkdir()
     config = continued(tiny(), source)
     words = "has no checkpoint" if exists else "is no folder"
-    with pytest.raises(UserError, match=f"init_from = .*source {words}"):
-        open_run(config, workdir)
+    refused = pytest.raises(UserError, match=f"init_from = .*source {words}")
+    with refused, open_run(config, workdir):
+        pass
     assert sorted(tmp_path.iterdir()) == [source] * exists
 
 

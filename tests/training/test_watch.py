@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from ml_collections import ConfigDict
 
 from mt_diffusion.training.watch import Watch
 
@@ -18,29 +19,20 @@ class Clock:
         return self.now
 
 
-class Nowhere:
-    """In TensorBoard's place, whose import takes seconds."""
-
-    def write_scalars(self, *_):
-        pass
-
-    close = write_scalars
-
-
 @pytest.mark.parametrize("idle, waited", [(True, 9), (False, 0)])
 def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
     idle, waited, tmp_path, monkeypatch
 ):
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
-    monkeypatch.setattr(Watch, "tensorboard", Nowhere())
 
     def batches():
         for i in range(4):
             clock.now += 100 if i == 0 else 3
             yield i
 
-    with Watch(tmp_path, 0, 4, batch_size=10) as view:
+    train = dict(num_steps=4, batch_size=10)
+    with Watch(tmp_path, 0, ConfigDict({"train": train})) as view:
         seen = []
         for step, batch in enumerate(view.waited_for(batches(), lambda: idle), 1):
             seen.append(batch)

@@ -82,7 +82,7 @@ def test_marks(real: Real) -> dict[str, Mark]:
     if uncertainty.LEAST <= num < real.num:
         for name, pair in frechet_pairs(sets[0], real).items():
             line = uncertainty.extrapolate(*pair)
-            spread = float(np.hypot(marks[name].spread, line.curvature))
+            spread = float(np.hypot(marks[name].spread or 0.0, line.curvature))
             value = max(line.at(real.num), 0.0)  # no distance is below
             marks[name] = Mark(value, f"{of}, extrapolated to {real.num:,}", spread)
     return marks
@@ -132,7 +132,7 @@ def frechet(found: Features, real: Real, groups: np.ndarray) -> Estimates:
         values[name] = Estimate(distance, error)
     if len(found.pooled) >= uncertainty.LEAST:
         line = uncertainty.extrapolate(found.pooled, real.reference.pooled)
-        error = float(np.hypot(values["fid"].error, line.curvature))
+        error = float(np.hypot(values["fid"].error or 0.0, line.curvature))
         values["fid_inf"] = Estimate(line.infinity, error)
     return values
 

@@ -2,15 +2,19 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
-from skimage.metrics import structural_similarity
 
+from mt_diffusion.errors import needs
 from mt_diffusion.evaluation import quality, uncertainty
 from mt_diffusion.evaluation.draws import Drawn, fixes_pixels
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real, noise
 from mt_diffusion.evaluation.uncertainty import Estimate
 from mt_diffusion.protocol import Modality, Variable
+
+with needs("eval", "an evaluation"):
+    from skimage.metrics import structural_similarity
 
 LEVELS = 255
 WINDOW = 7  # of SSIM
@@ -28,7 +32,8 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
         return []
     if not fixes_pixels(drawn.draw, experiment, drawn.truth):
         return []
-    known = variable.known(drawn.true(variable.name))
+    known = variable.known(jnp.asarray(drawn.true(variable.name)))
+    assert known is not None  # for it fixes pixels
     seen = np.asarray(known.mask) > 0
     if seen.all():
         return []
@@ -128,18 +133,18 @@ def pair_frechet(
     name: str, made: np.ndarray, true: np.ndarray, groups: np.ndarray, real: Real
 ) -> Metric:
     """Distance of distributions to the true images, one of which each group has."""
-    made, features, random = (
+    own, features, random = (
         real.features(x, name).pooled for x in (made, true, noise(true.shape))
     )
     target = quality.statistics(features)
-    distance = quality.frechet_distance(quality.statistics(made), target)
+    distance = quality.frechet_distance(quality.statistics(own), target)
     of_noise = quality.frechet_distance(quality.statistics(random), target)
-    _, own = np.unique(groups, return_index=True)
+    _, first = np.unique(groups, return_index=True)
     return measured(
         f"pair_frechet_{name}_{real.network.name}",
-        Estimate(distance, uncertainty.of_frechet(made, target, groups)),
+        Estimate(distance, uncertainty.of_frechet(own, target, groups)),
         Mark(of_noise, "uniform noise"),
-        two_halves(features[own]),
+        two_halves(features[first]),
         better="lower",
     )
 

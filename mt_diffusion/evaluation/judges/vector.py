@@ -7,12 +7,12 @@ from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.real import Real
-from mt_diffusion.protocol import Modality
+from mt_diffusion.modalities.representation import Representation
 
 MAX_ROWS = 5000  # vectors that one is looked for among
 
 
-def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
+def judge(variable: Representation, drawn: Drawn, real: Real) -> list[Metric]:
     """Cosine and R@1 between vectors and what their images are represented by.
 
     Of an image that is given the true vector is known; else it is computed, where the

@@ -38,7 +38,7 @@ BIAS = "fc.bias"  # in the file, but the logits here are without it
 # A TPU multiplies float32 in one pass of bfloat16 unless told otherwise. Emulated,
 # with random weights, that changes pool_3 by 0.4% and sFID's maps by 1.4%; three passes
 # (HIGH) change them by less than 3e-5, so that six (HIGHEST) gain nothing.
-LINEAR = {
+LINEAR: dict[str, Any] = {
     "use_bias": False,
     "kernel_init": nn.initializers.zeros,  # all values come from the file
     "precision": jax.lax.Precision.HIGH,
@@ -247,7 +247,8 @@ class Inception:
                 f"{images.shape[-1]}; choose the features of `convnet` for these."
             )
         x = jnp.broadcast_to(images, (*images.shape[:-1], 3)).astype(jnp.float32)
-        return InceptionV3().apply(self.variables, (resize(x) - 128) / 128)
+        found: Any = InceptionV3().apply(self.variables, (resize(x) - 128) / 128)
+        return found
 
 
 def build(data: Any, file: str) -> Inception:

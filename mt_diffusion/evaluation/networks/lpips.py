@@ -31,9 +31,9 @@ PRECISION = jax.lax.Precision.HIGH
 
 
 class Conv(NamedTuple):
-    """A convolution with ReLU. index: in `features`."""
+    """A convolution with ReLU. layer: in `features`."""
 
-    index: int
+    layer: int
     channels: int
     kernel: int
     stride: int = 1
@@ -57,11 +57,12 @@ class Backbone(NamedTuple):
 
     def shapes(self) -> Shapes:
         """Of all weights."""
-        found, inputs = {}, 3
+        found: Shapes = {}
+        inputs = 3
         for conv in self.convs:
             kernel = conv.channels, inputs, conv.kernel, conv.kernel
-            found[f"features.{conv.index}.weight"] = kernel
-            found[f"features.{conv.index}.bias"] = kernel[:1]
+            found[f"features.{conv.layer}.weight"] = kernel
+            found[f"features.{conv.layer}.bias"] = kernel[:1]
             inputs = conv.channels
         for i, stage in enumerate(self.stages):
             found[lin_name(i)] = (1, stage[-1].channels, 1, 1)
@@ -102,7 +103,7 @@ def lin_name(stage: int) -> str:
 
 def is_pooled(before: Conv, after: Conv) -> bool:
     """Whether a pooling lies between: conv, ReLU and it are three places, else two."""
-    return after.index - before.index == 3
+    return after.layer - before.layer == 3
 
 
 def maps_of(backbone: Backbone, state: Mapping[str, Array], x: Maps) -> list[Maps]:
@@ -120,7 +121,7 @@ def maps_of(backbone: Backbone, state: Mapping[str, Array], x: Maps) -> list[Map
 
 def convolved(x: Maps, conv: Conv, state: Mapping[str, Array]) -> Maps:
     """By PyTorch's kernel; padded by half of it, of 11 by the 2 that AlexNet has."""
-    name, pad = f"features.{conv.index}", min(conv.kernel // 2, 2)
+    name, pad = f"features.{conv.layer}", min(conv.kernel // 2, 2)
     kernel, bias = state[f"{name}.weight"], state[f"{name}.bias"]
     found = jax.lax.conv_general_dilated(
         x,
@@ -210,7 +211,7 @@ def load(files: Sequence[str | pathlib.Path], side: int = 0) -> Lpips:
     files: such as torchvision's and lpips', or one that has both. Raises UserError
     where names or shapes are not those of either network.
     """
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for file in files:
         state |= weights.read(pathlib.Path(file).expanduser())
     state = {n: x for n, x in state.items() if not n.startswith(UNUSED)}

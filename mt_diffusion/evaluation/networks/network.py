@@ -4,7 +4,7 @@ A network is a pytree, its parameters the leaves, so that `jit` takes these as a
 and does not compile them in.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Float, UInt8
 
@@ -16,16 +16,23 @@ class Features(NamedTuple):
     resolution, for sFID, if it has any. logits: of K classes.
     """
 
-    pooled: Float[Array, "n d"]
-    spatial: Float[Array, "n s"] | None
-    logits: Float[Array, "n k"]
+    pooled: Float[Any, "n d"]
+    spatial: Float[Any, "n s"] | None
+    logits: Float[Any, "n k"]
 
 
 class Network(Protocol):
     """A frozen network and a pytree; `digest` stands for its parameters."""
 
-    name: str
-    digest: str
+    @property
+    def name(self) -> str:
+        """Of its kind."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of its parameters."""
+        ...
 
     def apply(self, images: UInt8[Array, "b h w c"]) -> Features:
         """Features of a batch; pure."""

@@ -154,7 +154,8 @@ def shifted(pair: Pair, rng: np.random.Generator, share: float) -> Pair:
 
 def accuracy(network: nn.Module, variables: Variables, source: sources.Source) -> float:
     """Share of the examples with a class that get it; NaN where none has one."""
-    predict = jax.jit(lambda v, images: network.apply(v, images).logits.argmax(-1))
+    apply: Any = network.apply
+    predict = jax.jit(lambda v, images: apply(v, images).logits.argmax(-1))
     pairs = grain.MapDataset.source(source).map(as_pair)
     batches = pairs.batch(TEST_BATCH).to_iter_dataset(READ)
     num, correct = 0, 0
