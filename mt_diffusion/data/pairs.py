@@ -247,7 +247,7 @@ def match(first: pathlib.Path, second: pathlib.Path) -> dict:
 
 def by_stem(root: pathlib.Path) -> dict[str, pathlib.Path]:
     """{relative path without suffix: image file}; UserError for two of one stem."""
-    found = {}
+    found: dict[str, pathlib.Path] = {}
     for path in finding.image_files(str(root)):
         stem = str(path.relative_to(root).with_suffix(""))
         if stem in found:
