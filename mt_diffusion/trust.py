@@ -37,6 +37,5 @@ def check(module: str, where: str) -> None:
     if not any(f"{module}.".startswith(f"{known}.") for known in _trusted):
         raise UserError(
             f"{where} names code of the module {module!r}, which would be run. Nothing "
-            f"was. If you know what is in it, add --trust={module} "
-            f"(trust=[{module!r}] in Python)."
+            f"was. If you know what is in it, add --trust={module}."
         )

@@ -80,11 +80,11 @@ def test_a_sampling_that_met_a_full_disk_goes_on(model, workdir, tmp_path, monke
     drawn = model.sample(5, given={"label": "7"}, seed=4, steps=4)
     call = (workdir, tmp_path / "out", 5, 4, ["label=7"], {"num_steps": 4}, True)
 
-    def full(_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling.pictures, "to_image", full)
+        patch.setattr(PIL.Image.Image, "save", full)
         with pytest.raises(UserError, match="No space left.*the same command then"):
             sampling.sample(*call)
     assert not list(tmp_path.rglob("samples.npz"))

@@ -1,15 +1,14 @@
 """What --help says: a page of examples, or the flags of the mode that is named."""
 
+import textwrap
 from collections.abc import Sequence
 
 from absl import flags
 
 from mt_diffusion.command import options
 
-MODES = (
-    "The flags of a mode: --mode=MODE --help, where MODE is\n"
-    f"  {', '.join(options.FLAGS_OF)}."
-)
+NAMES = ", ".join(options.FLAGS_OF)
+MODES = textwrap.fill(f"Flags of a mode: --mode=MODE --help, where MODE is {NAMES}.")
 
 
 def text(argv: Sequence[str], introduction: str) -> str:

@@ -175,6 +175,9 @@ class Watch:
 class Silent(contextlib.nullcontext):
     """A `Watch` that writes nothing."""
 
+    def __enter__(self) -> "Silent":
+        return self
+
     def advance(self, *_: Any) -> None:
         """Nothing, as all here."""
 

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 from ml_collections import ConfigDict
 
+from configs import common
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.files import writing
@@ -85,8 +86,8 @@ def pick(run):
 FOLDERS = {
     "generated": pick,
     "report": report.write,
-    "samples": lambda run: watch.Watch(run, 0, 1, 1),
-    "metrics.jsonl": lambda run: watch.Watch(run, 0, 1, 1),
+    "samples": lambda run: watch.Watch(run, 0, common.digits()),
+    "metrics.jsonl": lambda run: watch.Watch(run, 0, common.digits()),
     "checkpoints": lambda run: Checkpoints(run, keep=1),
 }
 

@@ -276,7 +276,8 @@ def test_what_a_run_measures_is_the_leak_of_its_training_images():
     counts = np.bincount(source.labels, minlength=10)
     np.testing.assert_allclose(found.shares, (counts + 1) / (counts.sum() + 10))
     assert found.absent == pytest.approx(0.15)  # the share of config.presence
-    assert experiments.resolve(resolved, None) == resolved  # nothing left to measure
+    bare = types.SimpleNamespace(class_names=source.class_names)  # nothing to measure
+    assert experiments.resolve(resolved, bare) == resolved
 
 
 def test_absence_is_as_frequent_as_where_the_network_is_not_told():

@@ -58,7 +58,8 @@ def config_of(size=16, family="highpass"):
         "label": label(config),
         "cluster": label(config) | clustered | {"kind": "cluster.Cluster"},
         "pca": vector(config),
-        "rows": vector(config) | {"vectors": "test_four_modalities:rows"},
+        "rows": vector(config)
+        | {"vectors": "tests.modalities.test_four_modalities:rows"},
     }
     config.modalities = {
         name: read_as_tokens(fields, family) for name, fields in modalities.items()

@@ -32,7 +32,8 @@ def build(unet=None, **modalities):
     }
     for name, fields in modalities.items():
         config.modalities[name].update(changes[name] | fields)
-    config.presence = {"all": dict(share=1.0) | dict.fromkeys(modalities, "read")}
+    everything = dict(share=1.0) | dict.fromkeys(modalities, "read")
+    config.presence = {"all": everything} if modalities else {}
     return experiments.build(config)
 
 

@@ -119,7 +119,7 @@ def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     config = common.digits()
     config.optimizer.learning_rate = 0.0625
-    config.modalities = {"x": {"kind": EVIL}}
+    config.modalities = {"x": {"kind": "label.Codebook", "class_names": (EVIL,)}}
     full = make_run(folder / "<script>", config)
     worse = [
         m | {"value": v} for m, v in zip(METRICS, (9.5, 0.875, 2.875), strict=True)
