@@ -20,7 +20,7 @@ from mt_diffusion.evaluation import begun, contents, features, judging, quality,
 from mt_diffusion.evaluation import draws as drawing
 from mt_diffusion.evaluation import reference as references
 from mt_diffusion.evaluation.draws import Draw, Drawn
-from mt_diffusion.evaluation.metrics import (
+from mt_diffusion.evaluation.figures import (
     Metric,
     full_name,
     put_beside,

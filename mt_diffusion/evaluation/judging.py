@@ -6,8 +6,8 @@ say otherwise: `JUDGES[Depth] = (judge,)`.
 
 from collections.abc import Callable, Sequence
 
+from mt_diffusion.evaluation.figures import Metric
 from mt_diffusion.evaluation.judges import image, label, pixels, vector
-from mt_diffusion.evaluation.metrics import Metric
 from mt_diffusion.modalities.cluster import Cluster
 from mt_diffusion.modalities.image import Image
 from mt_diffusion.modalities.label import Label

@@ -1,4 +1,4 @@
-"""Image quality by features: Fréchet and kernel distance, scores, neighbours.
+"""Image quality by features: FID, sFID, KID, Inception Score, precision and recall.
 
 As guided-diffusion's evaluator and torch-fidelity define them. What is small is float64
 on the host; distances between all pairs are on the device, a block of rows at a time.

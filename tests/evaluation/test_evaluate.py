@@ -12,7 +12,7 @@ from configs import common, image_label, joint
 from mt_diffusion.data import sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import draws as drawing
-from mt_diffusion.evaluation import evaluate, features, metrics, reference
+from mt_diffusion.evaluation import evaluate, features, figures, reference
 from mt_diffusion.evaluation.draws import Draw
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import weights
@@ -417,14 +417,14 @@ def test_three_modalities_in_all_seven_ways(tmp_path, capsys):
 
 
 def test_names_and_numbers_of_a_metric():
-    name = functools.partial(metrics.full_name, "fid_toy")
+    name = functools.partial(figures.full_name, "fid_toy")
     assert name(10_000, 1.0, 0.0) == "fid_toy_10k_cfg1.0"
     assert name(256, 2, 0) == "fid_toy_256_cfg2.0"
     assert name(1500, 1.25, 0.5) == "fid_toy_1500_cfg1.25_head0.5"
     assert name(8, 1.0, 0.0, 2.0) == "fid_toy_8_cfg1.0_auto2.0"
     assert len({name(8, g, 0.0) for g in (1.2, 1.25, 1.15)}) == 3
-    mark, nan = metrics.Mark(1.0, "x"), metrics.Mark(float("nan"), "y")
-    metric = metrics.Metric("fid", float("inf"), "lower", mark, nan)
+    mark, nan = figures.Mark(1.0, "x"), figures.Mark(float("nan"), "y")
+    metric = figures.Metric("fid", float("inf"), "lower", mark, nan)
     assert metric.as_json("joint") == {
         "draw": "joint",
         "name": "fid",
@@ -439,9 +439,9 @@ def test_names_and_numbers_of_a_metric():
 
 def test_the_table_that_is_printed(capsys):
     marks = {"floor": {"value": 2.0, "of": "x"}, "ceiling": None, "baseline": None}
-    metrics.tell([{"draw": "joint", "name": "fid", "value": None} | marks])
+    figures.tell([{"draw": "joint", "name": "fid", "value": None} | marks])
     assert (
         capsys.readouterr().out.split()
         == "joint value floor ceiling baseline fid 2".split()
     )
-    metrics.tell([])
+    figures.tell([])

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mt_diffusion.evaluation import metrics, quality
+from mt_diffusion.evaluation import figures, quality
 from mt_diffusion.evaluation import real as reals
 from mt_diffusion.evaluation.draws import Draw, Drawn
+from mt_diffusion.evaluation.figures import Mark, Metric
 from mt_diffusion.evaluation.judges import image, label, pixels
-from mt_diffusion.evaluation.metrics import Mark, Metric
 from mt_diffusion.evaluation.networks.network import Features
 from mt_diffusion.report import tables
 
@@ -205,7 +205,7 @@ def test_errors_and_spreads_are_said_everywhere(capsys):
     metric = Metric("fid", 3.25, "lower", exact, mark, 0.125).as_json("joint")
     assert metric["standard_error"] == 0.125
     assert metric["ceiling"] == {"value": 1.5, "of": "test", "spread": 0.25}
-    metrics.tell([metric])
+    figures.tell([metric])
     words = "fid 3.25 ± 0.12 80 1.5 ± 0.25"
     assert " ".join(capsys.readouterr().out.split()).endswith(words)
     ((row,),) = tables.metrics({"metrics": [metric]}).values()

@@ -6,7 +6,7 @@ import numpy as np
 
 from mt_diffusion.evaluation import quality, uncertainty
 from mt_diffusion.evaluation.draws import Drawn
-from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.figures import Mark, Metric
 from mt_diffusion.evaluation.networks.network import Features
 from mt_diffusion.evaluation.quality import Statistics
 from mt_diffusion.evaluation.real import Real

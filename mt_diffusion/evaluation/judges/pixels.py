@@ -8,7 +8,7 @@ import numpy as np
 from mt_diffusion.errors import needs
 from mt_diffusion.evaluation import quality, uncertainty
 from mt_diffusion.evaluation.draws import Drawn, fixes_pixels
-from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.figures import Mark, Metric
 from mt_diffusion.evaluation.real import Real, noise
 from mt_diffusion.evaluation.uncertainty import Estimate
 from mt_diffusion.protocol import Modality, Variable

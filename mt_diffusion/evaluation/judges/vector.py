@@ -5,7 +5,7 @@ import numpy as np
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
-from mt_diffusion.evaluation.metrics import Mark, Metric
+from mt_diffusion.evaluation.figures import Mark, Metric
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.modalities.representation import Representation
 
