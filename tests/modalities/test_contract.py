@@ -548,7 +548,11 @@ def test_the_modality_of_the_documents_keeps_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "depth", raising=False)
     parts = build(read(tmp_path / "depth_config.py"))
-    assert [m.name for m in parts.experiment.modalities] == ["depth"]
+    (depth,) = parts.experiment.modalities
+    assert depth.name == "depth"
+    maps = np.random.default_rng(0).integers(256, size=(3, *depth.shape))
+    maps = maps.astype(np.uint8)
+    np.testing.assert_array_equal(depth.postprocess(depth.take(maps)), maps)
     test_modalities_keep_their_contract(parts)
     test_absent_values_add_nothing(parts)
     test_unavailable_values_count_for_nothing(parts)
