@@ -2,8 +2,13 @@
 
   bash launch/local.sh --config=configs/ddpm.py --workdir=runs/ddpm
 
-What joint training is compared with; `configs/image_label.py` with drift=none,
-loss_weight=0 and conditions=true is its class-conditional sister.
+What joint training is compared with. Its class-conditional sister, whose label is read
+but in one example of 20, for guidance, is
+
+  bash launch/local.sh --config=configs/image_label.py --workdir=runs/ddpm_class \
+      --config.modalities.label.drift=none --config.modalities.label.loss_weight=0 \
+      --config.modalities.label.conditions=true --config.presence.read.share=0.95 \
+      --config.presence.unread.share=0 --config.presence.absent.share=0.05
 """
 
 from configs import common

@@ -5,8 +5,9 @@ encoder. The label's code is found in z_t by Bayes' rule and taken out before th
 network looks; from nothing, the label is drawn first and the image follows it. Variant
 X, in which the network reads the label as well: conditions=true. Head E, the encoder
 classifier: head_kind=E. The paper's encoder, the shared U-Net: kind=label.SharedUNet,
-frame=read, guess=mean. The paper's own form: --config.diffusion.prediction=eps with
-frame=none, guess=mean, codes.family=white.
+frame=read, guess=mean, drift=ramp. The paper's own form, with a codebook:
+--config.diffusion.prediction=eps, frame=none, guess=mean, drift=ramp,
+codes.family=white.
 
   bash launch/local.sh --config=configs/image_label.py --workdir=runs/image_label
 
@@ -43,7 +44,7 @@ def label(config: ConfigDict) -> dict:
         energy=3136.0,  # of a code, c^2 D, against the noise's 1
         loss_weight=0.02,
         conditions=False,
-        frame="evidence",  # taken out of z_t: evidence, read, none
+        frame="evidence",  # taken out of z_t: evidence (of Codebook), read, none
         guess="held",  # while it is generated: held, coherent, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data

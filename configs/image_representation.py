@@ -20,7 +20,15 @@ float [N, D] in clip.py, are computed once and attached to the data:
   bash launch/local.sh --config=configs/image_representation.py --workdir=runs/clip \
       --config.data.vectors=runs/vectors.npz \
       --config.modalities.representation.vectors=feature:vector \
-      --config.modalities.representation.kind=representation.SharedUNet
+      --config.modalities.representation.kind=representation.SharedUNet \
+      --config.modalities.representation.frame=read \
+      --config.modalities.representation.energy=12.5
+
+That is for 512 numbers: the default kind, a Projection, is refused where there are more
+than codes have room for (28 on 8x8x1, 1,488 on 32x32x3), and 12.5 * 512 = 400 * 16, so
+that their code is as strong as that of 16 components. kind=representation.Pretrained
+wants frame=read as well, and the generator that is its encoder:
+generator=package.module:function.
 """
 
 from ml_collections import ConfigDict
@@ -44,12 +52,12 @@ def representation(config: ConfigDict) -> dict:
     """The modality `representation` beside the U-Net of this config."""
     width = 4 * config.unet.get_ref("model_channels")
     return dict(
-        kind="representation.Projection",  # or .SharedUNet, .Pretrained
+        kind="representation.Projection",  # or .SharedUNet, .Pretrained; see frame
         drift="ramp",
         energy=400.0,  # of each number's code, c^2 D / size, against the noise's 1
         loss_weight=0.1,
         conditions=True,
-        frame="evidence",  # taken out of z_t: evidence, read, none
+        frame="evidence",  # taken out of z_t: evidence (of Projection), read, none
         guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data

@@ -20,15 +20,20 @@ from mt_diffusion.data import sources
 from mt_diffusion.diffusion import aggregation, sampler, schedule, solvers, spacing
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+CONFIGS = sorted(ROOT.glob("configs/[a-z]*.py"))
 LINKED = [*PAGES, *sorted(ROOT.glob("results/**/*.md"))]
 # What stands before the flags of `python -m mt_diffusion.main`.
 COMMANDS = ("launch/local.sh", "launch/gpu.sh", "launch/slurm.sh", "mt_diffusion.main")
 AFTER = {"launch/tpu_vm.sh": "--", "docker": "mt_diffusion"}
 OF_LAUNCHERS = {"setup", "dry-run", "bucket", "build-arg", "modality", "help"}
 OF_BENCHMARKS = {"lpips_side"}
+# A generator for 8x8 pixels, in the place of a reader's own.
+OWN, OURS = "package.module:function", "tests.modalities.test_contract:generate"
+VECTORS = 512  # numbers of a frozen encoder's, as of CLIP
 
 
 def name(page):
@@ -59,8 +64,15 @@ def python_files():
 
 
 def commands(page):
-    """The flags of mt_diffusion.main in each command of a page's blocks for a shell."""
-    for block in blocks(page, "sh"):
+    """The flags of mt_diffusion.main in each command of a page's blocks for a shell.
+
+    A config's docstring has them two columns to the right.
+    """
+    found = blocks(page, "sh")
+    if page.suffix == ".py":
+        docstring = page.read_text().split('"""')[1]
+        found = ["\n".join(re.findall(r"^ {2,}(.*)$", docstring, re.M))]
+    for block in found:
         variables = {}
         for line in block.replace("\\\n", " ").splitlines():
             for word, value in variables.items():
@@ -122,10 +134,30 @@ def check_config(path, overrides, written):
         file = written / file
     else:
         file = ROOT / file
-    config(f"{file}:{preset}" if preset else str(file), *overrides)
+    made = config(f"{file}:{preset}" if preset else str(file), *overrides)
+    if ROOT in file.parents and made.data.source == "digits":
+        check_model(made, written)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@functools.cache
+def digits():
+    return sources.open_source(common.digits().data, "train")
+
+
+def check_model(made, written):
+    """Raises UserError where a config on digits is of no model that can be."""
+    made, source = made.copy_and_resolve_references().unlock(), digits()
+    if made.data.vectors:
+        for split, num in (("train", 1438), ("test", 359)):
+            vectors = np.random.default_rng(0).normal(size=(num, VECTORS))
+            np.save(written / f"of_{split}.npy", vectors.astype(np.float32))
+        made.data.vectors = str(written / "of_{split}.npy")
+    if made.data.vectors or made.data.pair:
+        source = sources.open_source(made.data, "train")
+    experiment.build(experiment.resolve(made, source))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=name)
 def test_commands_name_flags_and_fields_that_exist(page, written):
     for argv in commands(page):
         check_command(argv, written)
@@ -149,8 +181,22 @@ def check_command(argv, written):
         check_config(path, overrides, written)
 
 
+def variants():
+    """(config, flags) of each variant in the table of the settings."""
+    page = (ROOT / "docs/any-to-any.md").read_text()
+    for path, cells in re.findall(r"^\| `(\w+\.py)` \|(.*)\|$", page, re.M):
+        for span in re.findall(r"`(--config\.[^`]+)`", cells):
+            yield path, tuple(span.replace(OWN, OURS).split())
+
+
+@pytest.mark.parametrize("path, overrides", list(variants()))
+def test_variants_are_models_that_can_be(path, overrides, written):
+    check_config(f"configs/{path}", overrides, written)
+
+
 def test_all_commands_are_found():
     """None is missed for the way that it is written."""
+    assert all(list(commands(path)) for path in CONFIGS if path.stem != "common")
     for page in PAGES:
         shell = "".join(blocks(page, "sh"))
         mentions = len(re.findall(r"^[^#\n]*?(?:local\.sh|n\.main)", shell, re.M))
