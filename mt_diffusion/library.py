@@ -7,8 +7,8 @@
     drawn["image"]                                  # uint8 [16, H, W, C]
     model.read(drawn["image"])["label"]             # probabilities [16, K]
 
-What a command would refuse is a ValueError with the command's words. The same seed
-gives what the command gives.
+What a command would refuse is a ValueError with the command's words; what is no dict
+of given values, a TypeError. The same seed gives what the command gives.
 """
 
 import contextlib
@@ -152,10 +152,11 @@ class Model:
     ) -> dict[str, np.ndarray]:
         """Examples {variable: [num, ...]}: images uint8, labels int32, vectors float32.
 
-        num: 16, or as many as values are given, where None. given: {variable: a value,
-        or several}: class names or numbers, uint8 arrays or PIL images, (images, seen)
-        or images with alpha for a masked image, vectors. steps: of the walk; None for
-        the config's. settings: other fields of config.sampling, as guidance=2.0.
+        num: None for 16, or one of each given value where these are more. given:
+        {variable: a value, or several}: class names or numbers, uint8 arrays or PIL
+        images, (images, seen) or images with alpha for a masked image, vectors. steps:
+        of the walk; None for the config's. settings: other fields of config.sampling,
+        as guidance=2.0.
         """
         with in_words():
             values = self._values(given or {})
