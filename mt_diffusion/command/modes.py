@@ -140,7 +140,7 @@ def export() -> None:
     export.check(options.FORMAT.value, options.DTYPE.value, options.PUSH.value)
     export.export(
         export.of_workdir(workdir()),
-        out(),
+        needed_out(),
         options.FORMAT.value,
         options.DTYPE.value,
         options.LICENSE.value,
