@@ -52,8 +52,8 @@ def read(
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
-    facts = {"step": step, "averaged": use_ema}
-    facts["parameters"] = exported.digest(params)
+    digest = exported.digest(params)
+    facts = {"step": step, "averaged": use_ema, "parameters": digest}
     if given:
         values = read_given(given, experiment)
         if set(values) != {experiment.primary.name}:

@@ -57,9 +57,9 @@ def sample(
     guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
     build()  # says what can't be, before anything is written
+    alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if jax.process_index():
         out = None
-        alone = contextlib.nullcontext()
     else:
         model_digest = exported.digest(params)
         again = parts.mark(model_digest, values, settings.to_json(), num, seed)
@@ -185,7 +185,8 @@ def differences(one: Experiment, other: Experiment) -> str:
 
 def same_arrays(one: Any, other: Any) -> bool:
     """Whether two trees have the same structure and numbers."""
-    if jax.tree.structure(one) != jax.tree.structure(other):
+    structure: object = jax.tree.structure(one)
+    if structure != jax.tree.structure(other):
         return False
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 
