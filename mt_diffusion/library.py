@@ -90,13 +90,13 @@ def train(
     a data set may name, beside those that `config` does. Raises ValueError for what
     can't be.
     """
-    from mt_diffusion.command import options
+    from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
 
     with in_words():
         trusted.ask(trust)
         if isinstance(config, str):
-            config = options.config_of(config)
+            config = parsing.config_of(config)
         loop.train(config, pathlib.Path(workdir).expanduser(), callback)
 
 
