@@ -29,6 +29,7 @@ from mt_diffusion.experiment import exported, fields
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
+from mt_diffusion.inference.restoring import load_guide, restore
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 
@@ -70,7 +71,7 @@ def load(
     folder, mesh = exported.find(workdir), sharding.make_mesh()
     with in_words(), quietly():
         trusted.ask(trust)
-        step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
+        step, config, experiment, params = restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
 
@@ -301,7 +302,7 @@ class Model:
             config.sampling.update(wishes)
             for name, value in wishes.items():
                 fields.check_number(f"sampling.{name}", value, name)
-            guide, weights = sampling.load_guide(
+            guide, weights = load_guide(
                 config.sampling, self.experiment, self.params, self._ema, self._mesh
             )
             build = functools.partial(

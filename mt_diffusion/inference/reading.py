@@ -23,7 +23,8 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import table
-from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
+from mt_diffusion.inference.restoring import restore
+from mt_diffusion.inference.sampling import make_folder, read_given, write
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Modality
 
