@@ -42,3 +42,12 @@ def as_arguments(text: str) -> str:
     """
     pattern = r"(mt_diffusion\.main(?: --\S+)*)|(?<![\w-])--(?!mode=)(?=[a-z])"
     return re.sub(pattern, lambda found: found[1] or "", text)
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Makes a ValueError of a UserError, for programs: `as_arguments`."""
+    try:
+        yield
+    except UserError as error:
+        raise ValueError(as_arguments(str(error))) from None

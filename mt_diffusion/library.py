@@ -24,22 +24,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
-from mt_diffusion.errors import UserError, as_arguments
-from mt_diffusion.experiment import exported, fields
+from mt_diffusion.errors import UserError, in_words
+from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
+from mt_diffusion.inference.given import as_batch, take, with_settings
+from mt_diffusion.inference.restoring import load_guide, restore
 from mt_diffusion.parallel import sharding
-from mt_diffusion.protocol import Batch
-
-
-@contextlib.contextmanager
-def in_words() -> Iterator[None]:
-    """Makes a ValueError of a user's mistake."""
-    try:
-        yield
-    except UserError as error:
-        raise ValueError(as_arguments(str(error))) from None
 
 
 @contextlib.contextmanager
@@ -70,7 +62,7 @@ def load(
     folder, mesh = exported.find(workdir), sharding.make_mesh()
     with in_words(), quietly():
         trusted.ask(trust)
-        step, config, experiment, params = sampling.restore(folder, {}, ema, mesh, step)
+        step, config, experiment, params = restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
 
@@ -90,13 +82,13 @@ def train(
     a data set may name, beside those that `config` does. Raises ValueError for what
     can't be.
     """
-    from mt_diffusion.command import options
+    from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
 
     with in_words():
         trusted.ask(trust)
         if isinstance(config, str):
-            config = options.config_of(config)
+            config = parsing.config_of(config)
         loop.train(config, pathlib.Path(workdir).expanduser(), callback)
 
 
@@ -159,7 +151,7 @@ class Model:
         as guidance=2.0.
         """
         with in_words():
-            values = self._values(given or {})
+            values = take(given or {}, self.experiment)
             if num is None:
                 num = max([sampling.NUM_SAMPLES, *map(len, values.values())])
             wishes = settings | ({} if steps is None else {"num_steps": steps})
@@ -201,10 +193,10 @@ class Model:
         """
         primary = self.experiment.primary.name
         with in_words():
-            known = self._values({primary: images} | values)
+            known = take({primary: images} | values, self.experiment)
             most = self.process.schedule.num_steps - 1
             num_times = bounding.at_most("num_times", num_times, most, "steps after 1")
-            batch = self._batch(known)
+            batch = as_batch(known, self.experiment)
             if num_times not in self._measures:
                 errors = self._errors(self.config)
                 self._measures[num_times] = bounding.build_measure(
@@ -276,33 +268,11 @@ class Model:
             model, out = export.Trained(*args, self._mesh), pathlib.Path(path)
             export.export(model, out.expanduser(), format, dtype, license, push)
 
-    def _values(self, given: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        variables = self.experiment.variables
-        if not isinstance(given, Mapping):
-            raise TypeError(
-                f"given is a {type(given).__name__}; it is a dict, {{name: value}}, "
-                f"with names of {', '.join(variables)}."
-            )
-        if unknown := sorted(set(given) - set(variables)):
-            raise UserError(
-                f"this model knows no {', '.join(unknown)}; it knows "
-                f"{', '.join(variables)}."
-            )
-        return {name: variables[name].take(value) for name, value in given.items()}
-
     def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
         key = repr(sorted(wishes.items()))
         if key not in self._generators:
-            config = self.config.copy_and_resolve_references()
-            for name in wishes.keys() - config.sampling.keys():
-                raise UserError(
-                    f"{name} is no setting of sampling; there are steps, seed, "
-                    f"{', '.join(sorted(config.sampling))}."
-                )
-            config.sampling.update(wishes)
-            for name, value in wishes.items():
-                fields.check_number(f"sampling.{name}", value, name)
-            guide, weights = sampling.load_guide(
+            config = with_settings(self.config, wishes)
+            guide, weights = load_guide(
                 config.sampling, self.experiment, self.params, self._ema, self._mesh
             )
             build = functools.partial(
@@ -323,18 +293,3 @@ class Model:
         num_steps = self.process.schedule.num_steps
         low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
         return {m.name: [int(t) for t in low] for m in self.experiment.modalities}
-
-    def _batch(self, known: Mapping[str, np.ndarray]) -> Batch:
-        """Examples of these values, of which others are missing."""
-        z0 = known[self.experiment.primary.name]
-        values, there = {}, {}
-        for m in self.experiment.modalities:
-            empty = np.broadcast_to(m.placeholder(), (len(z0), *m.placeholder().shape))
-            values[m.name] = known.get(m.name, empty)
-            there[m.name] = np.full(len(z0), m.name in known)
-            if len(values[m.name]) != len(z0):
-                raise UserError(
-                    f"there are {len(values[m.name])} values of {m.name} for "
-                    f"{len(z0)} images; give one for each."
-                )
-        return Batch(z0, values, there)

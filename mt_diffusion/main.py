@@ -53,7 +53,7 @@ from collections.abc import Sequence
 
 from absl import app, logging
 
-from mt_diffusion.command import exits, modes, options, startup, usage
+from mt_diffusion.command import exits, modes, options, parsing, startup, usage
 from mt_diffusion.errors import UserError
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """Entry point: exits.py has what it ends with."""
     introduction = usage.text(sys.argv, __doc__ or "")
-    parse = functools.partial(options.parse, introduction=introduction)
+    parse = functools.partial(parsing.parse, introduction=introduction)
     with exits.explained():
         app.run(main, flags_parser=parse)
 

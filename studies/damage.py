@@ -39,7 +39,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import FOLDER, Checkpoints
 from mt_diffusion.files import writing
-from mt_diffusion.inference import sampling
+from mt_diffusion.inference import restoring
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import abstract_state
@@ -68,7 +68,7 @@ def shapes(config: str) -> dict[str, Any]:
 def by_sampling(workdir: pathlib.Path) -> Loaded:
     """Step, config and averaged parameters, as sampling reads them."""
     mesh = sharding.make_mesh()
-    step, config, _, params = sampling.restore(workdir, {}, True, mesh)
+    step, config, _, params = restoring.restore(workdir, {}, True, mesh)
     return step, config, params
 
 

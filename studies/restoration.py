@@ -27,7 +27,7 @@ from mt_diffusion.evaluation.judges import pixels
 from mt_diffusion.evaluation.networks import lpips
 from mt_diffusion.files import writing
 from mt_diffusion.inference.generation import Generator
-from mt_diffusion.inference.sampling import restore
+from mt_diffusion.inference.restoring import restore
 from mt_diffusion.modalities import build as base
 from mt_diffusion.parallel import sharding
 from studies import repaint

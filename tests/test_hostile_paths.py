@@ -10,7 +10,7 @@ import pytest
 
 import mt_diffusion
 from configs import image_label
-from mt_diffusion.inference import reading, sampling
+from mt_diffusion.inference import reading, restoring
 from mt_diffusion.parallel import sharding
 from mt_diffusion.report import report
 from mt_diffusion.training import loop
@@ -84,8 +84,8 @@ def test_the_guide_of_a_folder_with_a_colon_is_that_folder(tmp_path):
     """And not a step of another one."""
     (tmp_path / "a:60").mkdir()
     place = str(tmp_path / "a:60")
-    assert sampling.place_of_guide(place) == (pathlib.Path(place), None)
+    assert restoring.place_of_guide(place) == (pathlib.Path(place), None)
     (tmp_path / "b").mkdir()
     place = str(tmp_path / "b")
-    assert sampling.place_of_guide(f"{place}:7") == (pathlib.Path(place), 7)
-    assert sampling.place_of_guide(place) == (pathlib.Path(place), None)
+    assert restoring.place_of_guide(f"{place}:7") == (pathlib.Path(place), 7)
+    assert restoring.place_of_guide(place) == (pathlib.Path(place), None)

@@ -54,9 +54,9 @@ def test_a_config_is_found_by_its_name_in_any_folder(installed, tmp_path):
         "    return image_label.get_config(preset)\n"
     )
     code = (
-        "from mt_diffusion.command import options\n"
+        "from mt_diffusion.command import parsing\n"
         "for name in ('image_label:smoke', 'configs/joint.py', 'mine.py'):\n"
-        "    print(options.config_of(name).train.num_steps)\n"
+        "    print(parsing.config_of(name).train.num_steps)\n"
         "import mt_diffusion; print(mt_diffusion.__file__)\n"
     )
     done = python(installed, tmp_path, "-c", code)

@@ -32,7 +32,7 @@ def look(text: str) -> str:
             f"{', '.join(shipped.names())}; the nearest is {shipped.nearest(text)}."
         )
     spec = importlib.util.spec_from_file_location(MODULE, path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         return "a config is a file of Python, and ends in .py."
     module = importlib.util.module_from_spec(spec)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import flags
 
-from mt_diffusion.command import moved, options
+from mt_diffusion.command import moved, options, parsing
 from mt_diffusion.errors import UserError
 
 NUM_EVALUATED = 5000  # samples of each draw of an evaluation
@@ -35,7 +35,7 @@ def out() -> pathlib.Path | None:
 
 def needed_out() -> pathlib.Path:
     """Where to write, of a mode that must be told."""
-    options.need(options.OUT)
+    parsing.need(options.OUT)
     return local_path(options.OUT)
 
 
@@ -69,7 +69,7 @@ def settings() -> dict[str, Any]:
 
     interval: Any = options.GUIDANCE_INTERVAL.value
     if interval is not None:
-        interval = options.numbers(options.GUIDANCE_INTERVAL)
+        interval = parsing.numbers(options.GUIDANCE_INTERVAL)
         guidance.check_interval(interval, "--guidance_interval")
     wishes = {
         "num_steps": options.STEPS.value,
@@ -136,11 +136,11 @@ def export() -> None:
     """--mode=export."""
     from mt_diffusion.report import export
 
-    options.need(options.WORKDIR, options.OUT)
+    parsing.need(options.WORKDIR, options.OUT)
     export.check(options.FORMAT.value, options.DTYPE.value, options.PUSH.value)
     export.export(
         export.of_workdir(workdir()),
-        out(),
+        needed_out(),
         options.FORMAT.value,
         options.DTYPE.value,
         options.LICENSE.value,
@@ -152,7 +152,7 @@ def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion.inference import precompute
 
-    options.need(options.ENCODER, options.OUT)
+    parsing.need(options.ENCODER, options.OUT)
     precompute.precompute(
         options.CONFIG.value, str(options.ENCODER.value), needed_out()
     )
@@ -194,7 +194,7 @@ def preflight() -> None:
     """--mode=preflight."""
     from mt_diffusion.preflight import preflight
 
-    sizes, quick = options.numbers(options.MICROBATCHES), options.QUICK.value
+    sizes, quick = parsing.numbers(options.MICROBATCHES), options.QUICK.value
     name = options.TOPOLOGY.value
     preflight.preflight(options.CONFIG.value, name, sizes, out(), quick)
 
@@ -219,7 +219,7 @@ def compare() -> None:
     from mt_diffusion.experiment import exported
     from mt_diffusion.report import report
 
-    options.need(options.RUNS, options.OUT)
+    parsing.need(options.RUNS, options.OUT)
     runs = [exported.find(run) for run in options.RUNS.value]
     print(f"wrote {report.compare(runs, needed_out())}")
 

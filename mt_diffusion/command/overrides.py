@@ -44,7 +44,7 @@ def config_text(argv: Sequence[str]) -> str:
     flags.DEFINE_string("config", "", "", flag_values=values)
     with contextlib.suppress(flags.Error):  # no value follows
         values(argv, known_only=True)
-    return values["config"].value
+    return values["config"].value or ""
 
 
 def explain(message: str, argv: Sequence[str]) -> str:
@@ -68,17 +68,19 @@ def explain(message: str, argv: Sequence[str]) -> str:
 
 def of_flag(name: str, given: str, said: str) -> str:
     """What absl said of a flag's value."""
-    flag = flags.FLAGS[name] if name in flags.FLAGS else None
-    parser = None if flag is None else flag.parser
-    if choices := getattr(parser, "enum_values", None):
+    plain = f"--{name}={given}: {said.rstrip('.')}."
+    if name not in flags.FLAGS:
+        return plain
+    flag = flags.FLAGS[name]
+    if choices := getattr(flag.parser, "enum_values", None):
         (near,) = difflib.get_close_matches(given, choices, n=1, cutoff=0)
         return (
             f"--{name}={given} is none of {', '.join(choices)}; the nearest is {near}."
         )
-    if parser and flag.flag_type() in WANTED and " is not a" not in said:
+    if flag.flag_type() in WANTED and " is not a" not in said:
         wanted = WANTED[flag.flag_type()]
         return f"--{name}={given}: {wanted} is wanted. {flag.help}"
-    return f"--{name}={given}: {said.rstrip('.')}."
+    return plain
 
 
 def unknown_fields(argv: Sequence[str]) -> str:

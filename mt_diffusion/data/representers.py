@@ -1,12 +1,15 @@
 """Where the vector of an example comes from: a feature of the data, PCA, an encoder.
 
-On the host, in numpy. `build` finds the way by a text of the config.
+On the host, in numpy. `build` finds the way by a text of the config. A generator, from
+vectors to images, is found by a text as well.
 """
 
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
@@ -224,3 +227,28 @@ def find_function(text: str) -> Callable[..., Any]:
     if not callable(function):
         raise UserError(f"{text!r}: the module {path} has no function {name!r}.")
     return function
+
+
+def check_generator(
+    text: str,
+    generate: Callable[[jax.Array], jax.Array],
+    size: int,
+    shape: tuple[int, int, int],
+) -> None:
+    """Raises UserError for a function that makes no images [B, *shape] of [B, size].
+
+    text: its name. It is only traced, of two vectors.
+    """
+    wanted = (2, *shape)
+    try:
+        made = jax.eval_shape(generate, jax.ShapeDtypeStruct((2, size), jnp.float32))
+    except Exception as error:  # whatever a user's function may raise
+        raise UserError(
+            f"the generator {text!r} can't be traced with vectors [2, {size}]: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if getattr(made, "shape", None) != wanted or made.dtype.kind != "f":
+        raise UserError(
+            f"the generator {text!r} makes {made} of 2 vectors; it must give an array "
+            f"of floats {list(wanted)}."
+        )

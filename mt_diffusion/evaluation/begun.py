@@ -37,9 +37,9 @@ def claim(
     try:
         there = resume.flatten(json.loads(path.read_bytes()))
     except FileNotFoundError:
-        there = None
+        there = {}
     except (ValueError, AttributeError) as error:
-        there = None
+        there = {}
         print(f"{path} is broken ({error}), so what lies beside it is made again")
         for draw in draws:
             (out / draw.name / "samples.npz").unlink(missing_ok=True)

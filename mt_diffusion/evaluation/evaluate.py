@@ -34,12 +34,8 @@ from mt_diffusion.files import locks, weights, writing
 from mt_diffusion.inference import bounding, calibration
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.precompute import images_alone
-from mt_diffusion.inference.sampling import (
-    check_guidance,
-    load_guide,
-    restore,
-    warn_of_rare_state,
-)
+from mt_diffusion.inference.restoring import load_guide, restore
+from mt_diffusion.inference.sampling import check_guidance, warn_of_rare_state
 from mt_diffusion.parallel import sharding
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "scipy", "scikit-image")

@@ -94,7 +94,8 @@ class Real:
 
     @functools.cached_property
     def reference_features(self) -> np.ndarray:
-        """Of the images that the reference keeps, pooled."""
+        """Of the images that the reference keeps, pooled; for one that keeps some."""
+        assert self.reference.images is not None
         return self.features(self.reference.images, "reference images").pooled
 
     @functools.cached_property

@@ -87,7 +87,7 @@ def make(
     write(out, reference)
     print(
         f"wrote {out}: statistics of {num_images:,} {split} images by {network.name} "
-        f"{network.digest}, and {len(reference.images):,} of the images; digest "
+        f"{network.digest}, and {min(num_images, MAX_IMAGES):,} of the images; digest "
         f"{reference.digest}. Evaluate with --reference={out}"
     )
 
@@ -192,15 +192,14 @@ def from_arrays(found: Mapping[str, np.ndarray]) -> Reference:
     if {"mu", "sigma"}.union(spatial) - found.keys():
         missing = sorted({"arr_0", "mu", "sigma"}.union(spatial) - found.keys())
         raise ValueError(f"it has no {' and no '.join(missing)}")
-    images = found.get("arr_0")
-    labels = None if images is None else found.get("arr_1")
-    if images is not None and (
-        images.dtype != np.uint8 or images.ndim != 4 or not len(images)
-    ):
-        shape = list(images.shape)
-        raise ValueError(f"arr_0 is {images.dtype} {shape}, not uint8 [N, H, W, C]")
-    if labels is not None and labels.shape != (len(images),):
-        raise ValueError(f"arr_1 has {labels.shape} labels of {len(images)} images")
+    images, labels = found.get("arr_0"), None
+    if images is not None:
+        labels = found.get("arr_1")
+        if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
+            shape = list(images.shape)
+            raise ValueError(f"arr_0 is {images.dtype} {shape}, not uint8 [N, H, W, C]")
+        if labels is not None and labels.shape != (len(images),):
+            raise ValueError(f"arr_1 has {labels.shape} labels of {len(images)} images")
     num_images = int(found["num_images"]) if "num_images" in found else None
     return Reference(
         images=images,

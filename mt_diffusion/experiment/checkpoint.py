@@ -123,7 +123,7 @@ class Checkpoints:
         Broken checkpoints are reported and passed over. Raises UserError where all are.
         """
         ignore_abandoned_reads()
-        broken = []
+        broken: list[int] = []
         while steps := self._others(only, broken):
             try:
                 config = self.config(steps[0])

@@ -10,7 +10,8 @@ from etils import epath
 from mt_diffusion.errors import UserError
 
 
-class Literal(type(epath.Path("/"))):
+# Each system has its own class of paths, which no type of etils names.
+class Literal(type(epath.Path("/"))):  # type: ignore[misc]
     """A path of this machine for libraries that take etils' paths, as Orbax does.
 
     etils' own `glob` reads the folder as a pattern as well: below `a[1]` it finds

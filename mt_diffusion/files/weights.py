@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -136,9 +137,10 @@ def write(
     file: pathlib.Path, state: Mapping[str, np.ndarray], facts: Mapping[str, str]
 ) -> None:
     """Writes weights to a .safetensors file, with facts in its header, or a .npz."""
+    named: Mapping[str, Any] = state  # NumPy's types take a name for an option's
     with writing.draft_of(file) as draft, open(draft, "wb") as opened:
         if file.suffix == ".npz":
-            np.savez(opened, **state)
+            np.savez(opened, **named)
         else:
             whole = {name: np.ascontiguousarray(x) for name, x in state.items()}
             opened.write(safetensors.numpy.save(whole, dict(facts)))

@@ -110,8 +110,9 @@ def as_json(path: pathlib.Path, content: Any) -> None:
 
 def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     """A compressed .npz."""
+    named: Mapping[str, Any] = content  # NumPy's types take a name for an option's
     with draft_of(path) as draft, open(draft, "wb") as file:
-        np.savez_compressed(file, **content)
+        np.savez_compressed(file, **named)
 
 
 def image(path: pathlib.Path, content: PIL.Image.Image) -> None:

@@ -21,7 +21,7 @@ from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import calibration
 from mt_diffusion.inference.believer import Believer
-from mt_diffusion.inference.sampling import restore
+from mt_diffusion.inference.restoring import restore
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Batch
 

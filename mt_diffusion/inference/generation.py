@@ -49,7 +49,7 @@ class Generator:
     ):
         self._experiment = experiment
         self._mesh = mesh
-        self._watch = None
+        self._watch: finite.Watch | None = None
         self._settings = settings
         schedule = experiment.process.schedule
         self._step, self._times = build_walk(settings, schedule)

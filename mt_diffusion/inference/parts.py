@@ -5,7 +5,6 @@ import json
 import pathlib
 from collections.abc import Callable, Mapping
 
-import jax
 import numpy as np
 import tqdm
 
@@ -41,17 +40,17 @@ def carry_out(
     of rows to arrays of that many, in every process of a job. Of these the first one
     alone has files, and is given the result; to others the folder is None.
     """
-    is_first, found = jax.process_index() == 0, []
+    found: list[Arrays] = []
     for start in tqdm.tqdm(range(0, num, size), desc=what, unit="batch"):
         # Other sizes, as of other devices before an interruption, don't mix.
         name = f"{start:08d}_{size}.npz"
-        part = weights.kept(folder / name) if is_first else {}
-        if sharding.anywhere(part is None):
+        part = {} if folder is None else weights.kept(folder / name)
+        if sharding.anywhere(part is None) or part is None:
             # The last one whole as well, so that one program draws them all.
             part = make(range(start, start + size))
-            if is_first:
+            if folder is not None:
                 writing.arrays(folder / name, part)
         found.append(part)
-    if not is_first:
+    if folder is None:
         return {}
     return {n: np.concatenate([part[n] for part in found])[:num] for n in found[0]}

@@ -23,7 +23,8 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import table
-from mt_diffusion.inference.sampling import make_folder, read_given, restore, write
+from mt_diffusion.inference.restoring import restore
+from mt_diffusion.inference.sampling import make_folder, read_given, write
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Modality
 
@@ -52,8 +53,8 @@ def read(
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
     reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
-    facts = {"step": step, "averaged": use_ema}
-    facts["parameters"] = exported.digest(params)
+    digest = exported.digest(params)
+    facts = {"step": step, "averaged": use_ema, "parameters": digest}
     if given:
         values = read_given(given, experiment)
         if set(values) != {experiment.primary.name}:

@@ -62,11 +62,11 @@ def check_trusted(modalities: Mapping[str, Mapping], origin: str) -> None:
         trust.check(module, f"{field}, stored in {origin},")
 
 
-def build(name: str, fields: dict, shape: Sequence[int]) -> Variable:
+def build(name: str, fields: dict, shape: tuple[int, int, int]) -> Variable:
     """The variable `name` as its config describes it: `kind` and its class's fields."""
     cls = check(name, fields, shape)
     own = {field: value for field, value in fields.items() if field != "kind"}
-    return cls(name=name, shape=tuple(shape), **own)
+    return cls(name=name, shape=shape, **own)
 
 
 def check(name: str, fields: Mapping, shape: Sequence[int]) -> type[Variable]:
@@ -141,6 +141,8 @@ def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) 
 
     numbers: D, how many an image has.
     """
+    from mt_diffusion.modalities.kinds import Coded  # whose codes import this file
+
     now = dict.fromkeys(("drop_rate", "null_rate"), "the shares of config.presence")
     wanted = {f.name for f in dataclasses.fields(cls)}
     if "codes" in wanted:
@@ -149,7 +151,7 @@ def refuse_replaced(cls: type[Variable], name: str, fields: dict, numbers: int) 
         now["code_side"] = f"codes.family = {recipe}"
     if "tokens" in wanted:
         now["token_size"] = f"tokens.size = {fields.get('token_size')}"
-    if "energy" in wanted and "drift_scale" in fields:
+    if issubclass(cls, Coded) and "drift_scale" in fields:
         c = float(fields.get("drift_scale", 0))
         energy = f"energy = {cls.energy_of(c, fields, numbers):g}"
         now["drift_scale"] = energy if c else f"drift = {NO_DRIFT!r}"

@@ -283,21 +283,8 @@ class Pretrained(Representation):
     def __post_init__(self):
         """Refuses a generator that is not there, or makes other shapes."""
         super().__post_init__()
-        wanted = (2, *self.shape)
-        given = jax.ShapeDtypeStruct((2, self.size), jnp.float32)
-        generate = self.generate
-        try:
-            made = jax.eval_shape(generate, given)
-        except Exception as error:  # whatever a user's function may raise
-            raise UserError(
-                f"the generator {self.generator!r} can't be traced with vectors "
-                f"[2, {self.size}]: {type(error).__name__}: {error}"
-            ) from error
-        if getattr(made, "shape", None) != wanted or made.dtype.kind != "f":
-            raise UserError(
-                f"the generator {self.generator!r} makes {made} of 2 vectors; it must "
-                f"give an array of floats {list(wanted)}."
-            )
+        way = self.generator, self.generate
+        representers.check_generator(*way, self.size, self.shape)
 
     @functools.cached_property
     def generate(self) -> Callable[[jax.Array], jax.Array]:

@@ -21,7 +21,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
-from mt_diffusion.inference import calibration, reading, sampling
+from mt_diffusion.inference import calibration, reading, restoring
 from mt_diffusion.models import adm
 from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
@@ -41,7 +41,7 @@ PLACES = {  # fields that name files of a machine; what they are where they name
 
 
 class Trained(NamedTuple):
-    """A model as `sampling.restore` gives it, with averaged parameters."""
+    """A model as `restoring.restore` gives it, with averaged parameters."""
 
     workdir: pathlib.Path
     step: int
@@ -54,7 +54,7 @@ class Trained(NamedTuple):
 def of_workdir(workdir: pathlib.Path) -> Trained:
     """The newest one of a workdir."""
     mesh = sharding.make_mesh()
-    return Trained(workdir, *sampling.restore(workdir, {}, True, mesh), mesh)
+    return Trained(workdir, *restoring.restore(workdir, {}, True, mesh), mesh)
 
 
 def export(
@@ -120,7 +120,7 @@ def folder(
         exported.write(draft, model.step, config, model.params, dtype)
         copy_known(model, draft)
         # As others will; and what was measured of other numbers is measured anew.
-        _, _, experiment, params = sampling.restore(draft, {}, True, model.mesh)
+        _, _, experiment, params = restoring.restore(draft, {}, True, model.mesh)
         known = model.config, experiment, params, model.mesh
         calibration.find(draft, model.step, True, *known)
         evaluation = evaluation_of(model)

@@ -20,7 +20,7 @@ MOST_SIDE = 1400  # pixels of a picture
 SIDE_BY_SIDE = 800  # the same where there are many, none of them wider than a column
 MOST_BYTES = 300_000  # of a PNG; a picture that needs more becomes a JPEG
 BROKEN = (200, 200)  # pixels of what stands in the place of a broken one
-PANEL = tuple(round(96 * side) for side in plots.SIZE)
+PANEL = (round(96 * plots.SIZE[0]), round(96 * plots.SIZE[1]))
 
 
 class Figure(NamedTuple):
@@ -156,7 +156,7 @@ def spread(steps: Sequence[int]) -> dict[str, int]:
 
 def grids(run: Run) -> dict[str, list[Figure]]:
     """{kind in words: its last, middle and first grid}."""
-    found = {}
+    found: dict[str, list[Figure]] = {}
     for kind, paths in run.pictures.items():
         words = kind_in_words(kind)
         found[words] = []
@@ -186,7 +186,7 @@ def overlaid(runs: Mapping[str, Run]) -> list[Figure]:
             }
             if any(len(line.series.steps) > 1 for line in lines.values()):
                 last = {n: plots.trend(x).values[-1] for n, x in lines.items()}
-                least = min(last, key=last.get)
+                least = min(last, key=last.__getitem__)
                 caption = f"lowest in the end: {least} {number(float(last[least]))}"
                 found.append(panel([*lines.values()], f"{term}, {part}", caption))
     return found

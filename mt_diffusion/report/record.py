@@ -81,16 +81,16 @@ def load(workdir: pathlib.Path) -> Run:
         series=series,
         pictures=find_pictures(workdir / watch.SAMPLES),
         evaluated=sorted(evaluations),
-        evaluation=evaluations.get(newest),
-        folder=home / "evaluation" / str(newest),
-        bounds=bounds.get(max(bounds, default=None)),
+        evaluation=None if newest is None else evaluations[newest],
+        folder=None if newest is None else home / "evaluation" / str(newest),
+        bounds=bounds[max(bounds)] if bounds else None,
         reading=reading.get(0),
     )
 
 
 def read_series(path: pathlib.Path) -> dict[str, Series]:
     """The scalars of metrics.jsonl by name, without what is not finite."""
-    points = {}
+    points: dict[str, dict[int, float]] = {}
     for row in watch.read_lines(path):
         step = row.pop("step")
         for name, value in row.items():
@@ -121,7 +121,9 @@ def read_checkpoint(workdir: pathlib.Path) -> tuple[dict[str, Any], dict[str, in
 def read_run(workdir: pathlib.Path) -> tuple[ConfigDict, dict[str, Any]]:
     """The config and the shapes of the parameters of the newest checkpoint."""
     checkpoints = Checkpoints(workdir)
-    found = checkpoints.newest(lambda config: "params", read=checkpoints.shapes)
+    found = checkpoints.newest(
+        lambda config: {}, read=lambda step, _: checkpoints.shapes(step, "params")
+    )
     if found is None:
         return ConfigDict(), {}
     _, config, parts = found
@@ -136,7 +138,7 @@ def by_step(folder: pathlib.Path, pattern: str, part: int) -> dict[int, pathlib.
 
 def find_pictures(folder: pathlib.Path) -> dict[str, dict[int, pathlib.Path]]:
     """The grids STEP_KIND.png of training by kind and step, all-generated first."""
-    found = {}
+    found: dict[str, dict[int, pathlib.Path]] = {}
     for path in sorted(folder.glob("*.png")):
         step, _, kind = path.stem.partition("_")
         if kind and step.isdecimal():

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
@@ -59,20 +59,27 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
 def load(workdir: pathlib.Path) -> Run:
     """The run in a workdir, without what is in its files of JSON but makes no sense."""
     run = record.load(workdir)
-    made_of = {"bounds": [tables.bounds], "reading": [tables.levels]}
-    made_of["evaluation"] = [tables.manifest, tables.metrics]
-    for field, makers in made_of.items():
+
+    def sound(
+        field: str, *makers: Callable[[dict[str, Any]], object]
+    ) -> dict[str, Any] | None:
         found = getattr(run, field)
         try:
-            for make in makers if found else []:
+            for make in makers if found else ():
                 make(found)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             print(
                 f"passed over the {field} in {workdir}, whose file is broken "
                 f"({error!r}); make it again"
             )
-            run = run._replace(**{field: None})
-    return run
+            return None
+        return found
+
+    return run._replace(
+        bounds=sound("bounds", tables.bounds),
+        reading=sound("reading", tables.levels),
+        evaluation=sound("evaluation", tables.manifest, tables.metrics),
+    )
 
 
 def evaluated(run: Run) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from mt_diffusion.command import options
+from mt_diffusion.command import options, parsing
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
@@ -32,7 +32,7 @@ def test_a_config_that_is_none_is_explained(tmp_path, name):
     file = tmp_path / f"{name}.py"
     file.write_text(text)
     with pytest.raises(UserError, match=words) as said:
-        options.config_of(str(file))
+        parsing.config_of(str(file))
     assert "\n" not in str(said.value) and "Traceback" not in str(said.value)
     with pytest.raises(UserError, match=words):
         parse(f"--config={file}", "--workdir=x")
@@ -51,7 +51,7 @@ def test_a_config_that_is_none_is_explained(tmp_path, name):
 )
 def test_the_nearest_config_is_named(text, words):
     with pytest.raises(UserError, match=words):
-        options.config_of(text)
+        parsing.config_of(text)
 
 
 def parse(*texts):
@@ -60,7 +60,7 @@ def parse(*texts):
     with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver():
         patch.setattr(sys, "argv", argv)
         flags.FLAGS.unparse_flags()
-        options.parse(argv, "")
+        parsing.parse(argv, "")
 
 
 OF_LABEL = ("--config=image_label:smoke", "--workdir=x")
@@ -116,7 +116,7 @@ def test_lists_of_numbers_are_finite():
     with flagsaver.flagsaver():
         flags.FLAGS(["main", "--guidance_interval=0.1,nan"])
         with pytest.raises(UserError, match="--guidance_interval=nan is no number"):
-            options.numbers(options.GUIDANCE_INTERVAL)
+            parsing.numbers(options.GUIDANCE_INTERVAL)
     flags.FLAGS.unparse_flags()
 
 
@@ -140,8 +140,8 @@ def test_somebody_elses_package_called_configs(tmp_path, monkeypatch, has_common
     import configs
 
     assert configs.__file__ == str(theirs / "__init__.py")
-    assert options.config_of("image_label:smoke").modalities.label
-    assert options.config_of(str(own)).seed == 3
+    assert parsing.config_of("image_label:smoke").modalities.label
+    assert parsing.config_of(str(own)).seed == 3
     assert sys.modules["configs"] is configs
     assert "configs.common" not in sys.modules
     with shipped.importable():

@@ -8,7 +8,7 @@ from configs import common
 from mt_diffusion.command import moved
 from mt_diffusion.data import checking
 from mt_diffusion.errors import UserError
-from mt_diffusion.inference import sampling
+from mt_diffusion.inference import restoring
 
 
 def test_fields_of_data_are_taken_where_there_is_no_config():
@@ -16,7 +16,7 @@ def test_fields_of_data_are_taken_where_there_is_no_config():
     assert moved.take(argv) == ["main", "--mode=bound", "--workdir=w"]
     assert moved.said == {"data.path": "/a b/[c]=d"}
     config = common.digits()
-    sampling.override(config, {"num_steps": 3} | moved.said)
+    restoring.override(config, {"num_steps": 3} | moved.said)
     assert config.data.path == "/a b/[c]=d" and config.sampling.num_steps == 3
     moved.check("bound")
     with pytest.raises(UserError, match="data.path means nothing to --mode=report"):

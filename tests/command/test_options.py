@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from mt_diffusion.command import modes, options
+from mt_diffusion.command import modes, options, parsing
 from mt_diffusion.command.overrides import explain, unknown_fields
 from mt_diffusion.errors import UserError
 
@@ -40,48 +40,48 @@ def test_the_help_of_a_flag_names_the_modes_that_read_it(name):
 
 def test_flags_of_other_modes_are_refused(given):
     given("--steps=3", "--draws=joint")
-    options.check_flags("evaluate")
+    parsing.check_flags("evaluate")
     with pytest.raises(UserError, match="--draws means nothing to --mode=sample"):
-        options.check_flags("sample")
+        parsing.check_flags("sample")
     words = r"^--draws means nothing to --mode=train; .*--mode=evaluate\)\.$"
     with pytest.raises(UserError, match=words):
-        options.check_flags("train")
+        parsing.check_flags("train")
 
 
 def test_a_refusal_names_all_modes_of_a_flag(given):
     given("--num_examples=3")
     with pytest.raises(UserError, match="is for --mode=bound and evaluate and ref"):
-        options.check_flags("report")
+        parsing.check_flags("report")
 
 
 def test_flags_that_are_left_out_or_given_their_default(given):
     """The one is no flag of another mode; the other one is."""
     given()
     for mode in options.FLAGS_OF:
-        options.check_flags(mode)
+        parsing.check_flags(mode)
     given("--seed=0")
     with pytest.raises(UserError, match="--seed means nothing"):
-        options.check_flags("report")
+        parsing.check_flags("report")
 
 
 def test_what_a_mode_needs(given):
     given("--mode=compare")
     with pytest.raises(UserError, match="needs --runs as well"):
-        options.need(options.RUNS)
+        parsing.need(options.RUNS)
     given("--runs=a,b")
-    options.need(options.RUNS)
+    parsing.need(options.RUNS)
     with pytest.raises(UserError, match="^--mode=compare needs --out as well"):
-        options.need(options.RUNS, options.OUT)
+        parsing.need(options.RUNS, options.OUT)
     with pytest.raises(UserError, match="needs --encoder and --out as well"):
-        options.need(options.ENCODER, options.RUNS, options.OUT)
+        parsing.need(options.ENCODER, options.RUNS, options.OUT)
 
 
 def test_lists_of_numbers(given):
     given("--guidance_interval=0.1, 1")
-    assert options.numbers(options.GUIDANCE_INTERVAL) == (0.1, 1.0)
+    assert parsing.numbers(options.GUIDANCE_INTERVAL) == (0.1, 1.0)
     given("--guidance_interval=0.1,all")
     with pytest.raises(UserError, match="--guidance_interval=0.1,all: .*'all'"):
-        options.numbers(options.GUIDANCE_INTERVAL)
+        parsing.numbers(options.GUIDANCE_INTERVAL)
 
 
 # Fields and flags of earlier versions

@@ -14,7 +14,7 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.inference import sampling
+from mt_diffusion.inference import restoring, sampling
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
 from mt_diffusion.models.denoiser import View
@@ -132,10 +132,10 @@ def runs(tmp_path_factory):
 
 
 def load(runs, **settings):
-    found = sampling.restore(runs["own"], settings, True, sharding.make_mesh())
+    found = restoring.restore(runs["own"], settings, True, sharding.make_mesh())
     _, config, experiment, params = found
     mesh = sharding.make_mesh()
-    guide = sampling.load_guide(config.sampling, experiment, params, True, mesh)
+    guide = restoring.load_guide(config.sampling, experiment, params, True, mesh)
     return config, experiment, guide
 
 
