@@ -14,6 +14,7 @@ import scipy.linalg
 import scipy.special
 
 from configs import common, image_label, image_representation
+from mt_diffusion import trust
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -361,7 +362,8 @@ def test_it_trains(config, experiment):
             assert all(jax.tree.leaves(moved)), part
 
 
-def test_a_checkpoint_makes_the_same_codes(tmp_path, config, experiment):
+def test_a_checkpoint_makes_the_same_codes(tmp_path, config, experiment, monkeypatch):
+    monkeypatch.setattr(trust, "_trusted", {*trust._trusted, "tests"})
     checkpoints = Checkpoints(tmp_path, keep=1)
     checkpoints.save(3, {"step": jnp.asarray(3)}, config)
     checkpoints.close()
