@@ -91,7 +91,7 @@ def test_a_stored_config_runs_nothing_that_it_names(tmp_path, payload, attack):
         words = str(refused.value)
         assert "trust=runs.stranger.payload" in words and "\n" not in words
         assert "config.modalities" in words and str(workdir) in words
-    assert not payload.exists() and not [m for m in sys.modules if "payload" in m]
+    assert not payload.exists() and "runs.stranger.payload" not in sys.modules
     assert sorted(workdir.rglob("*")) == before
 
 
