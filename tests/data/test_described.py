@@ -50,7 +50,7 @@ def test_image_and_class_are_found(features, supervised, image, label):
         (dict(image=FEATURES.Tensor(shape=(8, 8, 1), dtype=np.uint8)), "no image"),
         (dict(a=IMAGE, b=IMAGE), "no image that is clearly.*a .Image.*b .Image"),
         (dict(image=FEATURES.Image(shape=(8, 8, 1), dtype=np.float32)), "float32"),
-        (dict(image=FEATURES.Video(shape=(None, 8, 8, 3))), "image .Video"),
+        (dict(image=FEATURES.Sequence(IMAGE)), "image .Sequence"),
     ],
     ids=str,
 )
