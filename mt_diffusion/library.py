@@ -12,7 +12,6 @@ of given values, a TypeError. The same seed gives what the command gives.
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
-from mt_diffusion.inference.restoring import load_guide, restore
+from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 
@@ -272,13 +271,9 @@ class Model:
         key = repr(sorted(wishes.items()))
         if key not in self._generators:
             config = with_settings(self.config, wishes)
-            guide, weights = load_guide(
+            build, weights = prepare(
                 config.sampling, self.experiment, self.params, self._ema, self._mesh
             )
-            build = functools.partial(
-                Generator, self.experiment, config.sampling, self._mesh, guide=guide
-            )
-            build()  # says what can't be, before anything is measured
             self._generators[key] = build(self._errors(config)), weights
         return self._generators[key]
 

@@ -89,7 +89,7 @@ def test_a_sampling_that_met_a_full_disk_goes_on(model, workdir, tmp_path, monke
         with pytest.raises(UserError, match="No space left.*the same command then"):
             sampling.sample(*call)
     assert not list(tmp_path.rglob("samples.npz"))
-    monkeypatch.setattr(sampling.Generator, "values", None)  # nothing is drawn again
+    monkeypatch.setattr(generation.Generator, "values", None)  # nothing is drawn again
     sampling.sample(*call)
     found = np.load(tmp_path / "out" / "samples.npz")
     np.testing.assert_array_equal(found["image"], drawn["image"])

@@ -4,7 +4,6 @@ Each draw (a set of given variables) is sampled, shown, and asked about by the j
 of the variables; the bounds on the likelihood of test examples stand beside them.
 """
 
-import functools
 import importlib.metadata
 import json
 import pathlib
@@ -32,9 +31,8 @@ from mt_diffusion.experiment import exported, leak
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import locks, weights, writing
 from mt_diffusion.inference import bounding, calibration
-from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.precompute import images_alone
-from mt_diffusion.inference.restoring import load_guide, restore
+from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.inference.sampling import check_guidance, warn_of_rare_state
 from mt_diffusion.parallel import sharding
 
@@ -81,9 +79,7 @@ def evaluate(
     given = {name for draw in draws for name in draw.given}
     check_guidance(overrides, experiment, given)
     baseline = read_baseline(settings.baseline)
-    guide, weights = load_guide(config.sampling, experiment, params, use_ema, mesh)
-    build = functools.partial(Generator, experiment, config.sampling, mesh, guide=guide)
-    generator = build()
+    build, weights = prepare(config.sampling, experiment, params, use_ema, mesh)
     root = exported.home(workdir) / "evaluation"
     cache = begun.cache_folder(root, out, f"--workdir={workdir}")
     own = root / str(step)
@@ -99,8 +95,9 @@ def evaluate(
         manifest = parameters | describe(config, settings, seed, real)
         begun.claim(out, manifest, draws)
         test = test_examples(config, experiment, real.test, settings.num_samples, seed)
+        states = build().states
         for draw in draws:  # before the first one takes its time
-            warn_of_rare_state(experiment, generator.states(draw.given))
+            warn_of_rare_state(experiment, states(draw.given))
             drawing.examples_for(draw, experiment, test, settings.num_samples)
 
         model = (workdir, step, use_ema, config, experiment, params, mesh)

@@ -1,7 +1,8 @@
 """Models as checkpoints keep them: the one that is asked for, and its guide."""
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import sharding
@@ -74,6 +76,19 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
     for name, value in overrides.items():
         part = config.data if name.startswith(place) else config.sampling
         part[name.removeprefix(place)] = value
+
+
+def prepare(
+    settings: ConfigDict, experiment: Experiment, params: Any, use_ema: bool, mesh: Mesh
+) -> tuple[Callable[..., Generator], Weights]:
+    """(from what was measured of the model to a Generator, the variables it draws by).
+
+    Raises UserError for what can't be, before anything is measured or written.
+    """
+    guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
+    build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
+    build()
+    return build, weights
 
 
 def load_guide(

@@ -1,7 +1,6 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
 import contextlib
-import functools
 import pathlib
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -16,8 +15,7 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import locks, writing
 from mt_diffusion.inference import calibration, parts, pictures, table
-from mt_diffusion.inference.generation import Generator
-from mt_diffusion.inference.restoring import load_guide, restore
+from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
@@ -49,9 +47,7 @@ def sample(
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
-    guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
-    build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
-    build()  # says what can't be, before anything is written
+    build, weights = prepare(settings, experiment, params, use_ema, mesh)
     alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if jax.process_index():
         out = None
