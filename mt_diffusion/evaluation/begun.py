@@ -8,9 +8,9 @@ from typing import Any
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation.draws import Draw
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.files import writing
 from mt_diffusion.inference import parts
-from mt_diffusion.training import resume
 
 
 def cache_folder(
@@ -35,7 +35,7 @@ def claim(
     """
     path = out / "manifest.json"
     try:
-        there = resume.flatten(json.loads(path.read_bytes()))
+        there = flatten(json.loads(path.read_bytes()))
     except FileNotFoundError:
         there = {}
     except (ValueError, AttributeError) as error:
@@ -44,7 +44,7 @@ def claim(
         for draw in draws:
             (out / draw.name / "samples.npz").unlink(missing_ok=True)
             shutil.rmtree(out / draw.name / parts.FOLDER, ignore_errors=True)
-    now = resume.flatten(manifest)
+    now = flatten(manifest)
     differences = [
         f"{name} ({there.get(name)} there, {now.get(name)} now)"
         for name in sorted(there.keys() | now.keys() if there else ())

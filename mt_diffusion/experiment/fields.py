@@ -87,7 +87,12 @@ def defaults() -> ConfigDict:
 @functools.cache
 def known() -> dict[str, Any]:
     """{"a.b": default} of all fields, those of modalities aside."""
-    return dict(leaves(defaults()))
+    return flatten(defaults())
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": value} of all fields that are no sections."""
+    return dict(leaves(config))
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -101,7 +106,7 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for fields that nothing reads, of other types, out of range."""
-    found = dict(leaves(config))
+    found = flatten(config)
     for name in found:
         if name not in known() and not name.startswith(OPEN):
             raise UserError(

@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.inference.sampling import RARE
 from mt_diffusion.report import record, tables
 from mt_diffusion.report.figures import number
 from mt_diffusion.report.record import Run
 from mt_diffusion.report.report import render
 from mt_diffusion.training import watch
-from mt_diffusion.training.resume import flatten
 
 FILE = "README.md"
 MOST_CLASSES = 100  # that are named

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.training import watch
-from mt_diffusion.training.resume import flatten
 
 TEST, SHARE = "test_", "grad_share_"
 SPEED, NORM, SKIPPED = watch.SPEED, "grad_norm", "skipped"

@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.files import writing
 from mt_diffusion.report import figures, record, tables
 from mt_diffusion.report.figures import Figure
 from mt_diffusion.report.record import Run
-from mt_diffusion.training.resume import flatten
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 MOST_DRAWS = 6  # of an evaluation, that are shown

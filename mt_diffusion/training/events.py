@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 from tensorboardX import RecordWriter, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from mt_diffusion.experiment import fields
+
 PATTERN = "events.out.tfevents.*"
 FLUSH_EVERY = 30.0  # seconds; a bucket that is mounted writes the whole file each time
 RESULT = "loss"  # the scalar that stands beside the settings of each run
@@ -68,13 +70,9 @@ class Events:
         self._file.write(event.SerializeToString())
 
 
-def flat(config: ConfigDict, prefix: str = "") -> dict[str, bool | float | str]:
+def flat(config: ConfigDict) -> dict[str, bool | float | str]:
     """{"a.b": value} of a config's fields, what is no number or text as text."""
-    found: dict[str, bool | float | str] = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            plain = isinstance(value, bool | int | float | str)
-            found[prefix + name] = value if plain else str(value)
-    return found
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in fields.leaves(config)
+    }

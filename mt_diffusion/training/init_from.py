@@ -16,11 +16,12 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.experiment.exported import dotted
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.files import weights
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
 from mt_diffusion.models.mt_diffusion import TABLES
-from mt_diffusion.training.resume import differences, flatten
+from mt_diffusion.training.resume import differences
 from mt_diffusion.training.state import TrainState
 
 ADM = "adm:"

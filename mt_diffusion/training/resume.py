@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import changed as changed_data
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.training.optimizer import build_rate
 from mt_diffusion.training.state import TrainState
 
@@ -142,12 +142,3 @@ def brief(value: Any) -> str:
     """What an error says of a value; what was fitted to data may have thousands."""
     text = repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a.b": value} of nested dicts."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        inner = isinstance(value, dict)
-        flat |= flatten(value, f"{prefix}{name}.") if inner else {prefix + name: value}
-    return flat
