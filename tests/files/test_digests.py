@@ -4,6 +4,7 @@ import json
 import zlib
 
 import pytest
+import xxhash
 
 from mt_diffusion.files import digests
 
@@ -28,7 +29,11 @@ def test_what_is_as_written_passes_and_what_has_no_digests_says_so(written, tmp_
     assert not digests.check(written, PARTS)
 
 
-def test_it_is_the_size_and_the_common_checksum_of_each_piece(written, monkeypatch):
+@pytest.mark.parametrize("kind", ["xxh3_64", "crc32"])
+def test_it_is_the_size_and_the_common_checksum_of_each_piece(
+    written, monkeypatch, kind
+):
+    """Of either kind; those of CRC-32 are of an earlier version."""
     monkeypatch.setattr(digests, "PIECE", 1000)
     monkeypatch.setattr(digests, "CHUNK", 300)  # which no piece is a multiple of
     content = bytes(i % 251 for i in range(2500))
@@ -36,8 +41,13 @@ def test_it_is_the_size_and_the_common_checksum_of_each_piece(written, monkeypat
     digests.write(written)
     kept = json.loads((written / digests.FILE).read_text())
     pieces = [content[:1000], content[1000:2000], content[2000:]]
-    assert kept["a/1"] == [2500, *map(zlib.crc32, pieces)]
-    assert kept["a/deep/2"] == [0] and digests.check(written, PARTS)
+    assert kept["kind"] == "xxh3_64"
+    assert kept["files"]["a/1"] == [2500, *map(xxhash.xxh3_64_hexdigest, pieces)]
+    assert kept["files"]["a/deep/2"] == [0]
+    if kind == "crc32":
+        old = {"a/1": [2500, *map(zlib.crc32, pieces)], "a/deep/2": [0]}
+        (written / digests.FILE).write_text(json.dumps(old))
+    assert digests.check(written, PARTS)
     for place in (0, 999, 1000, 1999, 2000, 2499):
         damaged = bytearray(content)
         damaged[place] ^= 4
@@ -68,15 +78,27 @@ def test_any_damage_is_seen_in_the_parts_that_are_asked_for(written, name, damag
 
 def test_shares_look_at_each_file_once(written, monkeypatch):
     looked_at = []
-    of = digests.of
-    monkeypatch.setattr(digests, "of", lambda p, i: looked_at.append(p) or of(p, i))
+    of = digests.xxh3
+    monkeypatch.setattr(digests, "xxh3", lambda p, i: looked_at.append(p) or of(p, i))
     for i in range(2):
         assert digests.check(written, PARTS, (i, 2))
     names = sorted(p.relative_to(written).as_posix() for p in looked_at)
     assert names == ["a/1", "b/3"]  # of an empty file the size is enough
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"a/1": 3}', '{"a/1": [3, "x"]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"a/1": 3}',
+        '{"a/1": [3, "x"]}',
+        '{"files": {}}',
+        '{"kind": "md5", "files": {}}',
+        '{"kind": [], "files": {}}',
+    ],
+)
 def test_digests_that_are_broken_themselves_are_seen(written, text):
     (written / digests.FILE).write_text(text)
     with pytest.raises(digests.Damaged):
