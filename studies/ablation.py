@@ -23,6 +23,7 @@ from studies.study_table import rendered
 NUM_SAMPLES, NUM_STEPS = 2000, 1200
 RESULTS = pathlib.Path("results/ablation")
 SAMPLING = ("--sampler=ancestral", "--steps=25", "--guidance=1")
+SAMPLING += ("--variance=beta_tilde", "--correction=measured")
 MAIN = [sys.executable, "-m", "mt_diffusion.main"]
 DATA = "--config.data.source=tfds --config.data.name=fashion_mnist"
 FIXED = f"{DATA} --config.data.image_size=14 --config.train.num_steps={NUM_STEPS}"
@@ -53,6 +54,15 @@ BLIND = f"{LABEL}frame=none"
 ROWS = {
     "plain diffusion, images alone": Row(config="ddpm", draws="joint"),
     "class-conditional, no drift, no head": Row(CLASS, draws="given_label"),
+    "class-conditional, with a drift": Row(
+        f"{LABEL}conditions=true {LABEL}loss_weight=0 {ALWAYS}", draws="given_label"
+    ),
+    "class-conditional, with a head": Row(
+        f"{LABEL}conditions=true {LABEL}drift=none {ALWAYS}", draws="given_label"
+    ),
+    "class-conditional, with both": Row(
+        f"{LABEL}conditions=true {ALWAYS}", draws="given_label"
+    ),
     "label head, no drift": Row(f"{LABEL}drift=none", draws="joint"),
     "the paper's eps, white codes, mean": Row(f"{PAPER} {WHITE}"),
     "aggregate noise, white codes, mean": Row(f"{BLIND} {WHITE} {LABEL}guess=mean"),
@@ -62,6 +72,7 @@ ROWS = {
         f"{LABEL}codes.family=tiled {LABEL}codes.side=4"
     ),
     "+ evidence, high-pass codes, held: the default": Row(),
+    "the default, and the network reads the label (X)": Row(f"{LABEL}conditions=true"),
     "the default, coherent guesses": Row("--guess=label=coherent", again=True),
     "the default, fresh guesses": Row("--guess=label=fresh", again=True),
     "the default, mean fed back": Row("--guess=label=mean", again=True),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -38,9 +39,10 @@ def carry_out(
 
     folder: of the parts, for whoever has saved the result to remove. make: from numbers
     of rows to arrays of that many, in every process of a job. Of these the first one
-    alone has files, and is given the result; to others the folder is None.
+    alone has files, and is given the result; to others the folder is None. The result
+    lies in files without a name, so that memory holds no more than a part of it.
     """
-    found: list[Arrays] = []
+    found: Arrays = {}
     for start in tqdm.tqdm(range(0, num, size), desc=what, unit="batch"):
         # Other sizes, as of other devices before an interruption, don't mix.
         name = f"{start:08d}_{size}.npz"
@@ -50,7 +52,11 @@ def carry_out(
             part = make(range(start, start + size))
             if folder is not None:
                 writing.arrays(folder / name, part)
-        found.append(part)
-    if folder is None:
-        return {}
-    return {n: np.concatenate([part[n] for part in found])[:num] for n in found[0]}
+        if folder is not None:
+            for n, rows in part.items():
+                if n not in found:
+                    shape = (num, *rows.shape[1:])
+                    with tempfile.TemporaryFile(dir=folder) as file:
+                        found[n] = np.memmap(file, rows.dtype, "w+", shape=shape)
+                found[n][start : start + size] = rows[: num - start]
+    return found

@@ -1,5 +1,8 @@
 """What is drawn part by part is drawn once, whatever happens in between."""
 
+import shutil
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -33,6 +36,21 @@ def test_what_was_cut_off_goes_on_to_the_same_result(tmp_path):
     found = carry_out(tmp_path / "cut", rest)
     np.testing.assert_equal(found, whole)
     assert rest.made == [range(8, 12)]  # whole, so that one program draws all
+
+
+def test_memory_holds_a_part_and_not_the_whole(tmp_path):
+    """Whatever --num_samples says; the result outlives the folder."""
+
+    def make(rows):
+        return {"x": np.full((len(rows), 2**18), rows[0], np.float32)}
+
+    tracemalloc.start()
+    found = carry_out(tmp_path, make, num=31, size=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    shutil.rmtree(tmp_path)
+    assert found["x"].nbytes > 31e6 and peak < 8e6
+    np.testing.assert_array_equal(found["x"][:, -1], np.arange(31) // 2 * 2)
 
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.9])
