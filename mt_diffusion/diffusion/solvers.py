@@ -109,10 +109,10 @@ def on_line(
     return z0, dict(start.codes) | moved
 
 
-def multistep(here, before, i, v, noise, soft=()):
-    """DPM-Solver++(2M), Lu et al. 2022: the line of two z_0 (method.md, eq. 34).
+def ahead_of(here: Point, before: Point, i: Any, soft: Collection[str]) -> Point:
+    """`here`, with z_0 and codes half a step further on the line of two points.
 
-    First order in the first step and the last.
+    As they are in the first step and the last.
     """
     now = here.transition
     ahead = now.log_snr_s - now.log_snr_t
@@ -120,8 +120,26 @@ def multistep(here, before, i, v, noise, soft=()):
     ratio = jnp.minimum(ahead / behind, FURTHEST)
     slope = jnp.where((i > 0) & (now.noise_s > 0), ratio / 2, 0.0)
     z0, codes = on_line(here, before, -slope, soft)
-    u_s = exponential(now, now, here.comoving(codes), z0)
-    return now.from_comoving(u_s, codes)
+    return here._replace(z0=z0, codes=codes)
+
+
+def multistep(here, before, i, v, noise, soft=()):
+    """DPM-Solver++(2M), Lu et al. 2022: the line of two z_0 (method.md, eq. 34).
+
+    First order in the first step and the last.
+    """
+    now, seen = here.transition, ahead_of(here, before, i, soft)
+    u_s = exponential(now, now, here.comoving(seen.codes), seen.z0)
+    return now.from_comoving(u_s, seen.codes)
+
+
+def stochastic_multistep(here, before, i, v, noise, soft=()):
+    """SDE-DPM-Solver++(2M), Lu et al. 2022: an ancestral step to the z_0 of 2M.
+
+    That of 2M is eq. 34 of method.md. Were z_0 the same all the way, an ancestral step
+    with variance beta_tilde would solve the reverse SDE, as `exponential` the flow.
+    """
+    return ancestral(ahead_of(here, before, i, soft), before, i, v, noise)
 
 
 def singlestep(here, before, i, v, noise, soft=()):
@@ -145,6 +163,7 @@ STEPS: dict[str, Callable[[float], Step]] = {
     "ancestral": lambda eta: ancestral,
     "ddim": DDIM,
     "dpmpp_2m": lambda eta: multistep,
+    "dpmpp_2m_sde": lambda eta: stochastic_multistep,
     "dpmpp_2s": lambda eta: singlestep,
 }
 # What each step needs of its times to be as accurate as it can; see spacing.py.
@@ -152,6 +171,7 @@ SPACING = {
     "ancestral": "even",
     "ddim": "even",
     "dpmpp_2m": "log_snr",
+    "dpmpp_2m_sde": "log_snr",
     "dpmpp_2s": "log_snr",
 }
 REPEATABLE = ("ancestral", "ddim")  # the others read where the walk was before
