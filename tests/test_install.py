@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from configs import image_label
 from mt_diffusion.data import sources
+from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
@@ -147,7 +148,7 @@ def test_what_is_checked_before_a_commit_is_what_the_tests_check():
     "missing, extra, use",
     [
         ("tensorflow_datasets", "data", lambda c: sources.open_source(c, "train")),
-        ("tensorflow", "prepare", lambda c: sources.prepare(None, c)),
+        ("tensorflow", "prepare", lambda c: tfds.prepare(None, c)),
         ("skimage.metrics", "eval", lambda c: importlib.import_module(PIXELS)),
     ],
 )
