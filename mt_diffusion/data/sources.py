@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import changed, classes, pairs, policy, views
+from mt_diffusion.data.kinds import own
 from mt_diffusion.data.kinds.digits import Digits
 from mt_diffusion.data.kinds.folders import Folder
 from mt_diffusion.data.kinds.tfds import Tfds
@@ -41,15 +42,17 @@ BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
 
 def open_source(config: ConfigDict, split: str) -> Source:
     """The 'train' or 'test' part of config.data; UserError for what is not there."""
-    if config.source not in BY_NAME:
+    kind = own.Own if own.is_one(config.source) else BY_NAME.get(config.source)
+    if kind is None:
         raise UserError(
-            f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}."
+            f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}, "
+            "or name a class of your own, package.module.Class."
         )
     policy.check(config)
     pairs.check(config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TFDS, about its optional dependencies
-        source = BY_NAME[config.source](config, split)
+        source = kind(config, split)
     changed.check(config, split, source)
     labels = functools.partial(read_labels, source)
     refused = getattr(source, "refused", [])
