@@ -21,6 +21,8 @@ from mt_diffusion.data import changed, classes, pairs, policy, views
 from mt_diffusion.data.kinds import own
 from mt_diffusion.data.kinds.digits import Digits
 from mt_diffusion.data.kinds.folders import Folder
+from mt_diffusion.data.kinds.tables import Tables
+from mt_diffusion.data.kinds.tars import Tars
 from mt_diffusion.data.kinds.tfds import Tfds
 from mt_diffusion.errors import UserError
 
@@ -37,7 +39,7 @@ class Source(Protocol):
     def __getitem__(self, i: int) -> dict: ...
 
 
-BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder}
+BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder, "tar": Tars, "hf": Tables}
 
 
 def open_source(config: ConfigDict, split: str) -> Source:

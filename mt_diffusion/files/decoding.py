@@ -16,7 +16,7 @@ import PIL.ImageOps
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import finding
 from mt_diffusion.files.names import shown
-from mt_diffusion.files.parts import Stored
+from mt_diffusion.files.within.parts import Stored
 
 MOST_LONG = 100  # times its shorter side: a longer picture is none that is meant
 SPREAD = {"2": 85, "4": 17}  # grey of so many bits, as Pillow spreads it over 0..255

@@ -10,7 +10,7 @@ import PIL.Image
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding
 from mt_diffusion.files.names import shown
-from mt_diffusion.files.parts import Stored
+from mt_diffusion.files.within.parts import Stored
 
 MODES = {1: "L", 3: "RGB"}
 WITH_ALPHA = {2: "LA", 4: "RGBA"}

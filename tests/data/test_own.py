@@ -237,7 +237,9 @@ def test_a_stored_run_imports_nothing_unless_it_is_trusted(module, tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=1)
     checkpoints.save(1, {"ema_params": {"params": jnp.zeros(1)}}, config)
     checkpoints.close()
-    with pytest.raises(ValueError, match="config.data.source, stored in .* trust=their"):
+    with pytest.raises(
+        ValueError, match="config.data.source, stored in .* trust=their"
+    ):
         mt_diffusion.load(tmp_path / "run")
     assert not module.exists()
     trust.ask(["their_own"])

@@ -18,7 +18,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import natural, same
-from mt_diffusion.files.parts import Stored
+from mt_diffusion.files.within.parts import Stored
 
 LOOSE = ""  # in place of a class, for an example that has none
 
@@ -27,13 +27,15 @@ class Example(NamedTuple):
     """An image that is yet to be read.
 
     path: a file, or a part of one. name: of its class. place: what it is called within
-    its data set. below: that without its class, by which data are split.
+    its data set. below: that without its class, by which data are split. beside: what
+    else its source knows of it.
     """
 
     path: Stored
     name: str
     place: pathlib.PurePath
     below: str
+    beside: Any = None
 
 
 class Listed:
@@ -77,6 +79,7 @@ class Listed:
         label = {LOOSE: -1} | {name: i for i, name in enumerate(self.class_names)}
         self.labels = [label[e.name] for e in kept]
         self.places = [e.place for e in kept]
+        self.beside = [e.beside for e in kept]
         self.facts = {name: text for name, text in told.items() if name != "of"}
         self.facts |= facts(self)
         self._shape = (config.image_size, config.image_size, config.channels)

@@ -85,8 +85,8 @@ class Own:
     def labels(self) -> list[int]:
         """The class of each example, -1 for none."""
         if not hasattr(self._source, "labels"):
-            found = (self._label(self._read(i)) for i in range(len(self)))
-            return [label.get(classes.CLASS, -1) for label in found]
+            each = (self._label(self._read(i)) for i in range(len(self)))
+            return [label.get(classes.CLASS, -1) for label in each]
         with self._explained("at labels"):
             found = [int(label) for label in self._source.labels]
         most = len(self.class_names) - 1

@@ -1,8 +1,11 @@
 """Files within files, read as files are: the members of a tar, the cells of a table."""
 
+import hashlib
 import io
 import pathlib
 from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from mt_diffusion.files import writing
 
 
 class Stored(Protocol):
@@ -56,3 +59,14 @@ class Part(NamedTuple):
         if len(found) < self.size:
             raise OSError(f"it has {len(found):,} bytes and not {self.size:,}")
         return io.BytesIO(found)
+
+
+def cached(path: pathlib.Path, kind: str, suffix: str) -> pathlib.Path:
+    """Where what is made of a file is kept, under another name for each state of it.
+
+    kind: the folder for it in the user's cache. Raises OSError where there is no file.
+    """
+    state = path.stat()
+    key = (str(path.resolve()), state.st_size, state.st_mtime_ns)
+    name = hashlib.sha256(repr(key).encode("utf8", "surrogateescape")).hexdigest()
+    return writing.user_cache(kind) / f"{name[:32]}{suffix}"
