@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from configs import image_label, joint
+from configs import joint
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment
@@ -63,3 +63,54 @@ def test_any_number_of_processes_gives_the_same(batches, num_workers, start):
     assert len(found) == 13 - start
     assert_same(found, batches, start)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.wide
+def test_an_error_in_a_process_is_raised_here(batches):
+    broken = batches.map(lambda batch: {}["x"])
+    with pytest.raises(KeyError):
+        through(broken, 0, 3, num_workers=1)
+    dying = batches.map(lambda batch: os._exit(9))
+    with pytest.raises(UserError, match="process of config.data.num_workers has ended"):
+        through(dying, 0, 3, num_workers=1)
+    assert not multiprocessing.active_children()
+
+
+SCRIPT = """
+import multiprocessing
+import time
+import grain
+from mt_diffusion.data import pipeline
+
+batches = grain.MapDataset.range(10**6).map(lambda i: i).batch(2)
+found = pipeline.loaded(batches, 1)
+next(found)
+print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_processes_outlive_signals_but_not_the_one_that_reads(tmp_path):
+    """As where a cluster tells all of a job to stop, and then ends the trainer."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True
+    ) as reader:
+        (pid,) = map(int, reader.stdout.readline().split())
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+        time.sleep(0.3)
+        assert is_running(pid)
+        reader.kill()
+        deadline = time.monotonic() + 60
+        while is_running(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def is_running(pid):
+    """Whether it is there, and has not ended unasked after."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"

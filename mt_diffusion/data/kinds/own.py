@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import pathlib
+import sysconfig
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -215,10 +216,12 @@ def first_line(error: Exception) -> str:
 
 def told(error: Exception) -> str:
     """An error, and the last line of a user's file that it came from."""
+    places = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
     package = str(pathlib.Path(__file__).parents[2])
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((package, "<frozen"))]
-    where = f" ({shown(theirs[-1].filename)}, line {theirs[-1].lineno})"
+    theirs = [p for p in places if not p[0].startswith((package, "<frozen"))]
+    libraries = tuple(sysconfig.get_paths().values())
+    theirs = [p for p in theirs if not p[0].startswith(libraries)] or theirs[:1]
     if isinstance(error, SyntaxError):
-        where = f" ({shown(str(error.filename))}, line {error.lineno})"
-    return f"{type(error).__name__}: {first_line(error)}{where if theirs else ''}"
+        theirs = [(str(error.filename), error.lineno)]
+    where = f" ({shown(theirs[-1][0])}, line {theirs[-1][1]})" if theirs else ""
+    return f"{type(error).__name__}: {first_line(error)}{where}"
