@@ -22,15 +22,22 @@ def digits() -> ConfigDict:
         num_devices=0,  # that there must be, in all processes; 0: any number
     )
     config.data = dict(
-        source="digits",  # digits, tfds, folder
+        source="digits",  # digits, tfds, folder, tar, hf, or package.module.Class
+        options=ConfigDict(),  # of a class of one's own: whatever it reads
+        num_workers=0,  # processes that read examples; 0: threads of this one
         name="",  # of a TFDS data set
         data_dir="",  # of TFDS; empty for its own default
         train_split="train",
         test_split="test",
         download=False,
         path="",  # of folder: one sub-folder per class; for pairs, any files below it
-        # Of folder: "" to recognise the folders of training and test images (train,
-        # test, val and the like), else TRAIN,TEST; none: all sub-folders are classes.
+        # Of tar and hf, where an example has its image, its class, and what else
+        # modalities of one's own read; "" for what is clear, see data.md.
+        image_column="",
+        label_column="",
+        other_columns=(),
+        # Of files: "" to recognise those of training and test images by their names
+        # (train, test, val and the like), else TRAIN,TEST; none: there are no such.
         splits="",
         version=1,  # of the rules by which a folder is read and split; see data.md
         class_names=(),  # in the order of their labels; () for that of the data

@@ -321,8 +321,9 @@ def extended(monkeypatch):
     return run
 
 
-def test_a_source_of_your_own(extended, tmp_path):
-    extended(sources, "BY_NAME")
+def test_a_source_of_your_own(tmp_path, monkeypatch):
+    (tmp_path / "my_arrays.py").write_text(python_files()["my_arrays.py"])
+    monkeypatch.syspath_prepend(tmp_path)
     rng = np.random.default_rng(0)
     arrays = {
         f"{split}_images": rng.integers(256, size=(num, 8, 8, 1)).astype(np.uint8)
@@ -331,7 +332,8 @@ def test_a_source_of_your_own(extended, tmp_path):
     arrays |= {"train_labels": np.arange(12) % 3, "test_labels": np.arange(5) % 2}
     np.savez(tmp_path / "found.npz", **arrays)
     data = common.digits().data
-    data.update(source="arrays", path=str(tmp_path / "found.npz"), pair="half")
+    data.update(source="my_arrays.Arrays", path=str(tmp_path / "found.npz"))
+    data.pair = "half"
     data.keep.label = 0.5
     train, test = (sources.open_source(data, split) for split in ("train", "test"))
     assert (len(train), len(test)) == (12, 5)
@@ -341,7 +343,7 @@ def test_a_source_of_your_own(extended, tmp_path):
     assert test[0]["pair"].shape == (8, 8, 1)
     assert sum("label" in train[i] for i in range(12)) == 6
     data.path = str(tmp_path / "none.npz")
-    with pytest.raises(UserError, match="none.npz' is no .npz file"):
+    with pytest.raises(UserError, match="none.npz.*my_arrays.py, line 1"):
         sources.open_source(data, "train")
 
 

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 from configs import image_label
 from mt_diffusion.data import sources
+from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import shipped
 
@@ -88,7 +89,7 @@ def test_it_says_the_versions_of_requirements():
     wanted = {line.strip() for line in lines if line.strip() and line[0] != "#"}
     project = PROJECT["project"]
     extras = project["optional-dependencies"]
-    parts = (extras[name] for name in ("data", "eval", "dev"))
+    parts = (extras[name] for name in ("data", "hf", "eval", "dev"))
     assert set(project["dependencies"]).union(*parts) == wanted
     assert not [x for x in wanted if "tensorflow" in x and "-datasets" not in x]
     for extra, file in (("tpu", "tpu"), ("cuda12", "gpu")):
@@ -99,7 +100,7 @@ def test_it_says_the_versions_of_requirements():
 
 def test_every_requirement_has_an_upper_bound():
     extras = PROJECT["project"]["optional-dependencies"]
-    own = [x for name in ("data", "prepare", "eval", "dev") for x in extras[name]]
+    own = [x for name in ("data", "prepare", "hf", "eval", "dev") for x in extras[name]]
     for requirement in [*PROJECT["project"]["dependencies"], *own]:
         bound = "~=" in requirement or "<" in requirement
         assert bound or requirement == "mt-diffusion[data]", requirement
@@ -147,7 +148,7 @@ def test_what_is_checked_before_a_commit_is_what_the_tests_check():
     "missing, extra, use",
     [
         ("tensorflow_datasets", "data", lambda c: sources.open_source(c, "train")),
-        ("tensorflow", "prepare", lambda c: sources.prepare(None, c)),
+        ("tensorflow", "prepare", lambda c: tfds.prepare(None, c)),
         ("skimage.metrics", "eval", lambda c: importlib.import_module(PIXELS)),
     ],
 )

@@ -1,6 +1,7 @@
 """Batches that depend on (seed, step) alone, on the devices before they are needed."""
 
 import collections
+import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -8,6 +9,7 @@ import grain
 import jax
 import numpy as np
 
+from mt_diffusion.data import workers
 from mt_diffusion.data.sources import Source
 from mt_diffusion.protocol import Batch, Modality, Variable
 
@@ -66,16 +68,36 @@ def first_examples(
 
 
 def prefetch(
-    batches: grain.MapDataset, start: int, stop: int, sharding: jax.sharding.Sharding
+    batches: grain.MapDataset,
+    start: int,
+    stop: int,
+    sharding: jax.sharding.Sharding,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Device batches of the steps start..stop - 1, loaded in the background."""
-    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+    """Device batches of the steps start..stop - 1, loaded in the background.
+
+    num_workers: processes that load them, each every num_workers-th batch, which end
+    with the iterator; 0 for threads of this process. Raises UserError where one ends
+    before.
+    """
     ahead: collections.deque[Batch] = collections.deque()
     if start == stop:
         return
-    for batch in batches[start:stop].to_iter_dataset(options):
-        place = functools.partial(jax.make_array_from_process_local_data, sharding)
-        ahead.append(jax.tree.map(place, batch))
-        if len(ahead) > PREFETCH:
-            yield ahead.popleft()
-    yield from ahead
+    place = functools.partial(jax.make_array_from_process_local_data, sharding)
+    with contextlib.closing(loaded(batches[start:stop], num_workers)) as found:
+        for batch in workers.lasting(found):
+            ahead.append(jax.tree.map(place, batch))
+            if len(ahead) > PREFETCH:
+                yield ahead.popleft()
+        yield from ahead
+
+
+def loaded(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
+    """An iterator of batches, which begins at once to load them; to be closed."""
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
+    found = batches.to_iter_dataset(options)
+    if not num_workers:
+        return iter(found)
+    workers.let_grain_read_its_flags()
+    processes = grain.multiprocessing.MultiprocessingOptions(num_workers)
+    return iter(found.mp_prefetch(processes, workers.begin))

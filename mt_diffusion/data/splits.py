@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,76 @@ def named(
             f"folders in {shown(root)}, as TRAIN,TEST; there are {some(names)}."
         )
     return {part: root / name for part, name in zip(NAMES, chosen, strict=True)}
+
+
+def by_name(names: Sequence[str], where: str, config: ConfigDict) -> dict[str, list]:
+    """Which files, or splits of a data set, are of which part, by words in their names.
+
+    All are of both, and so are yet to be split, where no name says more than that it is
+    for training. config: of the data, whose `splits` is as of `split_folders`. Raises
+    UserError for names that are not clear.
+    """
+    both = {part: list(names) for part in NAMES}
+    if config.splits == NONE:
+        return both
+    words = NAMES
+    if config.splits:
+        chosen = [name.strip() for name in config.splits.split(",")]
+        if len(set(chosen)) != 2:
+            raise UserError(
+                f"config.data.splits = {shown(repr(config.splits))} must be '', "
+                f"'none', or two words as TRAIN,TEST; in {shown(where)} there are "
+                f"{some(names)}."
+            )
+        words = {part: (word,) for part, word in zip(NAMES, chosen, strict=True)}
+    found = {part: with_word(names, some_of) for part, some_of in words.items()}
+    is_known = found["train"] and (found["test"] or set(found["train"]) < set(names))
+    if not config.splits and not is_known:
+        return both
+    for part, of_part in found.items():
+        if not of_part:
+            raise UserError(
+                f"{shown(where)} has {some(names)}, of which none is for {part}ing by "
+                f"its name ({', '.join(map(shown, words[part]))}): say which are with "
+                "--config.data.splits=TRAIN,TEST, or 'none' to hold out one in "
+                f"{HOLDOUT}."
+            )
+    if twice := sorted(set(found["train"]) & set(found["test"])):
+        raise UserError(
+            f"{shown(where)} has {some(twice)}, which would be for training and for "
+            "testing, by its name; say which is which with "
+            "--config.data.splits=TRAIN,TEST, in words that only one has."
+        )
+    return found
+
+
+def together(
+    names: Mapping[str, Sequence[str]], listed: Mapping[str, Sequence[Any]]
+) -> dict[str, list]:
+    """The examples of each part, from those by name; one list where both are all.
+
+    names: as of `by_name`.
+    """
+    parts = {part: [e for n in names[part] for e in listed[n]] for part in NAMES}
+    if names["train"] == names["test"]:
+        parts["test"] = parts["train"]
+    return parts
+
+
+def told(names: Mapping[str, Sequence[str]]) -> str:
+    """What is for training and what for testing, in words."""
+    if names["train"] == names["test"]:
+        return f"one in {HOLDOUT} for testing"
+    return " and ".join(f"{some(names[part])} for {part}ing" for part in NAMES)
+
+
+def with_word(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Names with the first of some words that any has, in any case, whole."""
+    for word in words:
+        pattern = rf"(?<![^\W\d_]){re.escape(word)}(?![^\W\d_])"
+        if found := [name for name in names if re.search(pattern, name, re.I)]:
+            return found
+    return []
 
 
 def besides(roots: Mapping[str, pathlib.Path]) -> str:

@@ -15,6 +15,8 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
+from mt_diffusion import trust
+from mt_diffusion.data.kinds import own
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import fields, translate
 from mt_diffusion.files import digests, locks, paths, writing
@@ -218,6 +220,8 @@ def stored_config(stored: Mapping[str, Any], origin: str) -> ConfigDict:
     neither this package's nor trusted, and has no say in what is downloaded.
     """
     base.check_trusted(stored.get("modalities", {}), origin)
+    for field, module in own.named_code(stored.get("data", {})):
+        trust.check(module, f"{field}, stored in {origin},")
     config = ConfigDict(translate.translated(dict(stored)))
     config.data.download = False  # only who asks for it now gets it
     return fields.of_this_version(config, f"the config in {origin}").lock()

@@ -17,7 +17,7 @@ from mt_diffusion.experiment import shipped
 
 KEEP = "data.keep."
 # Sections whose fields have other names as well.
-OPEN = ("modalities.", "presence.", "data.found.", KEEP)
+OPEN = ("modalities.", "presence.", "data.found.", "data.options.", KEEP)
 LONGEST = 80  # letters of a value that are shown
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)
@@ -31,6 +31,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "mesh.fsdp": ANY_COUNT,  # make_mesh knows which divide the devices
     "mesh.num_devices": ANY_COUNT,
     "data.keep": SHARE,
+    "data.num_workers": (0, 256),
     "data.version": (0, 1000),  # the data say which there are
     "data.pair_levels": (0, 65536),
     "data.image_size": (0, 8192),  # `check` of an experiment says which fit

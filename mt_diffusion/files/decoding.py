@@ -5,7 +5,6 @@ names the file.
 """
 
 import contextlib
-import pathlib
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ import PIL.ImageOps
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import finding
 from mt_diffusion.files.names import shown
+from mt_diffusion.files.within.parts import Stored
 
 MOST_LONG = 100  # times its shorter side: a longer picture is none that is meant
 SPREAD = {"2": 85, "4": 17}  # grey of so many bits, as Pillow spreads it over 0..255
@@ -34,7 +34,7 @@ BROKEN += (PIL.Image.DecompressionBombWarning, UserWarning)  # where these are e
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
+def opened(path: Stored) -> Iterator[PIL.Image.Image]:
     """An image file whose header has been read, and is one of a picture.
 
     Raises UserError for any other, also where its pixels are decoded in the context.
@@ -42,7 +42,7 @@ def opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
     try:
         # Of a file with a name, Pillow maps raw pixels, and then turns TIFFs wrongly.
         with (
-            open(path, "rb") as file,
+            path.open("rb") as file,
             PIL.Image.open(file, formats=finding.formats()) as image,
         ):
             check_header(image)
@@ -54,7 +54,7 @@ def opened(path: pathlib.Path) -> Iterator[PIL.Image.Image]:
         raise UserError(f"{shown(path)} can't be read as an image {text}") from error
 
 
-def why(error: Exception, path: pathlib.Path) -> str:
+def why(error: Exception, path: Stored) -> str:
     """What is wrong with a file, and what to do about it."""
     text, known = str(error) or type(error).__name__, finding.formats()
     if isinstance(error, OSError) and error.strerror:
@@ -105,7 +105,7 @@ def rawmode(image: PIL.Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def picture(path: pathlib.Path) -> PIL.Image.Image:
+def picture(path: Stored) -> PIL.Image.Image:
     """A file as a person sees it; RGBA or LA where some of it is transparent."""
     with opened(path) as image:
         return as_picture(image)
@@ -154,7 +154,7 @@ def flattened(image: PIL.Image.Image, mode: str) -> PIL.Image.Image:
     return image.convert(mode)
 
 
-def ids(path: pathlib.Path) -> np.ndarray:
+def ids(path: Stored) -> np.ndarray:
     """int64 [h, w]: the numbers in a file of one channel, or of a palette.
 
     Raises UserError for a file that holds colours.
@@ -172,7 +172,7 @@ def ids(path: pathlib.Path) -> np.ndarray:
     return found // SPREAD[bits] if image.mode == "L" and bits in SPREAD else found
 
 
-def size(path: pathlib.Path) -> tuple[int, int]:
+def size(path: Stored) -> tuple[int, int]:
     """(width, height) of a file as a person sees it, without decoding its pixels."""
     with opened(path) as image:
         is_sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
@@ -182,7 +182,7 @@ def size(path: pathlib.Path) -> tuple[int, int]:
         )
 
 
-def check(path: pathlib.Path) -> None:
+def check(path: Stored) -> None:
     """Raises UserError where a file is broken, without decoding all of it."""
     with opened(path) as image:
         image.verify()

@@ -6,8 +6,8 @@ import importlib.util
 import os
 import pathlib
 import stat
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import PIL.Image
 
@@ -28,10 +28,11 @@ HEIF = "pillow_heif"  # a package that not everybody has
 class Found(NamedTuple):
     """What is below a folder.
 
-    images: files, in natural order. left: {why: how many} of all other files.
+    images: files, or parts of such, in natural order. left: {why: how many} of all
+    others.
     """
 
-    images: list[pathlib.Path]
+    images: Sequence[Any]
     left: Mapping[str, int]
 
     def __str__(self) -> str:
@@ -59,6 +60,13 @@ def find(root: pathlib.Path) -> Found:
         else:
             images.append(path)
     return Found(sorted(images, key=natural), left)
+
+
+def with_suffix(root: pathlib.Path, suffix: str) -> dict[str, pathlib.Path]:
+    """{path below a folder: file} of all files with a suffix, in natural order."""
+    found = [p for p, _ in walk(root, ()) if p.suffix.lower() == suffix and p.is_file()]
+    found = [p for p in found if not p.name.startswith(".")]
+    return {p.relative_to(root).as_posix(): p for p in sorted(found, key=natural)}
 
 
 def walk(
@@ -124,7 +132,7 @@ def image_files(path: str) -> list[pathlib.Path]:
         raise UserError(
             f"there is no image in the folder {shown(path)} ({found}); {AN_IMAGE}"
         )
-    return found.images
+    return list(found.images)
 
 
 AN_IMAGE = f"images end in {sorted(SUFFIXES)}."

@@ -1,7 +1,6 @@
 """Image files at the size of the diffusion space, and arrays and pictures as them."""
 
 import concurrent.futures
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,12 +10,13 @@ import PIL.Image
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding
 from mt_diffusion.files.names import shown
+from mt_diffusion.files.within.parts import Stored
 
 MODES = {1: "L", 3: "RGB"}
 WITH_ALPHA = {2: "LA", 4: "RGBA"}
 
 
-def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+def read_image(path: Stored, shape: Sequence[int]) -> np.ndarray:
     """uint8 [H, W, C] of an image file of any size and mode, cropped as ADM does.
 
     Upright; what is transparent is seen on white.
@@ -24,9 +24,7 @@ def read_image(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
     return _crop(_flat(path, shape), shape)
 
 
-def read_halves(
-    path: pathlib.Path, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def read_halves(path: Stored, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """The left and the right half of an image file, each as of a file of its own."""
     image = _flat(path, shape)
     width, height = image.width // 2, image.height
@@ -36,7 +34,7 @@ def read_halves(
     return left, right
 
 
-def read_ids(path: pathlib.Path) -> np.ndarray:
+def read_ids(path: Stored) -> np.ndarray:
     """uint8 [h, w, 1]: the numbers in an image file of one channel, or of a palette.
 
     Raises UserError for a file that holds colours, or ids above 255.
@@ -50,21 +48,19 @@ def read_ids(path: pathlib.Path) -> np.ndarray:
     return ids.astype(np.uint8)[..., None]
 
 
-def read_exact(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+def read_exact(path: Stored, shape: Sequence[int]) -> np.ndarray:
     """uint8 [H, W, C] of an image file that has this size already, pixel by pixel."""
     check_size(path, shape)
     return np.asarray(_flat(path, shape)).reshape(shape)
 
 
-def read_exact_ids(path: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+def read_exact_ids(path: Stored, shape: Sequence[int]) -> np.ndarray:
     """`read_ids` of an image file that has this size already, uint8 [H, W, 1]."""
     check_size(path, shape)
     return read_ids(path)
 
 
-def read_masked(
-    path: pathlib.Path, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def read_masked(path: Stored, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [H, W, C] and a mask [H, W, 1], 1 where the file is fully opaque.
 
     Raises UserError for a file of another size, or one in which nothing is hidden.
@@ -82,7 +78,7 @@ def read_masked(
     return pixels, seen.astype(np.float32)
 
 
-def check_size(path: pathlib.Path, shape: Sequence[int]) -> None:
+def check_size(path: Stored, shape: Sequence[int]) -> None:
     """Raises UserError for a file whose header says another size than [H, W, C]."""
     width, height = decoding.size(path)
     if (height, width) != tuple(shape[:2]):
@@ -171,7 +167,7 @@ def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return _fit(image, (*shape[:2], 1), PIL.Image.Resampling.NEAREST)
 
 
-def _flat(path: pathlib.Path, shape: Sequence[int]) -> PIL.Image.Image:
+def _flat(path: Stored, shape: Sequence[int]) -> PIL.Image.Image:
     """A file in as many channels as the shape has, none of them alpha."""
     return decoding.flattened(decoding.picture(path), MODES[shape[-1]])
 
@@ -200,16 +196,16 @@ def _fit(
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def in_parallel(function: Callable, *paths: Iterable[pathlib.Path]) -> None:
+def in_parallel(function: Callable, *paths: Iterable[Stored]) -> None:
     """Calls a check on all files; the first error is raised."""
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(function, *paths))
 
 
-def failures(function: Callable, paths: Iterable[pathlib.Path]) -> dict[int, UserError]:
+def failures(function: Callable, paths: Iterable[Stored]) -> dict[int, UserError]:
     """{i: what a check of the i-th file says} of the files that it refuses."""
 
-    def error_of(path: pathlib.Path) -> UserError | None:
+    def error_of(path: Stored) -> UserError | None:
         try:
             function(path)
         except UserError as error:

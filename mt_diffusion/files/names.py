@@ -11,9 +11,13 @@ UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 MOST = 3  # names that an error lists
 
 
-def shown(name: str | os.PathLike) -> str:
-    r"""A name with what can't be seen as an escape, such as \x1b; else as it is."""
-    return "".join(map(_shown, os.fspath(name)))
+def shown(name: object) -> str:
+    r"""A name with what can't be seen as an escape, such as \x1b; else as it is.
+
+    name: a text, a path, or what has its name as its text, as a part of a file does.
+    """
+    text = os.fspath(name) if isinstance(name, os.PathLike) else str(name)
+    return "".join(map(_shown, text))
 
 
 def _shown(letter: str) -> str:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import classes, pairs, sources
+from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
@@ -59,7 +60,7 @@ def find_source(data: ConfigDict) -> sources.Source:
     except UserError:
         if data.source != "tfds" or data.vectors:
             raise
-        features = sources.find_builder(data).info.features
+        features = tfds.find_builder(data).info.features
         names = list(features[sources.CLASS].names) if sources.CLASS in features else []
         return pairs.add(Noise(data, classes.in_order(names, data)), data)
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion import trust
 from mt_diffusion.data import changed, pipeline, sources
+from mt_diffusion.data.kinds import own
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
 from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -60,6 +61,7 @@ def train(
     check(config)
     modalities = config.copy_and_resolve_references().modalities.to_dict()
     trust.add(module for _, module in base.named_code(modalities))
+    trust.add(module for _, module in own.named_code(config.data))
     exported.check_trainable(workdir)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = changed.recorded(experiments.resolve(config, source), source, test)
@@ -96,7 +98,9 @@ def train(
         failed: list[Exception] = []
         wished = False
         with watch.build(workdir, start, config) as view:
-            device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
+            device_batches = pipeline.prefetch(
+                batches, start, num_steps, over_batch, config.data.num_workers
+            )
             train_step = (compiling or begin(*step_of)).result()
             sharding.meet("the first step")
             whole = until_one_fails(device_batches, failed)

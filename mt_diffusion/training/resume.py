@@ -30,6 +30,7 @@ CHANGEABLE = {
     "data.pair_path": SAME_DATA,
     "data.data_dir": SAME_DATA,
     "data.download": "nothing, where the data is there",
+    "data.num_workers": "how fast examples are read, and nothing in them",
     "data.broken": "what is done at an example that can't be read",
     "data.changed": "whether data that has changed is refused",
     "data.found.": "",  # compared by itself

@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from configs import common
-from mt_diffusion.data import described, sources
+from mt_diffusion.data import sources
+from mt_diffusion.data.kinds import described
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import images as files
 from tests.data import toy_tfds

@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 
 from configs import common
-from mt_diffusion.data import changed, folders, sources, splits
+from mt_diffusion.data import changed, sources, splits
+from mt_diffusion.data.kinds import folders
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import translate
 

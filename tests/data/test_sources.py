@@ -9,7 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from configs import common
-from mt_diffusion.data import sources
+from mt_diffusion.data import sources, splits
 from mt_diffusion.errors import UserError
 from tests.data import toy_tfds
 
@@ -58,7 +58,7 @@ def test_digits_split_is_fixed_and_has_every_class_in_both_parts():
 
 @pytest.mark.parametrize("num", [1, 5, 1797])
 def test_a_holdout_is_a_partition(num):
-    train, test = (sources.holdout(num, split) for split in SPLITS)
+    train, test = (splits.holdout(num, split) for split in SPLITS)
     assert sorted([*train, *test]) == list(range(num))
     assert len(test) == num // 5
 

@@ -13,7 +13,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import image_label, image_transition
-from mt_diffusion.data import sources
+from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
@@ -491,7 +491,7 @@ def test_data_that_tfds_describes_need_not_be_here(monkeypatch, tmp_path):
         data_path=tmp_path / "none",
         data_dir=tmp_path,
     )
-    monkeypatch.setattr(sources, "find_builder", lambda data: builder)
+    monkeypatch.setattr(tfds, "find_builder", lambda data: builder)
     config = image_transition.get_config("imagenet64")
     config.modalities.update(image_label.get_config("imagenet64").modalities)
     for state in config.presence.values():
