@@ -178,6 +178,7 @@ def write(
 ) -> None:
     """The image of each example as PNG, a grid of the first 64, a table, samples.npz.
 
+    Beside a grid whose font lacks letters of words, grid.txt has what it says instead.
     inputs: {given variable: the text of each value}, row i having that of i mod M. In
     the .npz, NAME_names are the classes that the numbers of NAME are places among, and
     the images stand under ADM's name as well; that it is there says that all is.
@@ -189,10 +190,14 @@ def write(
         if len(c)
     }
     images = examples[experiment.primary.name]
-    for i, image in enumerate(images):
-        writing.image(out / "samples" / f"{i:05d}.png", pictures.to_image(image))
+    files = table.files_of(examples, experiment)
+    for file, image in zip(files, images, strict=True):
+        writing.image(out / "samples" / file, pictures.to_image(image))
     first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
     grid = pictures.grid(first, experiment.variables, list(inputs))
     writing.image(out / "grid.png", grid)
+    if legend := pictures.legend(first, experiment.variables):
+        lines = [f"{drawn}: {meant}\n" for drawn, meant in sorted(legend.items())]
+        writing.text(out / "grid.txt", "".join(lines))
     table.write(out, examples, experiment, inputs, seed)
     writing.arrays(out / "samples.npz", {ADM: images} | examples | names)
