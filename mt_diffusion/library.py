@@ -179,7 +179,7 @@ class Model:
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
             if trajectory:
-                return generator.trajectory(weights, seed, range(num), values)
+                return generator.trajectory(weights, seed, num, values)
             return generator(weights, seed, num, values)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:

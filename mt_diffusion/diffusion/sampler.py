@@ -115,6 +115,7 @@ def sample(
     repeats: int = 1,
     read_from: int = 1,
     keep: bool = False,
+    towards: tuple[Key[Array, " b"], Float[Array, " b"]] | None = None,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
@@ -124,8 +125,9 @@ def sample(
     first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
     1 for a step that reads where the walk was before. read_from: values are the mean of
     those at this time and below, at least those of the last step. keep: whether the
-    walk is kept, with all S steps in memory at once. An example depends on its own key
-    and values alone, not on its batch.
+    walk is kept, with all S steps in memory at once. towards: other keys, and by which
+    angle all noise is turned to theirs, from 0 to pi / 2. An example depends on its own
+    key and values alone, not on its batch.
     """
     steps, visit = visits(times, repeats)
     counts = np.maximum(np.cumsum(times[:-1][steps] <= read_from), 1)
@@ -138,7 +140,13 @@ def sample(
                 key = jax.random.fold_in(key, number)
             return jax.random.normal(key, shape)
 
-        return jax.vmap(draw)(keys)
+        own = jax.vmap(draw)(keys)
+        if towards is None:
+            return own
+        # Of two independent normals, so that it is normal at every angle.
+        others, angle = towards
+        far = jax.vmap(draw)(others)
+        return over(jnp.cos(angle), own) * own + over(jnp.sin(angle), far) * far
 
     def back(here: Point, z_s: Image, number: Array) -> Image:
         """Up from s to t, by the process itself (method.md, eq. 40)."""

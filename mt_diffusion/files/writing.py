@@ -118,9 +118,9 @@ def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
 def animation(
     path: pathlib.Path, frames: Sequence[PIL.Image.Image], last: float = 2.0
 ) -> None:
-    """A GIF of all frames in 5 seconds, and then the last one for so many; for ever."""
+    """A GIF of all frames in 5 seconds, the last one `last` seconds more; for ever."""
     milliseconds = [max(5000 // len(frames), 40)] * len(frames)
-    milliseconds[-1] = round(1000 * last)
+    milliseconds[-1] += round(1000 * last)
     first, *rest = frames
     how = dict(save_all=True, append_images=rest, duration=milliseconds, loop=0)
     with draft_of(path) as draft:

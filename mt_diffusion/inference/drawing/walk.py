@@ -1,19 +1,36 @@
 """A walk as pictures: each example at the noise levels that it went through."""
 
+import pathlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
+from mt_diffusion.files import writing
 from mt_diffusion.inference import pictures
 from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.protocol import Variable
 
+FILE = "trajectory"
 MOST_FRAMES, MOST_COLUMNS = 60, 10
 IN_FRAME, IN_STRIP = 16, 8  # examples
 HEIGHT = 24  # pixels of a bar that means 1
 MOST_BARS = 20  # classes, the likeliest at the end of any walk
+
+
+def write(
+    out: pathlib.Path,
+    walk: Trajectory,
+    variables: Mapping[str, Variable],
+    given: Collection[str],
+) -> None:
+    """The walk as trajectory.gif, a strip of it as .png, and all of it as .npz."""
+    writing.animation(out / f"{FILE}.gif", frames(walk, variables, given))
+    writing.image(out / f"{FILE}.png", strip(walk, variables, given))
+    writing.arrays(
+        out / f"{FILE}.npz", {"t": walk.t, "noise": walk.noise} | walk.values
+    )
 
 
 def frames(
