@@ -15,7 +15,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
 from mt_diffusion.inference.restoring import prepare, restore
+from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.parallel import sharding
 
 
@@ -132,6 +133,24 @@ class Model:
         found = {m.name: getattr(m, "class_names", ()) for m in modalities}
         return {name: tuple(names) for name, names in found.items() if names}
 
+    @overload
+    def sample(
+        self,
+        num: int | None = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        trajectory: Literal[True],
+        **settings: Any,
+    ) -> tuple[dict[str, np.ndarray], Trajectory]: ...
+
+    @overload
+    def sample(
+        self,
+        num: int | None = None,
+        given: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> dict[str, np.ndarray]: ...
+
     def sample(
         self,
         num: int | None = None,
@@ -139,15 +158,17 @@ class Model:
         *,
         steps: int | None = None,
         seed: int = 0,
+        trajectory: bool = False,
         **settings: Any,
-    ) -> dict[str, np.ndarray]:
+    ) -> Any:
         """Examples {variable: [num, ...]}: images uint8, labels int32, vectors float32.
 
         num: None for 16, or one of each given value where these are more. given:
         {variable: a value, or several}: class names or numbers, uint8 arrays or PIL
         images, (images, seen) or images with alpha for a masked image, vectors. steps:
-        of the walk; None for the config's. settings: other fields of config.sampling,
-        as guidance=2.0.
+        of the walk; None for the config's. trajectory: whether it is (examples,
+        `walks.Trajectory`) that is returned, the examples being the same, of 64 at
+        most. settings: other fields of config.sampling, as guidance=2.0.
         """
         with in_words():
             values = take(given or {}, self.experiment)
@@ -157,6 +178,8 @@ class Model:
             sampling.check_guidance(wishes, self.experiment, list(values))
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
+            if trajectory:
+                return generator.trajectory(weights, seed, num, values)
             return generator(weights, seed, num, values)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:

@@ -133,9 +133,17 @@ class Variable:
         """Values [N, ...] as files and people have them (uint8 image, int32 label)."""
         raise NotImplementedError
 
+    def estimate(self, mean: np.ndarray) -> np.ndarray:
+        """Means [N, ...], between values where these lie apart, for people."""
+        return self.postprocess(mean)
+
     def show(self, item: np.ndarray) -> np.ndarray | str:
         """One postprocessed value as a picture, uint8 [H, W, C], or as a few words."""
         raise NotImplementedError
+
+    def between(self, a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Values [N, ...] on the way from a to b, at these shares of it [N]."""
+        return np.stack([(1 - share) * a + share * b for share in shares])
 
     def known(self, value: Array) -> Known | None:
         """Pixels of z_0 that these values fix; None for those that fix no pixel."""

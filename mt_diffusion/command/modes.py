@@ -97,9 +97,22 @@ def sample() -> None:
     """--mode=sample."""
     from mt_diffusion.inference import sampling
 
-    num, given = options.NUM_SAMPLES.value, options.GIVEN.value
+    if options.TRAJECTORY.value and options.INTERPOLATE.value:
+        raise UserError(
+            "--trajectory shows the steps of a walk, and "
+            f"--interpolate={options.INTERPOLATE.value} the ends of several: leave one "
+            "of them out."
+        )
     sampling.sample(
-        workdir(), out(), num, options.SEED.value, given, settings(), options.EMA.value
+        workdir(),
+        out(),
+        options.NUM_SAMPLES.value,
+        options.SEED.value,
+        options.GIVEN.value,
+        settings(),
+        options.EMA.value,
+        options.TRAJECTORY.value,
+        options.INTERPOLATE.value,
     )
 
 

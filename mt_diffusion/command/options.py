@@ -17,7 +17,7 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
 }
 FLAGS_OF = {
     "train": {"workdir", "trust"} | JOB,
-    "sample": CHECKPOINT | SAMPLING | {"given"},
+    "sample": CHECKPOINT | SAMPLING | {"given", "trajectory", "interpolate"},
     "read": CHECKPOINT | {"given"},
     "bound": CHECKPOINT
     | {"clip", "variance", "correction", "guess", "num_examples", "num_times"},
@@ -161,6 +161,19 @@ GIVEN = flags.DEFINE_multi_string(
     "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
     "pixels transparent), image=FILE_OR_FOLDER, image_b=FILE_OR_FOLDER, "
     "representation=FILE.npy or images. read: image=FILE_OR_FOLDER",
+)
+TRAJECTORY = flags.DEFINE_bool(
+    "trajectory",
+    False,
+    "sample: writes what each step saw too, of 64 examples at most: trajectory.gif, "
+    "a strip as .png, all of it as .npz.",
+)
+INTERPOLATE = flags.DEFINE_string(
+    "interpolate",
+    "",
+    "sample: --num_samples places on the way from one example to another, and "
+    "interpolation.gif: seed=A,B (their noise) or NAME=A,B (a value that is given, the "
+    "noise being that of --seed).",
 )
 OUT = flags.DEFINE_string(
     "out",

@@ -5,6 +5,7 @@ known of z_0 on the way.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +52,8 @@ class Denoised(NamedTuple):
     """What is known at z_t: z_0, v, all modalities, and the codes that drift it.
 
     guesses: what each modality that is generated is taken to be, kept for the next
-    step. values: x_i as it is reported, where the walk ends here.
+    step. values: x_i as it is reported, where the walk ends here. means: E[x_i | z_t],
+    for who keeps the walk.
     """
 
     z0: Image
@@ -59,13 +61,18 @@ class Denoised(NamedTuple):
     values: dict[str, Array]
     guesses: dict[str, Array]
     codes: Codes
+    means: Mapping[str, Array] = MappingProxyType({})
 
 
 class Result(NamedTuple):
-    """z_0 [B, H, W, C] and the modalities, given or as of the last step."""
+    """z_0 [B, H, W, C] and the modalities, given or as of the last step.
+
+    kept: z_0 and the means as each step saw them, [S, B, ...]; None unless asked for.
+    """
 
     z0: Image
     values: dict[str, Array]
+    kept: tuple[Array, Mapping[str, Array]] | None = None
 
 
 Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]
@@ -107,6 +114,8 @@ def sample(
     soft: Collection[str] = (),
     repeats: int = 1,
     read_from: int = 1,
+    keep: bool = False,
+    towards: tuple[Key[Array, " b"], Float[Array, " b"]] | None = None,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
@@ -115,8 +124,10 @@ def sample(
     what is possible, or known of it. guesses: arrays of the guesses' shapes, for the
     first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
     1 for a step that reads where the walk was before. read_from: values are the mean of
-    those at this time and below, at least those of the last step. An example depends on
-    its own key and values alone, not on its batch.
+    those at this time and below, at least those of the last step. keep: whether the
+    walk is kept, with all S steps in memory at once. towards: other keys, and by which
+    angle all noise is turned to theirs, from 0 to pi / 2. An example depends on its own
+    key and values alone, not on its batch.
     """
     steps, visit = visits(times, repeats)
     counts = np.maximum(np.cumsum(times[:-1][steps] <= read_from), 1)
@@ -129,7 +140,13 @@ def sample(
                 key = jax.random.fold_in(key, number)
             return jax.random.normal(key, shape)
 
-        return jax.vmap(draw)(keys)
+        own = jax.vmap(draw)(keys)
+        if towards is None:
+            return own
+        # Of two independent normals, so that it is normal at every angle.
+        others, angle = towards
+        far = jax.vmap(draw)(others)
+        return over(jnp.cos(angle), own) * own + over(jnp.sin(angle), far) * far
 
     def back(here: Point, z_s: Image, number: Array) -> Image:
         """Up from s to t, by the process itself (method.md, eq. 40)."""
@@ -144,7 +161,7 @@ def sample(
     def body(carry: tuple, this: tuple[Visit, Transition, Array]):
         z_t, before, told, guesses = carry
         (i, repeat, again), transition, count = this
-        z0, v, values, guesses, codes = denoise(z_t, transition, i == 0, guesses)
+        z0, v, values, guesses, codes, means = denoise(z_t, transition, i == 0, guesses)
         here = Point(transition, z_t, restrict(z0), codes)
         if read_from > 1:
             mean = lambda x, so_far: so_far + (x - so_far) / count  # noqa: E731
@@ -154,7 +171,7 @@ def sample(
         else:
             z_s = step(here, before, i, v, noise(transition.t, repeat), soft)
             z_s = jnp.where(again, back(here, z_s, repeat), z_s)
-        return (z_s, here, values, guesses), None
+        return (z_s, here, values, guesses), (here.z0, means) if keep else None
 
     z_T, start = noise(0), dict(guesses or {})
     first = jax.tree.map(lambda x: x[0], transitions)
@@ -162,7 +179,9 @@ def sample(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     nowhere = Point(first, z_T, z_T, zeros.codes)
     carry = (z_T, nowhere, zeros.values, start)
-    (z0, _, values, _), _ = jax.lax.scan(
+    (z0, _, values, _), kept = jax.lax.scan(
         body, carry, (visit, transitions, jnp.asarray(counts))
     )
-    return Result(restrict(z0), values)
+    # Of a step that is taken several times, what it saw the last time.
+    last = np.flatnonzero(~visit.again)
+    return Result(restrict(z0), values, jax.tree.map(lambda x: x[last], kept))

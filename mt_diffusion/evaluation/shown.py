@@ -8,7 +8,7 @@ from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference import pictures, table
 from mt_diffusion.inference.sampling import MAX_IN_GRID
 
 NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
@@ -20,8 +20,9 @@ def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
     grid = pictures.grid(first, experiment.variables, drawn.draw.given)
     writing.image(folder / "grid.png", grid)
     writing.make_folder(folder / "samples", f"the folder {folder}", folder.parent)
-    for i, image in enumerate(first[experiment.primary.name]):
-        writing.image(folder / "samples" / f"{i:05d}.png", pictures.to_image(image))
+    files = table.files_of(first, experiment)
+    for file, image in zip(files, first[experiment.primary.name], strict=True):
+        writing.image(folder / "samples" / file, pictures.to_image(image))
 
 
 def neighbours(drawn: Drawn, real: Real) -> Any:

@@ -11,15 +11,14 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import sampler, solvers, spacing, variance
-from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.variance import Errors
-from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD
-from mt_diffusion.inference import finite
+from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, read_anew, readings
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
+from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
@@ -28,6 +27,12 @@ from mt_diffusion.protocol import DRAW, is_evident
 # Of T: heads read an image best where it is a little noisy, and better at several t.
 # Edges of digits: 0.235 of the training mean's squared error at t = 1 alone.
 READ_BELOW = 0.15
+NEARER = np.pi / 4  # angle from which on noise is more of the other seed
+
+
+def of_rows(seed: Any, rows: Array) -> Array:
+    """The key of each of these examples, [B]."""
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
 
 
 class Generator:
@@ -52,7 +57,7 @@ class Generator:
         self._watch: finite.Watch | None = None
         self._settings = settings
         schedule = experiment.process.schedule
-        self._step, self._times = build_walk(settings, schedule)
+        self._step, self._times = walks.build(settings, schedule)
         self._guiding = Guiding(experiment.denoiser, settings, guide)
         variance.check(settings.variance, settings.correction)
         self._errors = errors or {}
@@ -71,8 +76,7 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        values = self.values(params, seed, range(num), given)
-        return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
+        return self.postprocess(self.values(params, seed, range(num), given))
 
     def values(
         self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
@@ -80,14 +84,70 @@ class Generator:
         """Examples `rows` of all that there could be, as {variable: values}."""
 
         def draw(some):
-            values = {name: v[some % len(v)] for name, v in given.items()}
-            args = jax.device_put((some, values), sharding.over_batch(self._mesh))
-            drawn = sharding.fetch(self.draw(params, seed, *args))
-            walk = (params, seed, *args)
-            finite.check(drawn, self, self._settings, self._times, walk)
-            return drawn
+            args = (params, seed, *self._placed(some, given))
+            return self._finite(sharding.fetch(self.draw(*args)), args)
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
+
+    def trajectory(
+        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], Trajectory]:
+        """The same examples as of a call, and what each step of their walk saw.
+
+        Of each example in a batch the devices hold S float32 images, and the host one
+        batch of these, and of all examples what `Trajectory` has. Raises UserError for
+        more examples than it keeps.
+        """
+        walks.check(num)
+
+        def draw(some):
+            args = (params, seed, *self._placed(some, given))
+            drawn, kept = sharding.fetch(self.draw_and_keep(*args))
+            values = {name: v[some % len(v)] for name, v in given.items()}
+            seen = walks.estimates(kept, values, self._experiment)
+            return self._finite(drawn, args), seen
+
+        values, seen = batches.through(draw, range(num), self.batch_size(num))
+        schedule = self._experiment.process.schedule
+        return self.postprocess(values), walks.of(seen, self._times, schedule)
+
+    def between(
+        self,
+        params: Any,
+        seeds: tuple[int, int],
+        angles: np.ndarray,
+        given: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        """Example 0 at places from the noise of one seed to that of another.
+
+        angles: of each place, [N], 0 for the first seed alone and pi / 2 for the other.
+        given: {variable: values [N, ...]}.
+        """
+
+        def draw(some):
+            at = (angles[some % len(angles)].astype(np.float32), 0 * some)
+            turned, rows = jax.device_put(at, sharding.over_batch(self._mesh))
+            _, values = self._placed(some, given)
+            args = (params, seeds[0], rows, values, (seeds[1], turned))
+            return self._finite(sharding.fetch(self.draw(*args)), args)
+
+        num = len(angles)
+        places = batches.through(draw, range(num), self.batch_size(num))
+        return self.postprocess(places)
+
+    def _placed(self, some, given):
+        """Numbers of rows and their given values, on the devices."""
+        values = {name: v[some % len(v)] for name, v in given.items()}
+        return jax.device_put((some, values), sharding.over_batch(self._mesh))
+
+    def _finite(self, drawn, args):
+        """What was drawn with these arguments of `draw`; UserError where it is not."""
+        finite.check(drawn, self, self._settings, self._times, args)
+        return drawn
+
+    def postprocess(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values as people have them."""
+        return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
 
     def watched(self, watch: finite.Watch) -> "Generator":
         """The same; `watch` hears of every step whether its z_0 is finite."""
@@ -100,13 +160,26 @@ class Generator:
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def draw(self, params, seed, rows, given) -> dict[str, Array]:
+    def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:
         """One batch: rows [B] of all examples, given {variable: values [B, ...]}.
 
-        params: the model's variables, or `Weights` of it and of its guide.
+        params: the model's variables, or `Weights` of it and of its guide. towards:
+        (another seed, angles [B]), by which noise is turned to that seed's.
         """
+        return self._walk(params, seed, rows, given, False, towards)[0]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def draw_and_keep(self, params, seed, rows, given):
+        """The same batch, and {variable: its mean as seen by each step [S, B, ...]}."""
+        return self._walk(params, seed, rows, given, True)
+
+    def _walk(self, params, seed, rows, given, keep, towards=None):
         experiment = self._experiment
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
+        keys = of_rows(seed, rows)
+        turned, own = None, keys  # keys of what is drawn of modalities
+        if towards is not None:
+            turned = of_rows(towards[0], rows), towards[1]
+            own = jnp.where(towards[1] < NEARER, keys, turned[0])
 
         fixed = [experiment.variables[n].known(value) for n, value in given.items()]
         fixed = [known for known in fixed if known]
@@ -117,7 +190,7 @@ class Generator:
                 z0 = jnp.where(known.mask > 0, known.pixels, z0)
             return z0
 
-        denoise = self._build_denoise(params, keys, given)
+        denoise = self._build_denoise(params, own, given, keep)
 
         def certain(*args):
             """Known pixels have the noise of the true posterior (method.md, eq. 39)."""
@@ -145,10 +218,14 @@ class Generator:
             soft=[n for n, word in self._generated(given).items() if word == "mean"],
             repeats=self._settings.resample,
             read_from=self._read_from(given),
+            keep=keep,
+            towards=turned,
         )
-        return {experiment.primary.name: result.z0} | result.values
+        drawn = {experiment.primary.name: result.z0} | result.values
+        z0, means = result.kept or (None, {})
+        return drawn, {experiment.primary.name: z0} | dict(means)
 
-    def _build_denoise(self, params, keys, given) -> sampler.Denoise:
+    def _build_denoise(self, params, keys, given, keep=False) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""
         denoiser = self._experiment.denoiser
         weights = params if isinstance(params, Weights) else Weights(params)
@@ -204,7 +281,9 @@ class Generator:
                 z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
-            return sampler.Denoised(z0, v, given | told, guesses, latents)
+            kept = generated if keep else ()
+            means = {n: modalities[n].mean(view.heads[n]) for n in kept}
+            return sampler.Denoised(z0, v, given | told, guesses, latents, means)
 
         return denoise
 
@@ -254,21 +333,3 @@ class Generator:
             held = READ if m.conditions else UNREAD
             found[m.name] = {"absent": ABSENT, "held": held}.get(word, UNREAD)
         return found
-
-
-def build_walk(
-    settings: ConfigDict, schedule: Schedule
-) -> tuple[solvers.Step, np.ndarray]:
-    """The step that config.sampling names, and the times that a walk by it visits.
-
-    Raises UserError for steps, spacings and numbers of steps that there are not.
-    """
-    name, repeats = settings.sampler, settings.resample
-    step = solvers.build_step(name, settings.eta)
-    if repeats > 1 and name not in solvers.REPEATABLE:
-        raise UserError(
-            f"config.sampling.resample is {repeats}, but {name} reads where the walk "
-            f"was before, so it can't go back; use one of {list(solvers.REPEATABLE)}."
-        )
-    word = settings.spacing or solvers.SPACING[name]
-    return step, spacing.respaced(schedule, settings.num_steps, word)

@@ -7,10 +7,10 @@ import tempfile
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import tqdm
 
 from mt_diffusion.files import weights, writing
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 
 FOLDER = "parts"
 Arrays = dict[str, np.ndarray]
@@ -43,20 +43,29 @@ def carry_out(
     lies in files without a name, so that memory holds no more than a part of it.
     """
     found: Arrays = {}
-    for start in tqdm.tqdm(range(0, num, size), desc=what, unit="batch"):
-        # Other sizes, as of other devices before an interruption, don't mix.
-        name = f"{start:08d}_{size}.npz"
-        part = {} if folder is None else weights.kept(folder / name)
-        if sharding.anywhere(part is None) or part is None:
-            # The last one whole as well, so that one program draws them all.
-            part = make(range(start, start + size))
+    with Progress(what=what, total=num, unit="example") as bar:
+        for start in range(0, num, size):
+            # Other sizes, as of other devices before an interruption, don't mix.
+            name = f"{start:08d}_{size}.npz"
+            part = {} if folder is None else weights.kept(folder / name)
+            if sharding.anywhere(part is None) or part is None:
+                # The last one whole as well, so that one program draws them all.
+                part = make(range(start, start + size))
+                if folder is not None:
+                    writing.arrays(folder / name, part)
             if folder is not None:
-                writing.arrays(folder / name, part)
-        if folder is not None:
-            for n, rows in part.items():
-                if n not in found:
-                    shape = (num, *rows.shape[1:])
-                    with tempfile.TemporaryFile(dir=folder) as file:
-                        found[n] = np.memmap(file, rows.dtype, "w+", shape=shape)
-                found[n][start : start + size] = rows[: num - start]
+                found = found or on_disk(folder, part, num)
+                for n, rows in part.items():
+                    found[n][start : start + size] = rows[: num - start]
+            bar.update(min(size, num - start))
+    return found
+
+
+def on_disk(folder: pathlib.Path, part: Arrays, num: int) -> Arrays:
+    """Arrays of `num` rows, of a part's kinds, in files there that have no name."""
+    found: Arrays = {}
+    for name, rows in part.items():
+        with tempfile.TemporaryFile(dir=folder) as file:
+            shape = (num, *rows.shape[1:])
+            found[name] = np.memmap(file, rows.dtype, "w+", shape=shape)
     return found

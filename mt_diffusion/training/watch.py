@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import PIL.Image
-import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.files import writing
+from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.training.events import PATTERN, Events
 
 METRICS = "metrics.jsonl"
@@ -75,13 +75,7 @@ class Watch:
         keep_lines(workdir / METRICS, start)
         with self._explained():
             self._events = Events(workdir, start, config)
-        self._bar = tqdm.tqdm(
-            total=self._num_steps,
-            initial=start,
-            unit="step",
-            disable=None,
-            dynamic_ncols=True,
-        )
+        self._bar = Progress(total=self._num_steps, unit="step", initial=start)
 
     def waited_for(
         self, batches: Iterable[T], is_idle: Callable[[], bool]
@@ -130,11 +124,11 @@ class Watch:
             for n in scalars
             if n != WAIT and not n.startswith("skipped")
         )
-        if self._bar.disable:
+        self._bar.set_postfix_str(shown, refresh=False)
+        if not self._bar.is_terminal:
             print(f"step {step}/{self._num_steps}  {shown}  {self._left(step, speed)}")
             sys.stdout.flush()
-        else:
-            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.wait()
         self.write(step, scalars)
         self.restart_clock(step)
 
@@ -142,7 +136,7 @@ class Watch:
         """The time left, where the speed is known."""
         if not speed:
             return ""
-        return f"{tqdm.tqdm.format_interval((self._num_steps - step) / speed)} left"
+        return f"{Progress.format_interval((self._num_steps - step) / speed)} left"
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
