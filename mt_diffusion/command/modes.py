@@ -107,6 +107,7 @@ def read() -> None:
     """--mode=read."""
     from mt_diffusion.inference import reading
 
+    captions = options.CAPTIONS.value
     reading.read(
         workdir(),
         out(),
@@ -114,6 +115,7 @@ def read() -> None:
         options.SEED.value,
         settings(),
         options.EMA.value,
+        local_path(options.CAPTIONS) if captions else None,
     )
 
 

@@ -33,7 +33,14 @@ def with_files(config: dict[str, Any]) -> dict[str, Any]:
     data = config["data"]
     version = 0 if data["source"] == "folder" else 1
     added: dict[str, Any] = {"version": version, "splits": ""}
-    added |= {"class_names": (), "found": {}, "broken": "stop", "changed": "refuse"}
+    added |= {
+        "captions": "",
+        "prepared_by": "",
+        "class_names": (),
+        "found": {},
+        "broken": "stop",
+        "changed": "refuse",
+    }
     return config | {"data": added | data}
 
 

@@ -35,6 +35,7 @@ PLACES = {  # fields that name files of a machine; what they are where they name
     "data.path": "",
     "data.pair_path": "",
     "data.vectors": "",
+    "data.captions": "",
     "sampling.guide": "",
     "sampling.autoguidance": 1.0,  # which is nothing without a guide
 }
