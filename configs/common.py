@@ -3,6 +3,8 @@
 A preset changes only what differs from `digits`, the default.
 """
 
+import os
+
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
@@ -44,6 +46,10 @@ def digits() -> ConfigDict:
         broken="stop",  # at a file that can't be read: stop, or skip it and say so
         changed="refuse",  # where the data are not those of training: refuse, accept
         found=ConfigDict(),  # classes and examples, as training found them
+        # A table of captions, FILE.csv or .json, of the files of a folder; classes: the
+        # names of these; "" for none.
+        captions="",
+        prepared_by="",  # a command that makes path, to be named where it is missing
         vectors="",  # of each example: FILE.npz, or FILE_{split}.npy; see views.py
         # Share of the training examples that keep a feature, evenly over the classes.
         keep=dict(label=1.0, pair=1.0, vector=1.0),
@@ -173,6 +179,18 @@ def smoke() -> ConfigDict:
     return config
 
 
+def emoji() -> ConfigDict:
+    """Emoji 32x32 in two hands, with captions, for a laptop; see launch/emoji.sh."""
+    config = fashion_small()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = f"{home}/mt_diffusion/emoji"
+    config.data.update(source="folder", name="", image_size=32, channels=3)
+    config.data.update(path=f"{home}/32/twitter", captions=f"{home}/captions.csv")
+    config.data.prepared_by = "bash launch/emoji.sh"
+    config.unet.update(model_channels=32, attention_resolutions=(2, 4), num_heads=4)
+    return config
+
+
 def fashion_mnist() -> ConfigDict:
     """Fashion-MNIST 28x28 from TFDS."""
     config = digits()
@@ -255,7 +273,7 @@ def imagenet128() -> ConfigDict:
     return config
 
 
-PRESETS = (digits, smoke, fashion_mnist, fashion_small) + (
+PRESETS = (digits, smoke, fashion_mnist, fashion_small, emoji) + (
     cifar10,
     imagenet64,
     imagenet128,

@@ -31,13 +31,21 @@ from configs import common
 def get_config(preset: str = "digits"):
     """The setting `image_transition`, variant X; conditions=false is variant U."""
     config = common.get_config(preset)
-    config.data.pair = "edges"
+    pair(config, preset)
     config.modalities.image_b = image_b(config)
     config.presence = dict(
         read=dict(share=0.5, image_b="read"),  # in variant U: unread
         absent=dict(share=0.5, image_b="absent"),
     )
     return config
+
+
+def pair(config: ConfigDict, preset: str) -> None:
+    """Says how the data have second images: the other hand, or else edges."""
+    config.data.pair = "edges"
+    if preset == "emoji":
+        other = config.data.path.replace("twitter", "google")
+        config.data.update(pair="folders", pair_path=other)
 
 
 def image_b(config: ConfigDict) -> dict:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from mt_diffusion.errors import UserError
 
@@ -29,12 +29,14 @@ class Code(NamedTuple):
     """A value in the terms of the network: what drifts it, and what conditions it.
 
     latent: E_i(x_i) in the diffusion space; None where the shared U-Net makes it.
-    tokens: for cross-attention. planes: extra input channels.
+    tokens: for cross-attention. planes: extra input channels. mask: which of the tokens
+    there are, all where None; the network reads the others as where nothing is told.
     """
 
     latent: Float[Array, "b h w c"] | None = None
     tokens: Float[Array, "b l d"] | None = None
     planes: Float[Array, "b h w k"] | None = None
+    mask: Bool[Array, "b l"] | None = None
 
 
 class Known(NamedTuple):
@@ -108,21 +110,22 @@ class Variable:
         """A value that stands where there is none; never read."""
         raise NotImplementedError
 
-    def read(self, text: str) -> np.ndarray:
+    def read(self, text: str) -> np.ndarray | None:
         """Values [M, ...] from what a user typed after `--given=NAME=`.
 
-        Raises UserError where the text names no value of this variable; as all do here.
+        None for a text that says: not given. Raises UserError where the text names no
+        value of this variable; as all do here.
         """
         raise UserError(
             f"{self.name} can't be given: its class {type(self).__name__} reads no "
             f"values; add a method `read` to it, or leave out --given={self.name}."
         )
 
-    def take(self, given: Any) -> np.ndarray:
+    def take(self, given: Any) -> np.ndarray | None:
         """Values [M, ...] from what a program gives: one value, or several.
 
-        Of the types and units that `postprocess` makes. Raises UserError for others; as
-        all are here.
+        None for what says: it is not given. Of the types and units that `postprocess`
+        makes. Raises UserError for others; as all are here.
         """
         raise UserError(
             f"{self.name} can't be given: its class {type(self).__name__} takes no "
@@ -144,6 +147,16 @@ class Variable:
     def between(self, a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Values [N, ...] on the way from a to b, at these shares of it [N]."""
         return np.stack([(1 - share) * a + share * b for share in shares])
+
+    def nearest(
+        self, items: np.ndarray, texts: Sequence[str] = (), num: int = 1
+    ) -> list[list[tuple[str, float]]] | None:
+        """The texts nearest to each of some postprocessed values, with their cosines.
+
+        texts: those that are compared, all that it knows where empty. None where
+        values have no words.
+        """
+        return None
 
     def known(self, value: Array) -> Known | None:
         """Pixels of z_0 that these values fix; None for those that fix no pixel."""

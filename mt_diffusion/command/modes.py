@@ -120,6 +120,7 @@ def read() -> None:
     """--mode=read."""
     from mt_diffusion.inference import reading
 
+    captions = options.CAPTIONS.value
     reading.read(
         workdir(),
         out(),
@@ -127,6 +128,7 @@ def read() -> None:
         options.SEED.value,
         settings(),
         options.EMA.value,
+        local_path(options.CAPTIONS) if captions else None,
     )
 
 

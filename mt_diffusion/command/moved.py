@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mt_diffusion.errors import UserError
 
-FIELDS = ("path", "pair_path", "data_dir", "vectors", "broken", "changed")
+FIELDS = ("path", "pair_path", "data_dir", "vectors", "captions", "broken", "changed")
 MODES = ("sample", "read", "bound", "evaluate")
 
 said: dict[str, str] = {}  # {"data.FIELD": value} of the command line

@@ -18,7 +18,7 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
 FLAGS_OF = {
     "train": {"workdir", "trust"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given", "trajectory", "interpolate"},
-    "read": CHECKPOINT | {"given"},
+    "read": CHECKPOINT | {"given", "captions"},
     "bound": CHECKPOINT
     | {"clip", "variance", "correction", "guess", "num_examples", "num_times"},
     "evaluate": CHECKPOINT
@@ -160,7 +160,14 @@ GIVEN = flags.DEFINE_multi_string(
     [],
     "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
     "pixels transparent), image=FILE_OR_FOLDER, image_b=FILE_OR_FOLDER, "
-    "representation=FILE.npy or images. read: image=FILE_OR_FOLDER",
+    "representation=FILE.npy or images, text='a red heart' or text=FILE.txt with one "
+    "in each line. read: image=FILE_OR_FOLDER",
+)
+CAPTIONS = flags.DEFINE_string(
+    "captions",
+    None,
+    "read: a file with a text in each line, the nearest of which each image is told "
+    "(those of the training set).",
 )
 TRAJECTORY = flags.DEFINE_bool(
     "trajectory",

@@ -58,7 +58,8 @@ def open_source(config: ConfigDict, split: str) -> Source:
     changed.check(config, split, source)
     labels = functools.partial(read_labels, source)
     refused = getattr(source, "refused", [])
-    found = views.of(pairs.add(source, config), config, split, labels)
+    told = views.captioned(pairs.add(source, config), config, source)
+    found = views.of(told, config, split, labels)
     return policy.of(found, config, refused)
 
 

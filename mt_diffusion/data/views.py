@@ -11,11 +11,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import vectors
+from mt_diffusion.files import captions, vectors
+from mt_diffusion.files.names import same, shown
 
 SPLITS = ("train", "test")
 OF_SPLIT = "{split}_digest"  # in a file of vectors: of the examples they are of
 FEATURE = "vector"  # the name under which examples have their vectors
+CAPTIONS = "captions"
+CAPTION = "caption"  # the same of their captions: a list, perhaps empty
+OF_CLASSES = "classes"  # of config.captions: the names of classes
 
 
 class View:
@@ -25,6 +29,8 @@ class View:
         self.class_names: Sequence[str] = source.class_names
         self.facts: Mapping[str, str] = getattr(source, "facts", {})
         self.why_no_classes: str = getattr(source, "why_no_classes", "")
+        # Of every example, so that they can be read without its image.
+        self.captions: Sequence[Sequence[str]] | None = getattr(source, CAPTIONS, None)
         self._source = source
 
     def __len__(self) -> int:
@@ -46,6 +52,19 @@ class Attached(View):
 
     def __getitem__(self, i: int) -> dict:
         return self._source[i] | {FEATURE: np.array(self._vectors[i], np.float32)}
+
+
+class Captioned(View):
+    """A source whose i-th example also has the i-th captions, a list of texts."""
+
+    def __init__(self, source: Any, found: Sequence[Sequence[str]]):
+        super().__init__(source)
+        self.captions = self._found = found
+        num = sum(map(bool, found))
+        self.facts = {**self.facts, CAPTIONS: f"of {num:,} of {len(found):,} examples"}
+
+    def __getitem__(self, i: int) -> dict:
+        return self._source[i] | {CAPTION: list(self._found[i])}
 
 
 class Thinned(View):
@@ -82,6 +101,49 @@ def of(
             kept = spread(labels(), round(share * len(source)))
             source = Thinned(source, feature, kept)
     return source
+
+
+def captioned(source: Any, config: ConfigDict, below: Any) -> Any:
+    """The source with the captions that config.captions names, if any.
+
+    below: the source without second images, which has the paths of its files, or the
+    labels of its classes. Raises UserError for a table that is of other files.
+    """
+    if not config.captions:
+        return source
+    if config.captions == OF_CLASSES:
+        words = [name.replace("_", " ") for name in below.class_names]
+        labels = below.labels if words else [-1] * len(below)
+        return Captioned(source, [words[i : i + 1] if i >= 0 else [] for i in labels])
+    found = captions.table(pathlib.Path(config.captions).expanduser())
+    if not hasattr(below, "places"):
+        raise UserError(
+            f"config.data.captions = {shown(config.captions)!r} names files, and the "
+            f"data source {config.source!r} has none; use a folder, or "
+            f"{OF_CLASSES!r} for the names of classes."
+        )
+    root = pathlib.Path(config.path).expanduser()
+    of_all = [
+        next((found[name] for name in names_of(root, *both) if name in found), [])
+        for both in zip(below.paths, below.places, strict=True)
+    ]
+    if not any(of_all):
+        raise UserError(
+            f"config.data.captions = {shown(config.captions)!r} has captions of "
+            f"{len(found):,} files, as {shown(next(iter(found), ''))!r}, and of none "
+            f"of the {len(of_all):,} in {shown(root)}, as "
+            f"{shown(below.paths[0].name)}. Write the names of files, or their paths "
+            "below that folder."
+        )
+    return Captioned(source, of_all)
+
+
+def names_of(
+    root: pathlib.Path, path: pathlib.Path, place: pathlib.PurePath
+) -> list[str]:
+    """What a table may call a file: its path below root, below its split, its name."""
+    below = [path.relative_to(root), place, pathlib.PurePath(path.name)]
+    return [same(name.with_suffix("").as_posix()) for name in below]
 
 
 def digest_of(source: Any) -> str:

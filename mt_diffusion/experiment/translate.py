@@ -33,7 +33,7 @@ def with_files(config: dict[str, Any]) -> dict[str, Any]:
     data = config["data"]
     version = 0 if data["source"] == "folder" else 1
     added: dict[str, Any] = {"version": version, "splits": ""}
-    added |= {"options": {}, "num_workers": 0}
+    added |= {"options": {}, "num_workers": 0, "captions": "", "prepared_by": ""}
     added |= {"image_column": "", "label_column": "", "other_columns": ()}
     added |= {"class_names": (), "found": {}, "broken": "stop", "changed": "refuse"}
     return config | {"data": added | data}

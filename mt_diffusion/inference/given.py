@@ -28,7 +28,8 @@ def take(given: Mapping[str, Any], experiment: Experiment) -> dict[str, np.ndarr
             f"this model knows no {', '.join(unknown)}; it knows "
             f"{', '.join(variables)}."
         )
-    return {name: variables[name].take(value) for name, value in given.items()}
+    values = {name: variables[name].take(value) for name, value in given.items()}
+    return {name: x for name, x in values.items() if x is not None}
 
 
 def as_batch(known: Mapping[str, np.ndarray], experiment: Experiment) -> Batch:

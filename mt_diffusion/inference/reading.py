@@ -22,6 +22,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
+from mt_diffusion.files.captions import lines
 from mt_diffusion.inference import table
 from mt_diffusion.inference.restoring import restore
 from mt_diffusion.inference.sampling import make_folder, read_given, write
@@ -30,6 +31,7 @@ from mt_diffusion.protocol import Modality
 
 FILE = "reading.json"
 NUM_LEVELS = 24  # candidates, evenly spaced in 1..T
+NUM_TEXTS = 5  # that are told of each image
 NUM_EXAMPLES = 1000  # of the test split, at most, half of them to choose by
 
 
@@ -40,10 +42,13 @@ def read(
     seed: int,
     overrides: dict,
     use_ema: bool,
+    captions: pathlib.Path | None = None,
 ) -> None:
     """Reads the heads at the images given; without any, chooses their noise levels.
 
-    given: one text NAME=FILES of the primary image, or none. overrides: of the
+    given: one text NAME=FILES of the primary image, or none. captions: a file with a
+    text in each line, to compare what is read with; None for those that the model
+    knows. overrides: of the
     checkpoint's config.sampling, whose batch_size is used. Writes what it reads as
     sampling does, and the levels to workdir/reading.json. Raises UserError where images
     are given before levels were chosen for this checkpoint.
@@ -52,6 +57,7 @@ def read(
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
+    texts = asked(captions, experiment, given)
     reader = build_reader(
         experiment, params, config.sampling.batch_size, mesh, "reading"
     )
@@ -67,7 +73,7 @@ def read(
         levels = load_levels(workdir, facts)
         out = make_folder(out, workdir)
         inputs = table.inputs_of(given, values)
-        read_images(experiment, reader, values, levels, out, seed, inputs)
+        read_images(experiment, reader, values, levels, out, seed, inputs, texts)
         return
     file = exported.home(workdir) / FILE
     if out is not None:
@@ -112,10 +118,12 @@ def read_images(
     out: pathlib.Path,
     seed: int,
     inputs: Mapping[str, Sequence[str]],
+    texts: Sequence[str] = (),
 ) -> None:
     """Writes what the heads say of the images in `values`, the primary variable's.
 
-    inputs: the texts that say which these are, as of `inputs_of`.
+    inputs: the texts that say which these are, as of `inputs_of`. texts: what is read
+    as words is one of these.
     """
     primary = experiment.primary
     times = sorted({t for chosen in levels.values() for t in chosen})
@@ -129,7 +137,30 @@ def read_images(
         if examples[name].ndim == 1:  # numbers and not pictures, as labels
             words = map(experiment.variables[name].show, examples[name])
             print(f"{name}: {', '.join(map(str, words))}")
+    files = [inputs[primary.name][i] for i in range(len(examples[primary.name]))]
+    for name in means:
+        near = experiment.variables[name].nearest(examples[name], texts, NUM_TEXTS)
+        if near is not None:
+            table.write_nearest(out / f"{name}.csv", files, near)
+            for file, ((text, cosine), *_) in zip(files, near, strict=True):
+                print(f"{file}: {text} ({cosine:.2f})")
+            print(f"wrote {out}/{name}.csv, the {NUM_TEXTS} nearest of each")
     print(f"wrote {out}/samples.npz, {out}/{table.FILE} and {out}/grid.png")
+
+
+def asked(
+    captions: pathlib.Path | None, experiment: Experiment, given: Sequence[str]
+) -> list[str]:
+    """The texts of a file; UserError where nothing would be compared with them."""
+    if captions is None:
+        return []
+    has_words = any(
+        type(m).nearest is not Modality.nearest for m in experiment.modalities
+    )
+    if not (has_words and given):
+        why = "this model reads no words" if given else "no image is given to be read"
+        raise UserError(f"--captions={captions} would change nothing: {why}.")
+    return lines(captions)
 
 
 Reader = Callable[[np.ndarray, Sequence[int], int], dict[int, dict[str, np.ndarray]]]

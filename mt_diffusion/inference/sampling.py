@@ -150,8 +150,8 @@ def make_folder(
 
 
 def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.ndarray]:
-    """{variable: values [M, ...]} of texts NAME=VALUE."""
-    values = {}
+    """{variable: values [M, ...]} of texts NAME=VALUE, without what is said absent."""
+    values: dict[str, np.ndarray | None] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         if name not in experiment.variables or not separator:
@@ -163,7 +163,7 @@ def read_given(texts: Sequence[str], experiment: Experiment) -> dict[str, np.nda
         if name in values:
             raise UserError(f"--given={name}=... was given twice; give it once.")
         values[name] = experiment.variables[name].read(value)
-    return values
+    return {name: x for name, x in values.items() if x is not None}
 
 
 def check_guidance(

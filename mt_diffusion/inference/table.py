@@ -25,6 +25,8 @@ def inputs_of(
     inputs = {}
     for text in texts:
         name, _, value = text.partition("=")
+        if name not in values:  # it was said to be absent
+            continue
         is_there = pathlib.Path(value).expanduser().exists()
         paths = finding.image_files(value) if is_there else []
         num = len(values[name])
@@ -54,6 +56,23 @@ def files_of(examples: Mapping[str, np.ndarray], experiment: Experiment) -> list
         told = "_".join(re.sub(r"\W+", "-", x[i]).strip("-") for x in words.values())
         files.append(f"{i:05d}_{told[:LONGEST]}".rstrip("_-") + ".png")
     return files
+
+
+def write_nearest(
+    path: pathlib.Path,
+    files: Sequence[str],
+    found: Sequence[Sequence[tuple[str, float]]],
+) -> None:
+    """The texts nearest to what is read of each file, with their cosines."""
+    with (
+        writing.draft_of(path) as draft,
+        open(draft, "w", newline="", encoding="utf8") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow(["input", "rank", "text", "cosine"])
+        for name, texts in zip(files, found, strict=True):
+            for rank, (text, cosine) in enumerate(texts, 1):
+                rows.writerow([name, rank, shown(text), f"{cosine:.4f}"])
 
 
 def write(

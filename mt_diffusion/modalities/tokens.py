@@ -54,3 +54,10 @@ def isometry(size: int, room: int, seed: tuple[int, ...] = (0,)) -> np.ndarray:
     orthogonal, triangle = np.linalg.qr(gaussian)
     signs = np.sign(np.diag(triangle))  # which LAPACK leaves open
     return np.sqrt(room / size) * (orthogonal * signs).T
+
+
+def resized(size: int, room: int, seed: tuple[int, ...]) -> np.ndarray:
+    """[size, room]: v @ it has the RMS of v, where room is less on average."""
+    if room >= size:
+        return isometry(size, room, seed)
+    return np.sqrt(room / size) * isometry(room, size, seed).T

@@ -140,8 +140,13 @@ class MTDiffusion(nn.Module):
             null = jnp.broadcast_to(null, (z.shape[0], *null.shape))
             tokens.append(null)
             if name in known:
-                told = self._placed(name, codes[name].tokens)
-                tokens[-1] = jnp.where(known[name][:, None, None], told, null)
+                told, here = (
+                    self._placed(name, codes[name].tokens),
+                    known[name][:, None],
+                )
+                if codes[name].mask is not None:
+                    here = here & codes[name].mask
+                tokens[-1] = jnp.where(here[..., None], told, null)
         for name, null in self.null_planes.items():
             null = jnp.broadcast_to(null, (*z.shape[:-1], null.shape[-1]))
             planes.append(null)

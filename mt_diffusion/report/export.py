@@ -37,6 +37,7 @@ PLACES = {  # fields that name files of a machine; what they are where they name
     "data.pair_path": "",
     "data.vectors": "",
     "data.options": ConfigDict(),  # of code that others have not
+    "data.captions": "",
     "sampling.guide": "",
     "sampling.autoguidance": 1.0,  # which is nothing without a guide
 }

@@ -23,7 +23,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.modalities import contract
+from mt_diffusion.modalities.contract import check as contract
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.layers import PooledMLP
@@ -55,7 +55,11 @@ BUILT_IN = {  # a config, and what differs in its only modality
         },
     ),
 }
-IN_NETWORKS = list(BUILT_IN)[:4]  # planes, drift alone, shared U-Net, tokens
+BUILT_IN |= {"text": ("text", {}), "text-U": ("text", {"conditions": False})}
+IN_NETWORKS = [
+    *list(BUILT_IN)[:4],
+    "text",
+]  # planes, drift alone, shared U-Net, tokens
 
 
 def generate(vectors):

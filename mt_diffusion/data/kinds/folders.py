@@ -29,6 +29,7 @@ class Folder(Listed):
         if not config.path or not root.is_dir():
             raise UserError(
                 f"config.data.path = {shown(repr(config.path))} is no folder."
+                f"{f' {config.prepared_by} makes it.' if config.prepared_by else ''}"
             )
         if config.version not in RULES:
             raise UserError(

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mt_diffusion.modalities.contract_of_evidence import OfEvidence
-from mt_diffusion.modalities.guess import DRAWN
-from mt_diffusion.modalities.promises import (
+from mt_diffusion.modalities.contract.evidence import OfEvidence
+from mt_diffusion.modalities.contract.promises import (
     Promises,
     Shape,
     describe,
@@ -23,6 +22,7 @@ from mt_diffusion.modalities.promises import (
     keys,
     same,
 )
+from mt_diffusion.modalities.guess import DRAWN
 from mt_diffusion.protocol import Code, Modality, Variable
 
 METHODS = ("preprocess", "placeholder", "postprocess", "show") + (

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.modalities.promises import Promises, describe, finite, has, keys, same
+from mt_diffusion.modalities.contract.promises import (
+    Promises,
+    describe,
+    finite,
+    has,
+    keys,
+    same,
+)
 from mt_diffusion.protocol import NO_DRIFT, Code, Evidence, Level, Modality
 
 STRONG = 1e4  # of a code, against noise of 1: read without a doubt

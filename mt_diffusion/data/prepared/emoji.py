@@ -1,0 +1,310 @@
+"""Emoji in two hands, with their names: a data set that one command prepares.
+
+  bash launch/emoji.sh            # or: python -m mt_diffusion.data.prepared.emoji
+
+reads two npm packages (136 MB), and leaves a folder
+
+  32/twitter/train/GROUP/1f600.png    64/...    and test, and the hand google
+  captions.csv                        file,caption: several rows for each picture
+  emoji.csv                           file,base,split,group,subgroup,name
+  LICENSES/                           of the pictures, their text, and whose they are
+
+Pictures are on white; the same name is the same emoji in both hands. No two pictures of
+one kind are in different splits: `base_of`, `kinds`.
+"""
+
+import argparse
+import collections
+import csv
+import hashlib
+import io
+import json
+import pathlib
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import tqdm
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.files import download, images, locks, writing
+
+VERSION = "16.0.0"
+REGISTRY = "https://registry.npmjs.org"
+HANDS = {  # bytes of the package, and what npm calls its integrity
+    "twitter": (
+        61_683_754,
+        "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZew"
+        "Wg8jBbuL2eyELQ==",
+    ),
+    "google": (
+        74_344_091,
+        "sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkO"
+        "PJCoT8DlPhfQ3A==",
+    ),
+}
+SIZES = (32, 64)
+HOLDOUT = 5  # of so many kinds one is for testing
+LARGEST = 1 << 20  # bytes of a picture of 64x64, and more than any has
+TEXTS = 1 << 24  # bytes of emoji.json, likewise
+TONES = {
+    "1F3FB": "light skin tone",
+    "1F3FC": "medium-light skin tone",
+    "1F3FD": "medium skin tone",
+    "1F3FE": "medium-dark skin tone",
+    "1F3FF": "dark skin tone",
+}
+SIGNS = {"2640", "2642", "FE0F"}  # female, male, and "as a picture"
+ADULTS = {"1F468": "1F9D1", "1F469": "1F9D1"}  # man and woman, as person
+JOINER = "200D"
+CLOCKS = range(0x1F550, 0x1F568)
+ATTRIBUTION = """# Whose pictures these are
+
+The packages emoji-datasource-twitter and emoji-datasource-google, version {version}, of
+Cal Henderson's emoji-data (MIT: emoji-data.txt) have collected them.
+
+- `twitter`: Twemoji, copyright Twitter, Inc and other contributors, and of its
+  continuation by jdecked: graphics under CC-BY 4.0,
+  https://creativecommons.org/licenses/by/4.0/. Who shows them names Twemoji.
+- `google`: Noto Emoji, copyright Google: images under the Apache License 2.0 (the font
+  under the SIL Open Font License 1.1), https://github.com/googlefonts/noto-emoji.
+- Names, groups and sub-groups: Unicode's, and emoji-data's.
+
+Here they are shrunk, and put on white.
+"""
+
+
+class Emoji(NamedTuple):
+    """One picture, as it is called and filed."""
+
+    file: str
+    base: str
+    group: str
+    subgroup: str
+    captions: tuple[str, ...]
+
+
+def prepare(
+    out: pathlib.Path, registry: str = REGISTRY, hands: Mapping | None = None
+) -> None:
+    """Downloads, converts, and puts the folder `out` in its place once it is whole.
+
+    hands: {hand: (bytes, integrity)} of the packages. Raises UserError for a download
+    that fails, which the same call continues, and for a folder that is there.
+    """
+    if out.exists():
+        print(f"{out} is there; remove it to make it anew.")
+        return
+    work = out.with_name(f"{out.name}.unfinished")
+    writing.make_folder(work, f"--out={out}")
+    with locks.held(work, f"--out={out}"):
+        packages = {
+            hand: fetch(hand, size, integrity, work, registry)
+            for hand, (size, integrity) in (hands or HANDS).items()
+        }
+        draft = work / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        described = read_texts(packages[next(iter(packages))])
+        emoji = [e for entry in described for e in entries(entry)]
+        pictures = {h: read_pictures(path, emoji) for h, path in packages.items()}
+        everywhere = set.intersection(*map(set, pictures.values()))
+        emoji = [e for e in emoji if e.file in everywhere]
+        if not emoji:
+            raise UserError(f"the packages in {work} have no emoji in common.")
+        splits = split(emoji, pictures.values())
+        write(draft, emoji, pictures, splits, packages)
+        draft.replace(out)
+    shutil.rmtree(work)
+    counts = collections.Counter(splits.values())
+    print(
+        f"wrote {out}: {counts['train']:,} emoji to train on, {counts['test']:,} to "
+        f"test on, each in the hands {' and '.join(pictures)}"
+    )
+
+
+def fetch(
+    hand: str, size: int, integrity: str, folder: pathlib.Path, registry: str
+) -> pathlib.Path:
+    """The package of a hand, downloaded."""
+    name = f"emoji-datasource-{hand}"
+    file = f"{name}-{VERSION}.tgz"
+    wanted = download.Wanted(f"{registry}/{name}/-/{file}", size, integrity)
+    download.fetch(wanted, folder / file)
+    return folder / file
+
+
+def read_texts(package: pathlib.Path) -> list[dict]:
+    """What emoji-data says of each base emoji."""
+    with tarfile.open(package) as tar:
+        return json.loads(_member(tar, "package/emoji.json", TEXTS))
+
+
+def _member(tar: tarfile.TarFile, name: str, most: int) -> bytes:
+    """A regular file of at most so many bytes; UserError where there is none."""
+    info = tar.getmember(name) if name in tar.getnames() else None
+    opened = tar.extractfile(info) if info and info.isreg() else None
+    if info is None or opened is None or info.size > most:
+        raise UserError(f"{tar.name!s} has no file {name} as emoji-data has it.")
+    return opened.read()
+
+
+def entries(entry: Mapping) -> Iterable[Emoji]:
+    """An entry of emoji.json and its skin tones."""
+    names = captions(entry)
+    found = {entry["image"]: ""}
+    for key, variation in entry.get("skin_variations", {}).items():
+        tones = [TONES[code] for code in key.split("-") if code in TONES]
+        found[variation["image"]] = ", " + " and ".join(tones)
+    for image, tone in found.items():
+        yield Emoji(
+            file=pathlib.PurePosixPath(image).stem,
+            base=base_of(entry["unified"]),
+            group=entry["category"],
+            subgroup=entry["subcategory"],
+            captions=tuple(name + tone for name in names),
+        )
+
+
+def captions(entry: Mapping) -> list[str]:
+    """The name, and short names where they are others, as words."""
+    words = [entry.get("name") or "", *entry["short_names"]]
+    spelled = [re.sub(r"[_\W]+", " ", word).strip().lower() for word in words]
+    # Two letters of a country say nothing to an encoder.
+    kept = [s for s in spelled if s and not re.fullmatch(r"flag [a-z]{2}", s)]
+    return list(dict.fromkeys(kept or spelled[:1]))
+
+
+def base_of(unified: str) -> str:
+    """The code points of an emoji without what makes variants of it.
+
+    Skin tone, sex and direction, and the time of a clock.
+    """
+    codes = unified.upper().split("-")
+    if len(codes) == 1 and int(codes[0], 16) in CLOCKS:
+        return f"{CLOCKS[0]:X}"
+    codes = [c for c in codes if c not in SIGNS and c not in TONES]
+    if JOINER in codes:
+        codes = [ADULTS.get(c, c) for c in codes]
+    while codes and codes[-1] in (JOINER, "27A1"):  # an arrow to the right
+        codes.pop()
+    return "-".join(codes) or unified
+
+
+def read_pictures(
+    package: pathlib.Path, emoji: Sequence[Emoji]
+) -> dict[str, np.ndarray]:
+    """{file: uint8 [64, 64, 3], on white} of those that a package has."""
+    wanted, found = {e.file for e in emoji}, {}
+    with tarfile.open(package) as tar:
+        for info in tqdm.tqdm(tar, package.name, unit="file", disable=None):
+            path = pathlib.PurePosixPath(info.name)
+            is_one = path.parent.name == "64" and path.suffix == ".png"
+            opened = tar.extractfile(info) if info.isreg() else None
+            if is_one and path.stem in wanted and opened and info.size <= LARGEST:
+                with PIL.Image.open(io.BytesIO(opened.read()), formats=["PNG"]) as file:
+                    pixels = np.asarray(file.convert("RGBA"))
+                found[path.stem] = images.resize(pixels, (64, 64, 3))
+    return found
+
+
+def kinds(
+    emoji: Sequence[Emoji], hands: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, str]:
+    """{base: the least base of its kind}: bases that share a picture are of one.
+
+    So the flag of Norway and that of Bouvet Island, which is the same.
+    """
+    kind = {e.base: e.base for e in emoji}
+
+    def root(base: str) -> str:
+        while kind[base] != base:
+            base = kind[base]
+        return base
+
+    for pictures in hands:
+        seen: dict[bytes, str] = {}
+        for e in emoji:
+            first = seen.setdefault(pictures[e.file].tobytes(), e.base)
+            low, high = sorted((root(first), root(e.base)))
+            kind[high] = low
+    return {base: root(base) for base in kind}
+
+
+def split(
+    emoji: Sequence[Emoji], hands: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, str]:
+    """{file: 'train' or 'test'}, by a hash of its kind."""
+    kind = kinds(emoji, hands)
+    return {e.file: _part(kind[e.base]) for e in emoji}
+
+
+def _part(kind: str) -> str:
+    number = int.from_bytes(hashlib.sha256(kind.encode()).digest()[:6]) / 2**48
+    return "test" if number < 1 / HOLDOUT else "train"
+
+
+def write(
+    out: pathlib.Path,
+    emoji: Sequence[Emoji],
+    pictures: Mapping[str, Mapping[str, np.ndarray]],
+    splits: Mapping[str, str],
+    packages: Mapping[str, pathlib.Path],
+) -> None:
+    """Everything that the folder holds."""
+    for hand, found in pictures.items():
+        for e in tqdm.tqdm(emoji, hand, unit="emoji", disable=None):
+            for size in SIZES:
+                folder = out / str(size) / hand / splits[e.file] / e.group
+                folder.mkdir(parents=True, exist_ok=True)
+                pixels = images.resize(found[e.file], (size, size, 3))
+                PIL.Image.fromarray(pixels).save(folder / f"{e.file}.png")
+    rows = [("file", "caption")]
+    rows += [(e.file, caption) for e in emoji for caption in e.captions]
+    write_table(out / "captions.csv", rows)
+    facts = [("file", "base", "split", "group", "subgroup", "name")]
+    facts += [
+        (e.file, e.base, splits[e.file], e.group, e.subgroup, e.captions[0])
+        for e in emoji
+    ]
+    write_table(out / "emoji.csv", facts)
+    (out / "LICENSES").mkdir()
+    text = ATTRIBUTION.format(version=VERSION)
+    writing.text(out / "LICENSES" / "README.md", text)
+    with tarfile.open(next(iter(packages.values()))) as tar:
+        licence = _member(tar, "package/LICENSE", LARGEST).decode("utf8")
+    writing.text(out / "LICENSES" / "emoji-data.txt", licence)
+
+
+def write_table(path: pathlib.Path, rows: Iterable[Sequence[str]]) -> None:
+    """A .csv."""
+    with open(path, "w", newline="", encoding="utf8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="bash launch/emoji.sh",
+        description="Prepares emoji in two hands, with their names. Downloads 136 MB "
+        "from npm's registry, and leaves 80 MB.",
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=writing.user_cache("emoji"), help="folder"
+    )
+    parser.add_argument("--registry", default=REGISTRY, help="of npm packages")
+    args = parser.parse_args()
+    try:
+        prepare(args.out.expanduser(), args.registry)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

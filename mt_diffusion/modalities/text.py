@@ -1,0 +1,268 @@
+"""Words for an image: a sentence, by a frozen encoder (see models/sentences.py).
+
+A value is one vector of numbers: [D] of the whole sentence, whitened on the captions of
+the training set, which drifts and which the head predicts; and where the network reads
+it, L tokens and which of them there are.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mt_diffusion.data import views
+from mt_diffusion.errors import UserError
+from mt_diffusion.files import captions as files
+from mt_diffusion.files.names import shown
+from mt_diffusion.modalities import tokens
+from mt_diffusion.modalities.vector import Projected
+from mt_diffusion.models import sentences
+from mt_diffusion.models.sentences import Encoded, Sentences
+from mt_diffusion.protocol import Code
+
+CAPTION = views.CAPTION  # of examples: a text, or several that mean the same
+MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
+MOST_KEPT = 50_000  # texts, with those that come later
+FILE = ".txt"  # ends what is given as a file with a text in each line
+DIGITS = 5  # of whitening, in a config
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Text(Projected):
+    """A sentence; its code is a fixed isometry of its whitened vector.
+
+    encoder: 'letters', a folder, or a package that has one in it. num_components: D, of
+    the vector. most_tokens: L, that are read. encoder_digest, vector_mean [E], whitening
+    [D, E] and captions (of the training set, to be told of a value): empty, for `fit`
+    to fill.
+    """
+
+    encoder: str
+    most_tokens: int
+    num_components: int
+    encoder_digest: str
+    vector_mean: Sequence[float]
+    whitening: Sequence[Sequence[float]]
+    captions: Sequence[str]
+
+    @classmethod
+    def fit(cls, fields, source):
+        if fields["vector_mean"]:
+            return fields
+        known = list(dict.fromkeys(c for some in captions_of(source) for c in some))
+        known = [known[int(i)] for i in spread(len(known), MOST_KNOWN)]
+        encoder = sentences.find(fields["encoder"])
+        num, most = fields["num_components"], min(encoder.size, len(known) - 1)
+        if not 1 <= num <= most:
+            raise UserError(
+                f"config.modalities...num_components is {num}, but {len(known)} "
+                f"captions as vectors of {encoder.size} numbers have 1 to {most}."
+            )
+        found = sentences.cached(encoder, known, fields["most_tokens"])
+        mean, whitening = whiten(found.pooled, num)
+        return fields | {
+            "encoder_digest": encoder.digest,
+            "vector_mean": mean,
+            "whitening": whitening,
+            "captions": tuple(known),
+        }
+
+    @classmethod
+    def energy_of(cls, scale, fields, numbers):
+        size = fields["num_components"]
+        return super().energy_of(scale, fields, numbers) / size
+
+    @property
+    def size(self):
+        return self.num_components
+
+    @functools.cached_property
+    def _encoder(self) -> Sentences:
+        found = sentences.find(self.encoder)
+        if found.digest != self.encoder_digest:
+            raise UserError(
+                f"config.modalities.{self.name}.encoder = {self.encoder!r} makes "
+                f"vectors of {found.size} numbers, and is not the encoder that this "
+                f"model was trained with, of {len(self.vector_mean)} "
+                f"({self.encoder_digest}, not {found.digest}); put that one there."
+            )
+        return found
+
+    @functools.cached_property
+    def _values(self) -> dict[str, np.ndarray]:
+        """Of texts that were encoded: of the training set, and what came since."""
+        found = sentences.cached(self._encoder, self.captions, self.most_tokens)
+        return dict(zip(self.captions, self._as_values(found), strict=True))
+
+    @functools.cached_property
+    def _whitening(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.asarray(self.vector_mean), np.asarray(self.whitening)
+
+    @functools.cached_property
+    def _resize(self) -> np.ndarray:
+        """[E, size of a token]."""
+        seed = tokens.seed_of(self.tokens, self.name)
+        return tokens.resized(len(self.vector_mean), self.tokens["size"], seed)
+
+    @property
+    def _num_read(self) -> int:
+        return self.most_tokens if self.conditions else 0
+
+    def _as_values(self, found: Encoded) -> np.ndarray:
+        """[N, D + L (size of a token + 1)] of what the encoder says."""
+        mean, whitening = self._whitening
+        parts = [(found.pooled - mean) @ whitening.T]
+        if self._num_read:
+            told = found.tokens.astype(np.float32)
+            rms = np.sqrt(np.mean(told**2, axis=-1, keepdims=True))
+            told = told / np.maximum(rms, 1e-6) @ self._resize
+            parts += [told.reshape(len(told), -1), found.mask]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def values_of(self, texts: Sequence[str]) -> np.ndarray:
+        """The values of texts; each is encoded once."""
+        known = self._values
+        made = {}
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            values = self._as_values(self._encoder(new, self.most_tokens))
+            made = dict(zip(new, values, strict=True))
+            if len(known) + len(new) <= MOST_KEPT:
+                known.update(made)
+        return np.stack([made[t] if t in made else known[t] for t in texts])
+
+    def preprocess(self, example, rng):
+        texts = as_texts(example.get(CAPTION, ()))
+        return self.values_of([texts[rng.integers(len(texts))]])[0] if texts else None
+
+    def placeholder(self):
+        room = self._num_read * (self.tokens["size"] + 1)
+        return np.zeros(self.size + room, np.float32)
+
+    def read(self, text):
+        if not text.strip():
+            return None
+        path = pathlib.Path(text).expanduser()
+        return self.values_of(files.lines(path) if path.suffix == FILE else [text])
+
+    def take(self, given):
+        texts = [given] if isinstance(given, str) else list(given)
+        if not any(texts):
+            return None
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise UserError(
+                f"{self.name} is {shown(str(given))[:80]}; give a text, or several, "
+                "none of them empty."
+            )
+        return self.values_of(texts)
+
+    def postprocess(self, value):
+        """[N, E], as the encoder has it, but in D dimensions alone."""
+        mean, whitening = self._whitening
+        back = whitening / np.sum(whitening**2, axis=1, keepdims=True)
+        return (value[:, : self.size] @ back + mean).astype(np.float32)
+
+    def show(self, item):
+        ((nearest, _),) = self.nearest(item[None])[0]
+        return shown(nearest)
+
+    def nearest(self, items, texts=(), num=1):
+        texts = list(texts) or list(self._values)
+        mean, whitening = self._whitening
+        wanted = sentences.unit((np.asarray(items) - mean) @ whitening.T)
+        there = sentences.unit(self.values_of(texts)[:, : self.size])
+        cosines = wanted @ there.T
+        best = np.argsort(-cosines, axis=1, kind="stable")[:, :num]
+        return [
+            [(texts[j], float(row[j])) for j in places]
+            for row, places in zip(cosines, best, strict=True)
+        ]
+
+    @property
+    def token_shape(self):
+        return (self.most_tokens, self.tokens["size"]) if self.conditions else None
+
+    def encode(self, value):
+        latent = self._project(value[:, : self.size])
+        if not self.conditions:
+            return Code(latent=latent)
+        told = value[:, self.size : -self.most_tokens]
+        told = told.reshape(-1, self.most_tokens, self.tokens["size"])
+        return Code(latent, told, mask=value[:, -self.most_tokens :] > 0.5)
+
+    def comparable(self, value):
+        return value[:, : self.size]
+
+    def certain(self, value, latent):
+        return super().certain(self.comparable(value), latent)
+
+    def nll(self, prediction, value):
+        return super().nll(prediction, self.comparable(value))
+
+    def log_likelihood(self, prediction, value):
+        return super().log_likelihood(prediction, self.comparable(value))
+
+    def mean(self, prediction):
+        return self._untold(super().mean(prediction))
+
+    def draw(self, keys, prediction):
+        return self._untold(super().draw(keys, prediction))
+
+    def _untold(self, vector: jax.Array) -> jax.Array:
+        """A value that has no tokens."""
+        room = self._num_read * (self.tokens["size"] + 1)
+        return jnp.pad(vector, ((0, 0), (0, room)))
+
+
+def as_texts(found: Any) -> list[str]:
+    """The texts of an example: one or several, as text or bytes; no empty ones."""
+    several = [found] if isinstance(found, str | bytes) else list(found)
+    texts = [
+        t.decode("utf8", "replace") if isinstance(t, bytes) else t for t in several
+    ]
+    return [text for text in map(str, texts) if text.strip()]
+
+
+def captions_of(source: Any) -> list[list[str]]:
+    """Of each example of a source. Raises UserError where none has any."""
+    found = getattr(source, "captions", None)
+    if found is None:
+        chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
+        found = [as_texts(example.get(CAPTION, ())) for example in chosen]
+    if not any(found):
+        raise UserError(
+            "the data has no captions, so it can't train a text; name a table of them "
+            "with --config.data.captions=FILE.csv, or say --config.data.captions="
+            "classes for the names of classes."
+        )
+    return list(found)
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """At most so many indices, evenly over all `num`."""
+    return np.linspace(0, num - 1, min(num, most)).astype(int)
+
+
+def whiten(
+    vectors: np.ndarray, num: int
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+    """The mean [E], and [num, E] that makes vectors [N, E] less it of unit covariance.
+
+    Their `num` principal components.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    if variances[-num] < 1e-9 * variances[-1]:
+        have = int(np.sum(variances > 1e-9 * variances[-1]))
+        raise UserError(
+            f"config.modalities...num_components is {num}, but the captions differ in "
+            f"{have} directions alone; use {have} or less."
+        )
+    rows = (axes[:, -num:] / np.sqrt(variances[-num:])).T[::-1]
+    rounded = lambda row: tuple(float(f"{x:.{DIGITS}g}") for x in row)  # noqa: E731
+    return rounded(mean), tuple(map(rounded, rows))

@@ -1,0 +1,205 @@
+"""The emoji are prepared whole or not at all, and never on both sides of a split."""
+
+import base64
+import csv
+import hashlib
+import http.server
+import io
+import json
+import pathlib
+import tarfile
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from configs import common
+from mt_diffusion.data import sources
+from mt_diffusion.data.prepared import emoji
+from mt_diffusion.errors import UserError
+from mt_diffusion.files import download
+
+TONED = ["1F44B", "1F44B-1F3FB", "1F44B-1F3FF"]
+PLAIN = [f"{0x1F600 + i:X}" for i in range(24)]
+
+
+def entry(unified, name, **others):
+    return {
+        "name": name,
+        "unified": unified,
+        "image": f"{unified.lower()}.png",
+        "short_names": [name.lower().replace(" ", "_")],
+        "category": "Smileys & Emotion" if unified in PLAIN else "People & Body",
+        "subcategory": "face",
+    } | others
+
+
+def texts():
+    tones = {
+        code.partition("-")[2]: {"image": f"{code.lower()}.png"} for code in TONED[1:]
+    }
+    wave = entry(TONED[0], "WAVING HAND SIGN", skin_variations=tones)
+    return [wave, *(entry(code, f"FACE {i}") for i, code in enumerate(PLAIN))]
+
+
+def png(code, hand):
+    """A disk of a colour of its own, transparent around."""
+    seed = [*code.encode(), *hand.encode()]
+    colour = np.random.default_rng(seed).integers(200, size=3)
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    alpha = np.where(x**2 + y**2 < 0.8, 255, 0)
+    pixels = np.dstack([np.broadcast_to(colour, (64, 64, 3)), alpha]).astype(np.uint8)
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def package(hand):
+    files = {"emoji.json": json.dumps(texts()).encode(), "LICENSE": b"MIT"}
+    for code in TONED + PLAIN:
+        files[f"img/{hand}/64/{code.lower()}.png"] = png(code, hand)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def integrity(content):
+    return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
+
+
+class Registry(http.server.ThreadingHTTPServer):
+    """Serves the packages; `cut` bytes at most of an answer, where that is set."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.packages = {hand: package(hand) for hand in ("twitter", "google")}
+        self.hands = {h: (len(p), integrity(p)) for h, p in self.packages.items()}
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.cut, self.asked = None, []
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One file of the registry, from wherever it is asked for."""
+
+    def do_GET(self):
+        hand = "google" if "google" in self.path else "twitter"
+        content, said = self.server.packages[hand], self.headers.get("Range")
+        start = int(said.removeprefix("bytes=").rstrip("-")) if said else 0
+        self.server.asked.append((hand, start))
+        self.send_response(206 if said else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][: self.server.cut])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def registry():
+    with Registry() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
+    out = tmp_path / "emoji"
+    emoji.prepare(out, registry.url, registry.hands)
+    assert [p.name for p in tmp_path.iterdir()] == ["emoji"]
+    num = len(TONED + PLAIN)
+    assert len(list(out.rglob("*.png"))) == 4 * num
+    captions = {r["file"]: r["caption"] for r in rows(out / "captions.csv")}
+    assert captions["1f44b-1f3fb"].endswith(", light skin tone")
+    assert captions["1f600"] == "face 0"
+    assert "CC-BY" in (out / "LICENSES" / "README.md").read_text()
+    config = common.get_config("smoke").data
+    config.update(source="folder", path=str(out / "32/twitter"), pair="folders")
+    config.update(pair_path=str(out / "32/google"), image_size=32, channels=3)
+    both = [sources.open_source(config, split) for split in ("train", "test")]
+    assert sum(map(len, both)) == num
+    assert list(both[0].class_names) == ["People & Body", "Smileys & Emotion"]
+    example = both[0][0]
+    assert example["image"].shape == example["pair"].shape == (32, 32, 3)
+    assert (example["image"][0, 0] == 255).all()  # what is transparent, on white
+    assert not np.array_equal(example["image"], example["pair"])
+    emoji.prepare(out, registry.url, registry.hands)  # again: nothing to do
+    assert "is there; remove it" in capsys.readouterr().out
+
+
+def test_a_download_goes_on_where_it_was_cut_off(registry, tmp_path):
+    out, half = tmp_path / "emoji", len(registry.packages["twitter"]) // 2
+    registry.cut = half
+    with pytest.raises(UserError, match="could not be downloaded|ended after") as told:
+        emoji.prepare(out, registry.url, registry.hands)
+    assert "\n" not in str(told.value) and not out.exists()
+    registry.cut = None
+    emoji.prepare(out, registry.url, registry.hands)
+    assert registry.asked == [("twitter", 0), ("twitter", half), ("google", 0)]
+    assert (out / "captions.csv").exists()
+
+
+@pytest.mark.parametrize("change", [lambda x: x[:-1] + b"?", lambda x: x + b"more"])
+def test_another_file_than_was_published_is_refused(registry, tmp_path, change):
+    registry.packages["google"] = change(registry.packages["google"])
+    with pytest.raises(UserError, match="google.* not the file that was published"):
+        emoji.prepare(tmp_path / "emoji", registry.url, registry.hands)
+    assert not (tmp_path / "emoji").exists()
+    assert not list(tmp_path.rglob("*google*"))
+
+
+def test_a_server_that_can_not_go_on_sends_it_whole(registry, tmp_path):
+    content = registry.packages["google"]
+    wanted = download.Wanted(f"{registry.url}/google", *registry.hands["google"])
+    part = tmp_path / "file.part"
+    part.write_bytes(b"x" * (len(content) + 5))  # of something else
+    download.fetch(wanted, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == content
+    assert registry.asked == [("google", 0)]
+
+
+def test_no_net_is_said_in_a_paragraph(tmp_path):
+    wanted = download.Wanted("http://127.0.0.1:9/x", 3, "sha512-")
+    with pytest.raises(UserError, match="x could not be downloaded .*refused"):
+        download.fetch(wanted, tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "variant, base",
+    [
+        ("1F44B-1F3FB", "1F44B"),  # skin tone
+        ("1F3C3-200D-2640-FE0F", "1F3C3"),  # sex
+        ("1F3C3-200D-2640-FE0F-200D-27A1-FE0F", "1F3C3"),  # direction
+        ("1F469-200D-1F680", "1F9D1-200D-1F680"),  # woman, as person
+        ("1F567", "1F550"),  # half past twelve
+        ("1F1F3-1F1F4", "1F1F3-1F1F4"),  # a flag
+        ("1F468", "1F468"),
+    ],
+)
+def test_variants_have_the_base_of_their_kind(variant, base):
+    assert emoji.base_of(variant) == base
+
+
+def test_bases_with_the_same_picture_are_of_one_kind():
+    made = [emoji.Emoji(b.lower(), b, "g", "s", ("x",)) for b in "ABCD"]
+    light, dark = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2, 3), np.uint8)
+    one = dict(zip("abcd", [light, dark, dark, 2 * dark], strict=True))
+    other = dict(zip("abcd", [light, 3 * dark, 2 * dark, light], strict=True))
+    assert emoji.kinds(made, [one, other]) == {"A": "A", "B": "B", "C": "B", "D": "A"}
+
+
+def test_the_command_names_its_own_flags():
+    text = pathlib.Path("launch/emoji.sh").read_text()
+    assert "mt_diffusion.data.prepared.emoji" in text and "--registry" in text
