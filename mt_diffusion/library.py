@@ -139,6 +139,7 @@ class Model:
         *,
         steps: int | None = None,
         seed: int = 0,
+        first: int = 0,
         **settings: Any,
     ) -> dict[str, np.ndarray]:
         """Examples {variable: [num, ...]}: images uint8, labels int32, vectors float32.
@@ -146,8 +147,9 @@ class Model:
         num: None for 16, or one of each given value where these are more. given:
         {variable: a value, or several}: class names or numbers, uint8 arrays or PIL
         images, (images, seen) or images with alpha for a masked image, vectors. steps:
-        of the walk; None for the config's. settings: other fields of config.sampling,
-        as guidance=2.0.
+        of the walk; None for the config's. first: the number of the first example, of
+        all that the seed has; each depends on its number and its given values alone.
+        settings: other fields of config.sampling, as guidance=2.0.
         """
         with in_words():
             values = take(given or {}, self.experiment)
@@ -157,7 +159,7 @@ class Model:
             sampling.check_guidance(wishes, self.experiment, list(values))
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
-            return generator(weights, seed, num, values)
+            return generator(weights, seed, num, values, first)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
         """What the heads say of images: {modality: means [N, ...]}.

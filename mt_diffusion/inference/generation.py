@@ -61,9 +61,14 @@ class Generator:
         self._guesses = guess.parse(settings.guess, modalities)
 
     def __call__(
-        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+        self,
+        params: Any,
+        seed: int,
+        num: int,
+        given: Mapping[str, np.ndarray],
+        first: int = 0,
     ) -> dict[str, np.ndarray]:
-        """`num` examples as {variable: [num, ...]}, postprocessed.
+        """`num` examples from number `first` on, {variable: [num, ...]}, postprocessed.
 
         Of a continuous modality that is generated, the mean that its head gives stands
         under its name, and a draw under the name with DRAW after it.
@@ -71,7 +76,7 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        values = self.values(params, seed, range(num), given)
+        values = self.values(params, seed, range(first, first + num), given)
         return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
 
     def values(
