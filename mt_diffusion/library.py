@@ -15,7 +15,7 @@ import contextlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import numpy as np
@@ -30,6 +30,7 @@ from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
 from mt_diffusion.inference.restoring import prepare, restore
+from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.parallel import sharding
 
 
@@ -132,6 +133,24 @@ class Model:
         found = {m.name: getattr(m, "class_names", ()) for m in modalities}
         return {name: tuple(names) for name, names in found.items() if names}
 
+    @overload
+    def sample(
+        self,
+        num: int | None = None,
+        given: Mapping[str, Any] | None = None,
+        *,
+        trajectory: Literal[True],
+        **settings: Any,
+    ) -> tuple[dict[str, np.ndarray], Trajectory]: ...
+
+    @overload
+    def sample(
+        self,
+        num: int | None = None,
+        given: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> dict[str, np.ndarray]: ...
+
     def sample(
         self,
         num: int | None = None,
@@ -140,8 +159,9 @@ class Model:
         steps: int | None = None,
         seed: int = 0,
         first: int = 0,
+        trajectory: bool = False,
         **settings: Any,
-    ) -> dict[str, np.ndarray]:
+    ) -> Any:
         """Examples {variable: [num, ...]}: images uint8, labels int32, vectors float32.
 
         num: None for 16, or one of each given value where these are more. given:
@@ -149,7 +169,9 @@ class Model:
         images, (images, seen) or images with alpha for a masked image, vectors. steps:
         of the walk; None for the config's. first: the number of the first example, of
         all that the seed has; each depends on its number and its given values alone.
-        settings: other fields of config.sampling, as guidance=2.0.
+        trajectory: whether it is (examples, `walks.Trajectory`) that is returned, the
+        examples being the same, of 64 at most. settings: other fields of
+        config.sampling, as guidance=2.0.
         """
         with in_words():
             values = take(given or {}, self.experiment)
@@ -159,6 +181,9 @@ class Model:
             sampling.check_guidance(wishes, self.experiment, list(values))
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
+            if trajectory:
+                rows = range(first, first + num)
+                return generator.trajectory(weights, seed, rows, values)
             return generator(weights, seed, num, values, first)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:

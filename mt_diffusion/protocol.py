@@ -133,6 +133,10 @@ class Variable:
         """Values [N, ...] as files and people have them (uint8 image, int32 label)."""
         raise NotImplementedError
 
+    def estimate(self, mean: np.ndarray) -> np.ndarray:
+        """Means [N, ...], between values where these lie apart, for people."""
+        return self.postprocess(mean)
+
     def show(self, item: np.ndarray) -> np.ndarray | str:
         """One postprocessed value as a picture, uint8 [H, W, C], or as a few words."""
         raise NotImplementedError

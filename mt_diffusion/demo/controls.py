@@ -89,7 +89,7 @@ def picture(part: Part, studio: Studio) -> Control:
     """A picture that is dropped in, whole."""
     heading(part, "drop one in to give it")
     pixels = gr.State(None, time_to_live=KEPT)
-    view = gr.HTML("", elem_id=f"picture-{part.name}", container=True)
+    view = gr.HTML("", elem_id=f"picture-{part.name}", padding=True)
     upload = drop(part, studio, [pixels, view], thumbnail)
     none = gr.Button("Give no picture", size="sm", elem_id=f"none-{part.name}")
     none.click(lambda: (None, ""), None, [pixels, view], **QUIET, **PRIVATE)
@@ -105,7 +105,7 @@ def brush(part: Part, studio: Studio) -> Control:
         html_template=BRUSH,
         js_on_load=static("brush.js"),
         elem_id=f"brush-{part.name}",
-        container=True,
+        padding=True,
     )
     upload = drop(part, studio, [pixels, view], canvas)
     draw = gr.Button("Let it draw another", size="sm", elem_id=f"draw-{part.name}")
@@ -121,7 +121,7 @@ def brush(part: Part, studio: Studio) -> Control:
 
 def heading(part: Part, what: str) -> None:
     """The name of a picture, and what to do with it."""
-    gr.HTML(f"<b>{shown.text(part.name)}</b>: {what}", container=True)
+    gr.HTML(f"<b>{shown.text(part.name)}</b>: {what}", padding=True)
 
 
 def drop(part: Part, studio: Studio, outputs: list, show: Any) -> Any:

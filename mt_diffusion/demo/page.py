@@ -55,12 +55,15 @@ class Page:
             )
             self._another = gr.Button("Another seed", min_width=100)
         self._settings = [num, steps, sampler, guidance, seed]
-        with gr.Row():
-            self._make = gr.Button("Make", variant="primary", elem_id="make")
-            self._walk = gr.Button("Watch one walk", elem_id="walk")
-            self._cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
 
     def _results(self) -> None:
+        """What is to happen, how far it is, and what came of it."""
+        with gr.Row():
+            self._make = gr.Button(
+                "Make", variant="primary", min_width=90, elem_id="make"
+            )
+            self._walk = gr.Button("Watch a walk", min_width=90, elem_id="walk")
+            self._cancel = gr.Button("Cancel", min_width=90, elem_id="cancel")
         self._status = gr.HTML("", elem_id="status", container=True, min_height=50)
         with gr.Tabs(selected="made") as self._tabs:
             with gr.Tab("Made", id="made"):

@@ -30,6 +30,7 @@ def serve(workdir: str, host: str, port: int, trust: Sequence[str] = ()) -> None
     """
     with alone():
         page = build(workdir, trust)
+        print(f"the page: http://{host}:{port} (Ctrl-C ends it)", flush=True)
         try:
             page.launch(server_name=host, server_port=port, **launching())
         except OSError as error:
@@ -80,6 +81,7 @@ def launching() -> dict[str, Any]:
     own = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
     return dict(
         share=False,
+        quiet=True,
         max_file_size=LARGEST,
         footer_links=[],
         run_history=False,

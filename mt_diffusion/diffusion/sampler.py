@@ -5,6 +5,7 @@ known of z_0 on the way.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +52,8 @@ class Denoised(NamedTuple):
     """What is known at z_t: z_0, v, all modalities, and the codes that drift it.
 
     guesses: what each modality that is generated is taken to be, kept for the next
-    step. values: x_i as it is reported, where the walk ends here.
+    step. values: x_i as it is reported, where the walk ends here. means: E[x_i | z_t],
+    for who keeps the walk.
     """
 
     z0: Image
@@ -59,13 +61,18 @@ class Denoised(NamedTuple):
     values: dict[str, Array]
     guesses: dict[str, Array]
     codes: Codes
+    means: Mapping[str, Array] = MappingProxyType({})
 
 
 class Result(NamedTuple):
-    """z_0 [B, H, W, C] and the modalities, given or as of the last step."""
+    """z_0 [B, H, W, C] and the modalities, given or as of the last step.
+
+    kept: z_0 and the means as each step saw them, [S, B, ...]; None unless asked for.
+    """
 
     z0: Image
     values: dict[str, Array]
+    kept: tuple[Array, Mapping[str, Array]] | None = None
 
 
 Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]
@@ -107,6 +114,7 @@ def sample(
     soft: Collection[str] = (),
     repeats: int = 1,
     read_from: int = 1,
+    keep: bool = False,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
@@ -115,8 +123,9 @@ def sample(
     what is possible, or known of it. guesses: arrays of the guesses' shapes, for the
     first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
     1 for a step that reads where the walk was before. read_from: values are the mean of
-    those at this time and below, at least those of the last step. An example depends on
-    its own key and values alone, not on its batch.
+    those at this time and below, at least those of the last step. keep: whether the
+    walk is kept, with all S steps in memory at once. An example depends on its own key
+    and values alone, not on its batch.
     """
     steps, visit = visits(times, repeats)
     counts = np.maximum(np.cumsum(times[:-1][steps] <= read_from), 1)
@@ -144,7 +153,7 @@ def sample(
     def body(carry: tuple, this: tuple[Visit, Transition, Array]):
         z_t, before, told, guesses = carry
         (i, repeat, again), transition, count = this
-        z0, v, values, guesses, codes = denoise(z_t, transition, i == 0, guesses)
+        z0, v, values, guesses, codes, means = denoise(z_t, transition, i == 0, guesses)
         here = Point(transition, z_t, restrict(z0), codes)
         if read_from > 1:
             mean = lambda x, so_far: so_far + (x - so_far) / count  # noqa: E731
@@ -154,7 +163,7 @@ def sample(
         else:
             z_s = step(here, before, i, v, noise(transition.t, repeat), soft)
             z_s = jnp.where(again, back(here, z_s, repeat), z_s)
-        return (z_s, here, values, guesses), None
+        return (z_s, here, values, guesses), (here.z0, means) if keep else None
 
     z_T, start = noise(0), dict(guesses or {})
     first = jax.tree.map(lambda x: x[0], transitions)
@@ -162,7 +171,9 @@ def sample(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     nowhere = Point(first, z_T, z_T, zeros.codes)
     carry = (z_T, nowhere, zeros.values, start)
-    (z0, _, values, _), _ = jax.lax.scan(
+    (z0, _, values, _), kept = jax.lax.scan(
         body, carry, (visit, transitions, jnp.asarray(counts))
     )
-    return Result(restrict(z0), values)
+    # Of a step that is taken several times, what it saw the last time.
+    last = np.flatnonzero(~visit.again)
+    return Result(restrict(z0), values, jax.tree.map(lambda x: x[last], kept))

@@ -11,15 +11,14 @@ import numpy as np
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from mt_diffusion.diffusion import sampler, solvers, spacing, variance
-from mt_diffusion.diffusion.schedule import Schedule
+from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.variance import Errors
-from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD
-from mt_diffusion.inference import finite
+from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, read_anew, readings
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
+from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
@@ -52,7 +51,7 @@ class Generator:
         self._watch: finite.Watch | None = None
         self._settings = settings
         schedule = experiment.process.schedule
-        self._step, self._times = build_walk(settings, schedule)
+        self._step, self._times = walks.build(settings, schedule)
         self._guiding = Guiding(experiment.denoiser, settings, guide)
         variance.check(settings.variance, settings.correction)
         self._errors = errors or {}
@@ -85,14 +84,41 @@ class Generator:
         """Examples `rows` of all that there could be, as {variable: values}."""
 
         def draw(some):
-            values = {name: v[some % len(v)] for name, v in given.items()}
-            args = jax.device_put((some, values), sharding.over_batch(self._mesh))
-            drawn = sharding.fetch(self.draw(params, seed, *args))
-            walk = (params, seed, *args)
-            finite.check(drawn, self, self._settings, self._times, walk)
+            args = self._arguments(params, seed, some, given)
+            drawn = sharding.fetch(self.draw(*args))
+            finite.check(drawn, self, self._settings, self._times, args)
             return drawn
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
+
+    def trajectory(
+        self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], Trajectory]:
+        """The same examples, postprocessed, and what each step of their walk saw.
+
+        Of each example in a batch the devices hold S float32 images, and the host one
+        batch of these, and of all examples what `Trajectory` has. Raises UserError for
+        more examples than it keeps.
+        """
+        walks.check(len(rows))
+
+        def draw(some):
+            args = self._arguments(params, seed, some, given)
+            drawn, kept = sharding.fetch(self.draw_and_keep(*args))
+            finite.check(drawn, self, self._settings, self._times, args)
+            values = {name: v[some % len(v)] for name, v in given.items()}
+            return drawn, walks.estimates(kept, values, self._experiment)
+
+        values, seen = batches.through(draw, rows, self.batch_size(len(rows)))
+        examples = {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
+        schedule = self._experiment.process.schedule
+        return examples, walks.of(seen, self._times, schedule)
+
+    def _arguments(self, params, seed, some, given):
+        """Of `draw`, on the devices: rows `some` of all examples."""
+        values = {name: v[some % len(v)] for name, v in given.items()}
+        batch = jax.device_put((some, values), sharding.over_batch(self._mesh))
+        return params, seed, *batch
 
     def watched(self, watch: finite.Watch) -> "Generator":
         """The same; `watch` hears of every step whether its z_0 is finite."""
@@ -110,6 +136,14 @@ class Generator:
 
         params: the model's variables, or `Weights` of it and of its guide.
         """
+        return self._walk(params, seed, rows, given, False)[0]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def draw_and_keep(self, params, seed, rows, given):
+        """The same batch, and {variable: its mean as seen by each step [S, B, ...]}."""
+        return self._walk(params, seed, rows, given, True)
+
+    def _walk(self, params, seed, rows, given, keep):
         experiment = self._experiment
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
 
@@ -122,7 +156,7 @@ class Generator:
                 z0 = jnp.where(known.mask > 0, known.pixels, z0)
             return z0
 
-        denoise = self._build_denoise(params, keys, given)
+        denoise = self._build_denoise(params, keys, given, keep)
 
         def certain(*args):
             """Known pixels have the noise of the true posterior (method.md, eq. 39)."""
@@ -150,10 +184,13 @@ class Generator:
             soft=[n for n, word in self._generated(given).items() if word == "mean"],
             repeats=self._settings.resample,
             read_from=self._read_from(given),
+            keep=keep,
         )
-        return {experiment.primary.name: result.z0} | result.values
+        drawn = {experiment.primary.name: result.z0} | result.values
+        z0, means = result.kept or (None, {})
+        return drawn, {experiment.primary.name: z0} | dict(means)
 
-    def _build_denoise(self, params, keys, given) -> sampler.Denoise:
+    def _build_denoise(self, params, keys, given, keep=False) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""
         denoiser = self._experiment.denoiser
         weights = params if isinstance(params, Weights) else Weights(params)
@@ -209,7 +246,9 @@ class Generator:
                 z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
-            return sampler.Denoised(z0, v, given | told, guesses, latents)
+            kept = generated if keep else ()
+            means = {n: modalities[n].mean(view.heads[n]) for n in kept}
+            return sampler.Denoised(z0, v, given | told, guesses, latents, means)
 
         return denoise
 
@@ -259,21 +298,3 @@ class Generator:
             held = READ if m.conditions else UNREAD
             found[m.name] = {"absent": ABSENT, "held": held}.get(word, UNREAD)
         return found
-
-
-def build_walk(
-    settings: ConfigDict, schedule: Schedule
-) -> tuple[solvers.Step, np.ndarray]:
-    """The step that config.sampling names, and the times that a walk by it visits.
-
-    Raises UserError for steps, spacings and numbers of steps that there are not.
-    """
-    name, repeats = settings.sampler, settings.resample
-    step = solvers.build_step(name, settings.eta)
-    if repeats > 1 and name not in solvers.REPEATABLE:
-        raise UserError(
-            f"config.sampling.resample is {repeats}, but {name} reads where the walk "
-            f"was before, so it can't go back; use one of {list(solvers.REPEATABLE)}."
-        )
-    word = settings.spacing or solvers.SPACING[name]
-    return step, spacing.respaced(schedule, settings.num_steps, word)

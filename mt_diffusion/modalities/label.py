@@ -126,6 +126,9 @@ class Label(Coded):
     def postprocess(self, value):
         return np.argmax(value, axis=-1).astype(np.int32)
 
+    def estimate(self, mean):
+        return np.asarray(mean, np.float32)  # probabilities, not the likeliest class
+
     def show(self, item):
         return shown(str(self.class_names[int(item)]))
 

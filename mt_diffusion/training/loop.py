@@ -22,7 +22,7 @@ from mt_diffusion.experiment import exported, fields, leak, presence
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import generation
+from mt_diffusion.inference import walks
 from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
@@ -274,7 +274,7 @@ def check(config: ConfigDict) -> None:
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
-    generation.build_walk(config.sampling, table)
+    walks.build(config.sampling, table)
 
 
 def is_done(in_flight: Sequence[dict]) -> bool:
