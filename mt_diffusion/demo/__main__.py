@@ -1,6 +1,7 @@
 """`python -m mt_diffusion.demo`, as launch/demo.sh calls it."""
 
 import argparse
+import signal
 from collections.abc import Sequence
 
 from mt_diffusion.command import exits, startup
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     startup.set_up_python()
     startup.keep_programs()
     trust = [module for module in flags.trust.split(",") if module]
-    exits.answer_sigterm()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidily
     with exits.decided(), exits.explained():
         serving.serve(flags.workdir, flags.host, flags.port, trust)
 

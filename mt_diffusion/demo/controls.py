@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import html
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -46,14 +47,10 @@ def static(name: str) -> str:
 
 @dataclasses.dataclass
 class Control:
-    """How a variable is given: components whose values `value` reads.
-
-    upload: the event of a picture that was dropped in, for those that take one.
-    """
+    """How a variable is given: components whose values `value` reads."""
 
     part: Part
     inputs: list[Any]
-    upload: Any = None
 
     def value(self, values: Sequence) -> Any:
         """What is given, None for nothing. Raises UserError for what can't be."""
@@ -90,10 +87,10 @@ def picture(part: Part, studio: Studio) -> Control:
     heading(part, "drop one in to give it")
     pixels = gr.State(None, time_to_live=KEPT)
     view = gr.HTML("", elem_id=f"picture-{part.name}", padding=True)
-    upload = drop(part, studio, [pixels, view], thumbnail)
+    drop(part, studio, [pixels, view], thumbnail)
     none = gr.Button("Give no picture", size="sm", elem_id=f"none-{part.name}")
     none.click(lambda: (None, ""), None, [pixels, view], **QUIET, **PRIVATE)
-    return Control(part, [pixels], upload)
+    return Control(part, [pixels])
 
 
 def brush(part: Part, studio: Studio) -> Control:
@@ -107,7 +104,7 @@ def brush(part: Part, studio: Studio) -> Control:
         elem_id=f"brush-{part.name}",
         padding=True,
     )
-    upload = drop(part, studio, [pixels, view], canvas)
+    drop(part, studio, [pixels, view], canvas)
     draw = gr.Button("Let it draw another", size="sm", elem_id=f"draw-{part.name}")
 
     def another() -> tuple:
@@ -116,7 +113,7 @@ def brush(part: Part, studio: Studio) -> Control:
             return found, canvas(found)
 
     draw.click(another, None, [pixels, view], **MODEL, **PRIVATE)
-    return Control(part, [pixels, view], upload)
+    return Control(part, [pixels, view])
 
 
 def heading(part: Part, what: str) -> None:
@@ -124,18 +121,19 @@ def heading(part: Part, what: str) -> None:
     gr.HTML(f"<b>{shown.text(part.name)}</b>: {what}", padding=True)
 
 
-def drop(part: Part, studio: Studio, outputs: list, show: Any) -> Any:
+def drop(part: Part, studio: Studio, outputs: list, show: Any) -> None:
     """A place for files; each is read, shown by `show`, and gone."""
     place = gr.File(label="picture", height=110, elem_id=f"drop-{part.name}")
 
-    def taken(path: str | None) -> tuple:
-        if path is None:
-            return (gr.skip(),) * 3
-        with told():
+    def taken(path: str) -> tuple:
+        try:
             found = studio.take_in(path)
+        except UserError as error:  # told so that the place is free again
+            gr.Warning(html.escape(str(error)), title="This can't be read")
+            return gr.skip(), gr.skip(), None
         return found, show(found), None
 
-    return place.upload(taken, place, [*outputs, place], **MODEL, **PRIVATE)
+    place.upload(taken, place, [*outputs, place], **MODEL, **PRIVATE)
 
 
 def canvas(pixels: np.ndarray) -> dict[str, Any]:

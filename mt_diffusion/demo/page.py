@@ -111,10 +111,8 @@ class Page:
         for control in self._given:
             if control.part.name == self._studio.primary and len(self._given) > 1:
                 outputs = [self._status, self._reading, self._tabs]
-                event = control.upload.success(
-                    self._on_read, control.inputs, outputs, **busy
-                )
-                jobs.append(event)
+                pixels = control.inputs[0]
+                jobs.append(pixels.change(self._on_read, pixels, outputs, **busy))
         self._cancel.click(
             lambda: "stopped; what was made so far stays.",
             None,
@@ -176,11 +174,14 @@ class Page:
             settings, given = self._asked(values)
             new = studio.is_new(settings, given, "walk")
             yield progress(0, 1, begun, new), gr.skip(), gr.Tabs(selected="walk")
-            found = shown.walk(studio.walk(settings, given), studio.classes())
+            found = shown.walk(studio.walk(settings, given), studio.classes(), given)
             yield progress(1, 1, begun), found, gr.skip()
 
-    def _on_read(self, pixels: np.ndarray) -> Iterator[tuple]:
+    def _on_read(self, pixels: np.ndarray | None) -> Iterator[tuple]:
         studio, begun = self._studio, time.monotonic()
+        if pixels is None:
+            yield "", "", gr.skip()
+            return
         with told():
             yield progress(0, 1, begun), gr.skip(), gr.Tabs(selected="read")
             said = studio.read(pixels)

@@ -15,7 +15,7 @@ from mt_diffusion.demo import asked
 from mt_diffusion.files import names
 from mt_diffusion.protocol import DRAW, Variable
 
-WIDTH = 112  # pixels of a small picture on the page, about
+WIDTH = 112  # pixels of a picture on the page, about
 MOST_BARS = 20  # classes; of more the most probable are shown
 MOST_FRAMES = 60  # of a walk
 NEAR = 0.1  # of the way that a picture changes in a walk, from which on it is decided
@@ -126,16 +126,20 @@ def reading(
             item = variables[name].postprocess(mean[None])[0]
             told = example({name: item}, variables, ())
         parts.append(f'<div><div class="mt-head">{text(name)}</div>{told}</div>')
-    return f'<div class="mt-frame">{"".join(parts)}</div>'
+    return f'<div class="mt-frame mt-reading">{"".join(parts)}</div>'
 
 
-def walk(found: Walk, classes: Mapping[str, Sequence[str]]) -> str:
+def walk(
+    found: Walk, classes: Mapping[str, Sequence[str]], given: Collection[str]
+) -> str:
     """A walk to play and to go through: `walk.js` shows one of its frames at a time."""
     num = len(found.times)
     chosen = np.unique(np.linspace(0, num - 1, min(num, MOST_FRAMES)).astype(int))
     frames = []
     for i in chosen:
-        pictures = "".join(picture(x[i], n) for n, x in found.pictures.items())
+        pictures = "".join(
+            picture(x[i], n, n in given) for n, x in found.pictures.items()
+        )
         chances = "".join(
             f'<div><div class="mt-head">{text(n)}</div>{bars(x[i], classes[n])}</div>'
             for n, x in found.chances.items()
@@ -148,18 +152,22 @@ def walk(found: Walk, classes: Mapping[str, Sequence[str]]) -> str:
         '<div class="mt-walk"><div class="mt-row"><button type="button">Play</button>'
         f'<input type="range" min="0" max="{len(frames) - 1}" value="0" '
         'aria-label="step of the walk"><output></output></div>'
-        f"{''.join(frames)}</div><p>{decided(found, classes)}</p>"
+        f"{''.join(frames)}</div><p>{decided(found, classes, given)}</p>"
     )
 
 
-def decided(found: Walk, classes: Mapping[str, Sequence[str]]) -> str:
-    """From which noise level on each part stayed what it is in the end."""
+def decided(
+    found: Walk, classes: Mapping[str, Sequence[str]], given: Collection[str]
+) -> str:
+    """From which noise level on what was made stayed what it is in the end."""
     said = []
-    for name, chances in found.chances.items():
+    for name in [n for n in found.chances if n not in given]:
+        chances = found.chances[name]
         best = np.argmax(chances, -1)
         t = since(best == best[-1], found.times)
         said.append(f"{text(name)} is {text(classes[name][best[-1]])} from t = {t} on")
-    for name, steps in found.pictures.items():
+    for name in [n for n in found.pictures if n not in given]:
+        steps = found.pictures[name]
         away = np.abs(steps.astype(float) - steps[-1]).mean((1, 2, 3))
         t = since(away <= NEAR * max(away.max(), 1e-9), found.times)
         said.append(f"{text(name)} is within {NEAR:.0%} of its end from t = {t} on")

@@ -29,3 +29,4 @@ element.addEventListener("click", (event) => {
   if (event.target.tagName === "BUTTON") play();
 });
 watch("value", play);
+play();
