@@ -158,6 +158,7 @@ class Model:
         *,
         steps: int | None = None,
         seed: int = 0,
+        first: int = 0,
         trajectory: bool = False,
         **settings: Any,
     ) -> Any:
@@ -166,9 +167,11 @@ class Model:
         num: None for 16, or one of each given value where these are more. given:
         {variable: a value, or several}: class names or numbers, uint8 arrays or PIL
         images, (images, seen) or images with alpha for a masked image, vectors. steps:
-        of the walk; None for the config's. trajectory: whether it is (examples,
-        `walks.Trajectory`) that is returned, the examples being the same, of 64 at
-        most. settings: other fields of config.sampling, as guidance=2.0.
+        of the walk; None for the config's. first: the number of the first example, of
+        all that the seed has; each depends on its number and its given values alone.
+        trajectory: whether it is (examples, `walks.Trajectory`) that is returned, the
+        examples being the same, of 64 at most. settings: other fields of
+        config.sampling, as guidance=2.0.
         """
         with in_words():
             values = take(given or {}, self.experiment)
@@ -179,8 +182,9 @@ class Model:
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
             if trajectory:
-                return generator.trajectory(weights, seed, num, values)
-            return generator(weights, seed, num, values)
+                rows = range(first, first + num)
+                return generator.trajectory(weights, seed, rows, values)
+            return generator(weights, seed, num, values, first)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
         """What the heads say of images: {modality: means [N, ...]}.

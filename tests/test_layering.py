@@ -17,6 +17,7 @@ FLOORS = (
     ("report",),
     ("command",),
     ("main", "library"),
+    ("demo",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -30,14 +30,21 @@ def set_up_python() -> None:
 
 
 def set_up_jax() -> None:
+    """Makes JAX what runs here need: a platform, a precision, a cache."""
+    import jax
+
+    leave_aside()
+    if platform := platform_of_config():
+        jax.config.update("jax_platforms", platform)
+    keep_programs()
+
+
+def keep_programs() -> None:
     """Keeps compiled programs between runs, below the user's cache folder."""
     import jax
 
     from mt_diffusion.files import writing
 
-    leave_aside()
-    if platform := platform_of_config():
-        jax.config.update("jax_platforms", platform)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = str(writing.user_cache("xla"))
         jax.config.update("jax_compilation_cache_dir", cache)

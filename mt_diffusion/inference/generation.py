@@ -66,9 +66,14 @@ class Generator:
         self._guesses = guess.parse(settings.guess, modalities)
 
     def __call__(
-        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+        self,
+        params: Any,
+        seed: int,
+        num: int,
+        given: Mapping[str, np.ndarray],
+        first: int = 0,
     ) -> dict[str, np.ndarray]:
-        """`num` examples as {variable: [num, ...]}, postprocessed.
+        """`num` examples from number `first` on, {variable: [num, ...]}, postprocessed.
 
         Of a continuous modality that is generated, the mean that its head gives stands
         under its name, and a draw under the name with DRAW after it.
@@ -76,7 +81,8 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        return self.postprocess(self.values(params, seed, range(num), given))
+        rows = range(first, first + num)
+        return self.postprocess(self.values(params, seed, rows, given))
 
     def values(
         self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
@@ -90,7 +96,7 @@ class Generator:
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
     def trajectory(
-        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+        self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], Trajectory]:
         """The same examples as of a call, and what each step of their walk saw.
 
@@ -98,7 +104,7 @@ class Generator:
         batch of these, and of all examples what `Trajectory` has. Raises UserError for
         more examples than it keeps.
         """
-        walks.check(num)
+        walks.check(len(rows))
 
         def draw(some):
             args = (params, seed, *self._placed(some, given))
@@ -107,7 +113,7 @@ class Generator:
             seen = walks.estimates(kept, values, self._experiment)
             return self._finite(drawn, args), seen
 
-        values, seen = batches.through(draw, range(num), self.batch_size(num))
+        values, seen = batches.through(draw, rows, self.batch_size(len(rows)))
         schedule = self._experiment.process.schedule
         return self.postprocess(values), walks.of(seen, self._times, schedule)
 

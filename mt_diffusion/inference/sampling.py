@@ -84,7 +84,7 @@ def sample(
         if way is not None:
             examples = generator.between(weights, way.seeds, way.angles, values)
         elif trajectory:
-            examples, walk = generator.trajectory(weights, seed, num, values)
+            examples, walk = generator.trajectory(weights, seed, range(num), values)
         else:
             place = out and out / parts.FOLDER / again
             examples = in_parts(generator, weights, seed, num, values, place)
