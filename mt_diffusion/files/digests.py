@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Collection, Sequence
 from concurrent import futures
 
+from mt_diffusion.files import paths
+
 FILE = "digests.json"
 PIECE = 2**26  # bytes that have a checksum, so that threads share a large file
 CHUNK = 2**18  # bytes that are read at a time
@@ -19,13 +21,14 @@ class Damaged(Exception):
 
 def write(folder: pathlib.Path) -> None:
     """Writes digests of all files in the sub-folders of a folder to FILE in it."""
-    below = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    below = (p.relative_to(folder) for p in paths.files(folder))
     names = sorted(p.as_posix() for p in below if len(p.parts) > 1)
     found = dict(zip(names, _of_all(folder, names), strict=True))
-    with open(folder / FILE, "w") as file:
+    with (folder / FILE).open("w") as file:
         file.write(json.dumps(found, indent=0))
         file.flush()
-        os.fsync(file.fileno())
+        if not paths.is_remote(folder):
+            os.fsync(file.fileno())
 
 
 def check(
@@ -59,8 +62,8 @@ def _of_all(folder: pathlib.Path, names: Sequence[str]) -> list[list[int] | None
     has 0.9).
     """
     files = [folder / name for name in names]
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]
     with futures.ThreadPoolExecutor(THREADS) as pool:
+        sizes = list(pool.map(paths.size, files))
         sums = [
             [pool.submit(of, f, start) for start in range(0, size or 0, PIECE)]
             for f, size in zip(files, sizes, strict=True)
@@ -73,9 +76,9 @@ def _of_all(folder: pathlib.Path, names: Sequence[str]) -> list[list[int] | None
 
 def of(file: pathlib.Path, start: int) -> int:
     """The CRC-32 of a piece of a file."""
-    total, left, buffer = 0, PIECE, memoryview(bytearray(CHUNK))
-    with open(file, "rb", buffering=0) as opened:
+    total, left = 0, PIECE
+    with file.open("rb", buffering=0) as opened:
         opened.seek(start)
-        while left and (read := opened.readinto(buffer[: min(left, CHUNK)])):
-            total, left = zlib.crc32(buffer[:read], total), left - read
+        while left and (read := opened.read(min(left, CHUNK))):
+            total, left = zlib.crc32(read, total), left - len(read)
     return total

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import locks, writing
+from mt_diffusion.files import locks, paths, writing
 from mt_diffusion.inference import calibration, parts, pictures, table
 from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
@@ -48,7 +47,7 @@ def sample(
         num = max([NUM_SAMPLES, *map(len, values.values())])
     settings = config.sampling
     build, weights = prepare(settings, experiment, params, use_ema, mesh)
-    alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if jax.process_index():
         out = None
     else:
@@ -77,7 +76,7 @@ def sample(
         if out:
             inputs = table.inputs_of(given, values)
             write(out, examples, experiment, inputs, seed)
-            shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
+            paths.remove(out / parts.FOLDER)
     print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 
 
