@@ -6,10 +6,27 @@ import logging
 import os
 
 from etils import epath
+from etils.epath import gpath
 
 from mt_diffusion.errors import UserError, needs
 
 SCHEME = "gs://"  # of the addresses that Orbax writes to
+PATTERNS = set("*?[]{}\\#")
+
+
+def check(address: str, what: str) -> None:
+    """Raises UserError for an address whose bucket can't be reached, or that is unsafe.
+
+    gcsfs takes some names for patterns: it would remove all that they match.
+    """
+    bucket, _, name = address.removeprefix(SCHEME).partition("/")
+    if PATTERNS & set(name) or not name.isprintable():
+        raise UserError(
+            f"{what}: a name in a bucket can't have any of {' '.join(sorted(PATTERNS))}"
+            " here, which its client takes for patterns, and no letters that can't be "
+            "seen. Name another folder."
+        )
+    reach(bucket, what)
 
 
 @functools.cache
@@ -18,8 +35,10 @@ def reach(bucket: str, what: str) -> None:
     with needs("gcs", f"{what}, a bucket,"):
         import fsspec
         import gcsfs  # noqa: F401
-    # TensorFlow's own client, which etils prefers, takes half a minute to be there.
+    # TensorFlow's client, which etils prefers, takes half a minute to be there, and has
+    # errors of its own; etils keeps in mind what it has found.
     os.environ.setdefault("EPATH_USE_TF", "false")
+    gpath._is_tf_installed.cache_clear()
     # What TensorStore writes, and other processes, is not in a list of before.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # what it raises is said

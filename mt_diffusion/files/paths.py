@@ -69,19 +69,18 @@ def of(text: str | os.PathLike, what: str = "") -> pathlib.Path:
     """The path that a user means, of this machine or in a bucket that can be reached.
 
     what: what the user said, as --workdir=gs://bucket/run. Raises UserError for other
-    addresses, and for a bucket that is not there or that this machine may not see.
+    addresses, and as `buckets.check` does.
     """
     name = os.fspath(text)
     if not is_remote(name):
         if "://" in name:
             raise UserError(
                 f"{what or name} is no path of a file system. Checkpoints can be kept "
-                f"in Cloud Storage, gs://BUCKET/FOLDER, and in folders. Mount "
-                "any other bucket, and name the folder there."
+                "in Cloud Storage, gs://BUCKET/FOLDER, and in folders. Mount any other "
+                "bucket, and name the folder there."
             )
         return pathlib.Path(text).expanduser()
-    bucket, _, _ = name.removeprefix(buckets.SCHEME).partition("/")
-    buckets.reach(bucket, what or name)
+    buckets.check(name, what or name)
     found: Any = Literal(name)
     return found
 
