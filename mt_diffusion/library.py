@@ -26,6 +26,7 @@ from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError, in_words
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.files import paths
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import READ_BELOW, Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
@@ -59,9 +60,10 @@ def load(
     from here on. Raises
     ValueError where there is none.
     """
-    folder, mesh = exported.find(workdir), sharding.make_mesh()
+    mesh = sharding.make_mesh()
     with in_words(), quietly():
         trusted.ask(trust)
+        folder = exported.find(workdir)
         step, config, experiment, params = restore(folder, {}, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
@@ -89,7 +91,7 @@ def train(
         trusted.ask(trust)
         if isinstance(config, str):
             config = parsing.config_of(config)
-        loop.train(config, pathlib.Path(workdir).expanduser(), callback)
+        loop.train(config, paths.of(workdir), callback)
 
 
 class Model:
@@ -259,8 +261,8 @@ class Model:
         wishes = evaluate.Settings(
             num_samples, draws, features, weights, "", "", bound_examples
         )
-        folder = pathlib.Path(out).expanduser() if out else None
         with in_words():
+            folder = paths.of(out) if out else None
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
         usual = exported.home(self.workdir) / "evaluation" / str(self.step)
         folder = folder or usual
@@ -291,8 +293,8 @@ class Model:
                     "exported: load it without ema=False."
                 )
             args = (self.workdir, self.step, self.config, self.experiment, self.params)
-            model, out = export.Trained(*args, self._mesh), pathlib.Path(path)
-            export.export(model, out.expanduser(), format, dtype, license, push)
+            model, out = export.Trained(*args, self._mesh), paths.of(path)
+            export.export(model, out, format, dtype, license, push)
 
     def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
         key = repr(sorted(wishes.items()))

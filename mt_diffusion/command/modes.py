@@ -24,29 +24,26 @@ def workdir() -> pathlib.Path:
 
     if not options.WORKDIR.value:
         raise UserError("--workdir is missing: name the folder of the run.")
-    path = local_path(options.WORKDIR)
+    path = path_of(options.WORKDIR)
     return path if options.MODE.value == "train" else exported.find(path)
 
 
 def out() -> pathlib.Path | None:
     """Where to write, if a flag says so."""
-    return local_path(options.OUT) if options.OUT.value else None
+    return path_of(options.OUT) if options.OUT.value else None
 
 
 def needed_out() -> pathlib.Path:
     """Where to write, of a mode that must be told."""
     parsing.need(options.OUT)
-    return local_path(options.OUT)
+    return path_of(options.OUT)
 
 
-def local_path(flag: flags.FlagHolder) -> pathlib.Path:
-    """A flag's path; UserError for an address, which is none."""
-    if "://" in flag.value:
-        raise UserError(
-            f"--{flag.name}={flag.value} is no path of a file system. Mount the bucket "
-            "(gcsfuse; launch/tpu_vm.sh does, with --bucket) and name the folder there."
-        )
-    return pathlib.Path(flag.value).expanduser()
+def path_of(flag: flags.FlagHolder) -> pathlib.Path:
+    """A flag's path, which may be in a bucket; UserError for other addresses."""
+    from mt_diffusion.files import paths
+
+    return paths.of(flag.value, f"--{flag.name}={flag.value}")
 
 
 def train() -> None:

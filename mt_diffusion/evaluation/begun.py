@@ -2,14 +2,13 @@
 
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation.draws import Draw
 from mt_diffusion.experiment.fields import flatten
-from mt_diffusion.files import writing
+from mt_diffusion.files import paths, writing
 from mt_diffusion.inference import parts
 
 
@@ -43,7 +42,7 @@ def claim(
         print(f"{path} is broken ({error}), so what lies beside it is made again")
         for draw in draws:
             (out / draw.name / "samples.npz").unlink(missing_ok=True)
-            shutil.rmtree(out / draw.name / parts.FOLDER, ignore_errors=True)
+            paths.remove(out / draw.name / parts.FOLDER)
     now = flatten(manifest)
     differences = [
         f"{name} ({there.get(name)} there, {now.get(name)} now)"

@@ -8,7 +8,6 @@ that was interrupted goes on where it ended, to the same result.
 import dataclasses
 import itertools
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import weights, writing
+from mt_diffusion.files import paths, weights, writing
 from mt_diffusion.inference import parts
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.protocol import Batch
@@ -152,7 +151,7 @@ def carry_out(
         place.mkdir(parents=True, exist_ok=True)
         found = parts.carry_out(place, num, size, make, draw.name)
         writing.arrays(folder / "samples.npz", found)
-    shutil.rmtree(folder / parts.FOLDER, ignore_errors=True)
+    paths.remove(folder / parts.FOLDER)
     values = {n: v for n, v in found.items() if n.startswith(VALUES)}
     return Drawn(
         draw=draw,

@@ -29,7 +29,7 @@ from mt_diffusion.evaluation.figures import (
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment import exported, leak
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import locks, weights, writing
+from mt_diffusion.files import locks, paths, weights, writing
 from mt_diffusion.inference import bounding, calibration
 from mt_diffusion.inference.precompute import images_alone
 from mt_diffusion.inference.restoring import prepare, restore
@@ -157,7 +157,7 @@ def open_real(
     batch_size = config.sampling.batch_size
     network = features.build(settings.features, config.data, settings.weights, mesh)
     if settings.reference:
-        path = pathlib.Path(settings.reference).expanduser()
+        path = paths.of(settings.reference)
     else:
         images = contents.digest(train)
         path = root / f"reference_{network.name}_{network.digest}_{images}.npz"

@@ -2,11 +2,11 @@
 
 import json
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import paths
 
 
 class Mark(NamedTuple):
@@ -85,9 +85,7 @@ def read_baseline(text: str) -> dict[tuple[str, str], float]:
     if not text:
         return {}
     try:
-        found = json.loads(pathlib.Path(text).expanduser().read_text("utf-8"))[
-            "metrics"
-        ]
+        found = json.loads(paths.of(text).read_text("utf-8"))["metrics"]
         return {(m["draw"], m["name"]): m["value"] for m in found}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

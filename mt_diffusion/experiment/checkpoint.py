@@ -5,7 +5,6 @@ import functools
 import gc
 import json
 import pathlib
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from mt_diffusion.parallel import sharding
 FOLDER = "checkpoints"
 BROKEN = "broken_checkpoints"
 CONFIG = "config"  # its name beside the parts of a state
+COMMIT = "commit_success.txt"
 
 
 class Checkpoints:
@@ -44,6 +44,7 @@ class Checkpoints:
         self._folder = self._workdir / FOLDER
         literal = paths.literal(self._folder)
         self._lock = contextlib.ExitStack()
+        self._check_lock: Callable[[], None] = lambda: None
         if keep is not None:
             writing.stay_within(self._folder, self._workdir)
             self._workdir.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             try:
                 lock = locks.held(self._workdir, f"--workdir={self._workdir}")
-                self._lock.enter_context(lock)
+                self._check_lock = self._lock.enter_context(lock)
             except UserError as error:
                 refusal = error
         if sharding.anywhere(refusal is not None):
@@ -78,16 +79,36 @@ class Checkpoints:
         return sorted(self._manager.all_steps(), reverse=True)
 
     def save(self, step: int, state: Mapping[str, Any], config: ConfigDict) -> None:
-        """Starts to write the parts of a state; returns once these may be changed."""
+        """Starts to write the parts of a state; returns once these may be changed.
+
+        Raises UserError where another process has taken the workdir for its own.
+        """
+        self._check_lock()
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
         items[CONFIG] = ocp.args.JsonSave(json.loads(config.to_json()))
         with self._explained():
             self._manager.save(step, args=ocp.args.Composite(**items))
 
     def _add_digests(self) -> None:
-        """To what is being saved, of which there is one at a time."""
-        (draft,) = self._folder.glob("*.orbax-checkpoint-tmp")
+        """To what is being saved, of which there is one at a time.
+
+        In a bucket it has its name already.
+        """
+        steps = {p for p in self._folder.glob("*") if p.name.isdecimal()}
+        drafts = set(self._folder.glob("*.orbax-checkpoint-tmp"))
+        (draft,) = drafts or steps - set(self._whole())
         digests.write(draft)
+
+    def _whole(self) -> Iterator[pathlib.Path]:
+        """The folders of whole checkpoints.
+
+        One has its final name only once all in it is written; in a bucket, where no
+        folder can be renamed, Orbax writes COMMIT last.
+        """
+        for path in self._folder.glob("*"):
+            is_there = not paths.is_remote(path) or (path / COMMIT).exists()
+            if path.name.isdecimal() and is_there:
+                yield path
 
     def close(self) -> None:
         """Returns once all that was saved is on disk; nothing can follow."""
@@ -100,10 +121,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            # A folder has its final name only once all in it is written.
-            whole = sorted(
-                int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()
-            )
+            whole: list[int] = []
+            with contextlib.suppress(*paths.failures(self._folder)):
+                whole = sorted(int(p.name) for p in self._whole())
             raise UserError(
                 f"a checkpoint could not be written to {self._folder} "
                 f"({writing.reason(error)}). Whole ones: {whole or 'none yet'}. Make "
@@ -206,9 +226,7 @@ class Checkpoints:
         target = self._workdir / BROKEN / str(step)
         with writing.explained(target):
             writing.make_folder(target.parent, str(target), self._workdir)
-            if target.exists():
-                shutil.rmtree(target)
-            (self._folder / str(step)).rename(target)
+            writing.move_folder(self._folder / str(step), target)
         self._manager.reload()
         return target
 

@@ -23,7 +23,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import checkpoint
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
-from mt_diffusion.files import weights
+from mt_diffusion.files import paths, weights
 from mt_diffusion.models.mt_diffusion import TABLES
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -44,15 +44,15 @@ def names() -> list[str]:
 
 def find(name: str | pathlib.Path) -> pathlib.Path:
     """The folder of that path, or of a model of that name where there is no path."""
-    path = pathlib.Path(name).expanduser()
+    path = paths.of(name)
     return SHIPPED / str(name) if not path.exists() and str(name) in names() else path
 
 
 def home(folder: pathlib.Path) -> pathlib.Path:
     """Where what is made of a model goes: its folder, but for one that stays as it is.
 
-    Of a model of the package, or in a folder that can't be written to, it is runs/NAME
-    (runs/NAME_exported beside a run of that name).
+    Of a model of the package, in a bucket, or in a folder that can't be written to, it
+    is runs/NAME (runs/NAME_exported beside a run of that name).
     """
     whole = folder.resolve()
     if not is_one(folder):

@@ -9,6 +9,8 @@ from concurrent import futures
 
 import xxhash
 
+from mt_diffusion.files import paths
+
 FILE = "digests.json"
 KIND = "xxh3_64"  # 0.04 s for 1 GiB on 2 cores, where CRC-32 takes 0.11 s
 PIECE = 2**26  # bytes that have a checksum, so that threads share a large file
@@ -22,13 +24,14 @@ class Damaged(Exception):
 
 def write(folder: pathlib.Path) -> None:
     """Writes digests of all files in the sub-folders of a folder to FILE in it."""
-    below = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    below = (p.relative_to(folder) for p in paths.files(folder))
     names = sorted(p.as_posix() for p in below if len(p.parts) > 1)
     found = dict(zip(names, _of_all(folder, names, xxh3), strict=True))
-    with open(folder / FILE, "w") as file:
+    with (folder / FILE).open("w") as file:
         file.write(json.dumps({"kind": KIND, "files": found}, indent=0))
         file.flush()
-        os.fsync(file.fileno())
+        if not paths.is_remote(folder):
+            os.fsync(file.fileno())
 
 
 def check(
@@ -68,8 +71,8 @@ def _of_all(
     It sees damage, and no deceit: of a checksum of 64 bits others could be made to fit.
     """
     files = [folder / name for name in names]
-    sizes = [file.stat().st_size if file.is_file() else None for file in files]
     with futures.ThreadPoolExecutor(THREADS) as pool:
+        sizes = list(pool.map(paths.size, files))
         sums = [
             [pool.submit(of, f, start) for start in range(0, size or 0, PIECE)]
             for f, size in zip(files, sizes, strict=True)
@@ -99,7 +102,7 @@ def crc32(file: pathlib.Path, start: int) -> int:
 def _chunks(file: pathlib.Path, start: int) -> Iterator[memoryview]:
     """A piece of a file, in a buffer that the next chunk overwrites."""
     left, buffer = PIECE, memoryview(bytearray(CHUNK))
-    with open(file, "rb", buffering=0) as opened:
+    with file.open("rb", buffering=0) as opened:
         opened.seek(start)
         while left and (read := opened.readinto(buffer[: min(left, CHUNK)])):
             yield buffer[:read]

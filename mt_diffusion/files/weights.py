@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import arrays, writing
+from mt_diffusion.files import arrays, paths, writing
 from mt_diffusion.files.names import shown
 
 NUMBERS = "fiub"
@@ -29,7 +29,8 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise UserError(f"{file} does not exist; give the path of a checkpoint.")
     try:
-        state = READERS[file.suffix](file)
+        with paths.at_hand(file) as here:
+            state = READERS[file.suffix](here)
         found = {name: as_float32(name, x) for name, x in state.items()}
     except ImportError as error:
         raise UserError(
@@ -71,9 +72,10 @@ def check_finite(state: Mapping[str, np.ndarray], file: pathlib.Path) -> None:
 
 def read_npz(file: pathlib.Path) -> dict[str, np.ndarray]:
     """All arrays of a .npz file; none may be pickled."""
-    arrays.headers(file)
-    with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as found:
-        return dict(found)
+    with paths.at_hand(file) as here:
+        arrays.headers(here)
+        with open(here, "rb") as opened, np.load(opened, allow_pickle=False) as found:
+            return dict(found)
 
 
 def kept(file: pathlib.Path) -> dict[str, np.ndarray] | None:
@@ -109,7 +111,7 @@ def read_torch(file: pathlib.Path) -> dict[str, np.ndarray]:
 
 def facts(file: pathlib.Path) -> dict[str, str]:
     """What the header of a .safetensors file says beside its arrays."""
-    with safetensors.safe_open(file, "np") as opened:
+    with paths.at_hand(file) as here, safetensors.safe_open(here, "np") as opened:
         return opened.metadata() or {}
 
 

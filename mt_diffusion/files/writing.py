@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import PIL.Image
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import paths
 
 LONGEST = 200  # letters of a library's error that are shown
 
@@ -29,9 +31,14 @@ def make_folder(
         stay_within(folder, within)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if paths.is_remote(folder):
+            probe = folder / draft_name()
+            probe.write_bytes(b"")
+            probe.unlink(missing_ok=True)
+            return
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except paths.failures(folder) as error:
         raise UserError(f"{what} can't be written to: {error}.") from error
 
 
@@ -61,11 +68,11 @@ def claim_file(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: pathlib.Path, refusal: type[Exception] = OSError) -> Iterator[None]:
+def explained(path: pathlib.Path) -> Iterator[None]:
     """Makes of a write that the system refuses a UserError that names the file."""
     try:
         yield
-    except refusal as error:
+    except paths.failures(path) as error:
         raise UserError(
             f"{path} could not be written ({reason(error)}). Make room, or mend what "
             "is wrong; the same command then continues."
@@ -84,9 +91,16 @@ def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """What to write instead of a file; it takes the file's place once it is whole.
 
     Its name can't be foretold and is new, so that nobody has a link there; a link in
-    the place of the file itself is replaced, not followed.
+    the place of the file itself is replaced, not followed. Of a file in a bucket the
+    draft is on this machine.
     """
-    draft = path.with_name(f".{secrets.token_hex(8)}.draft")
+    if paths.is_remote(path):
+        with explained(path), tempfile.TemporaryDirectory() as here:
+            draft = pathlib.Path(here) / path.name
+            yield draft
+            upload(draft, path)
+        return
+    draft = path.with_name(draft_name())
     with explained(path):
         try:
             draft.touch(exist_ok=False)
@@ -95,6 +109,36 @@ def draft_of(path: pathlib.Path) -> Iterator[pathlib.Path]:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def draft_name() -> str:
+    """A hidden name that nobody knows before."""
+    return f".{secrets.token_hex(8)}.draft"
+
+
+def upload(file: pathlib.Path, path: pathlib.Path) -> None:
+    """A file of this machine, to a bucket.
+
+    In one piece: of what is sent piece by piece the client would, where it is
+    interrupted, make an object of those that are there.
+    """
+    path.write_bytes(file.read_bytes())
+
+
+def move_folder(folder: pathlib.Path, target: pathlib.Path) -> None:
+    """A folder with all that is in it, in the place of another one.
+
+    In a bucket, where no folder has a name of its own, file by file: each is in one of
+    both places at any time, and a second call goes on.
+    """
+    if not paths.is_remote(folder):
+        if target.exists():
+            shutil.rmtree(target)
+        folder.rename(target)
+        return
+    for file in paths.files(folder):
+        (target / file.relative_to(folder)).write_bytes(file.read_bytes())
+    paths.remove(folder)
 
 
 def text(path: pathlib.Path, content: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mt_diffusion.files import weights, writing
+from mt_diffusion.files import paths, weights, writing
 from mt_diffusion.parallel import sharding
 from mt_diffusion.parallel.progress import Progress
 
@@ -62,10 +62,14 @@ def carry_out(
 
 
 def on_disk(folder: pathlib.Path, part: Arrays, num: int) -> Arrays:
-    """Arrays of `num` rows, of a part's kinds, in files there that have no name."""
+    """Arrays of `num` rows, of a part's kinds, in files there that have no name.
+
+    Of a folder in a bucket, in this machine's own for temporary files.
+    """
     found: Arrays = {}
+    here = None if paths.is_remote(folder) else folder
     for name, rows in part.items():
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=here) as file:
             shape = (num, *rows.shape[1:])
             found[name] = np.memmap(file, rows.dtype, "w+", shape=shape)
     return found

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import locks, writing
+from mt_diffusion.files import locks, paths, writing
 from mt_diffusion.inference import calibration, parts, pictures, table, walks
 from mt_diffusion.inference.drawing import between
 from mt_diffusion.inference.drawing import walk as drawn_walk
@@ -62,7 +61,7 @@ def sample(
     check_resample(overrides, experiment, values)
     settings = config.sampling
     build, weights = prepare(settings, experiment, params, use_ema, mesh)
-    alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if jax.process_index():
         out = None
     else:
@@ -94,7 +93,7 @@ def sample(
             elif trajectory:
                 drawn_walk.write(out, walk, experiment.variables, list(inputs))
             write(out, examples, experiment, inputs, seed)
-            shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
+            paths.remove(out / parts.FOLDER)
     print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import weights, writing
+from mt_diffusion.files import paths, weights, writing
 from mt_diffusion.inference import calibration, reading, restoring
 from mt_diffusion.models import adm
 from mt_diffusion.models.mt_diffusion import TABLES
@@ -133,7 +133,7 @@ def folder(
         evaluation = evaluation_of(model)
         card.write(draft, out.name, config, experiment, params, evaluation, license)
         bar.update()
-    size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    size = sum(paths.size(p) or 0 for p in paths.files(out))
     print(f"wrote {out}, {size / 1e6:.1f} MB; --workdir={out} reads it")
 
 
@@ -145,6 +145,15 @@ def draft_of_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
             f"--out={out} exists already; name another folder, or remove that one."
         )
     writing.make_folder(out.parent, f"--out={out}")
+    if paths.is_remote(out):
+        with writing.explained(out), tempfile.TemporaryDirectory() as here:
+            draft = pathlib.Path(here)
+            yield draft
+            # The weights last: a folder without them is no model.
+            files = sorted(paths.files(draft), key=lambda p: p.name == exported.WEIGHTS)
+            for file in files:
+                writing.upload(file, out / file.relative_to(draft))
+        return
     draft = pathlib.Path(tempfile.mkdtemp(prefix=".draft_", dir=out.parent))
     try:
         with writing.explained(out):
@@ -177,7 +186,7 @@ def copy_known(model: Trained, draft: pathlib.Path) -> None:
             is_here = path.is_file() and path.resolve().is_relative_to(root)
             if is_here and not (draft / name).exists():
                 (draft / name).parent.mkdir(exist_ok=True)
-                shutil.copyfile(path, draft / name)
+                (draft / name).write_bytes(path.read_bytes())
     facts = {"step": model.step, "averaged": True}
     with contextlib.suppress(UserError):  # none were chosen
         levels = reading.load_levels(model.workdir, facts)

@@ -62,7 +62,7 @@ def picture(
     In place of a broken one stands a grey one, and its caption says so.
     """
     try:
-        with PIL.Image.open(path) as opened:
+        with path.open("rb") as file, PIL.Image.open(file) as opened:
             image = opened.convert("RGB")
     except Exception as error:  # whatever a damaged file makes its reader raise
         print(f"passed over {path}, which is broken ({error})")

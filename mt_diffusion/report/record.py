@@ -132,7 +132,7 @@ def read_run(workdir: pathlib.Path) -> tuple[ConfigDict, dict[str, Any]]:
 
 def by_step(folder: pathlib.Path, pattern: str, part: int) -> dict[int, pathlib.Path]:
     """{step: file}, where that part of the file's path is a number."""
-    found = {pathlib.Path(p.parts[part]).stem: p for p in folder.glob(pattern)}
+    found = {pathlib.PurePath(p.parts[part]).stem: p for p in folder.glob(pattern)}
     return {int(step): path for step, path in found.items() if step.isdecimal()}
 
 

@@ -17,7 +17,7 @@ from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.experiment.exported import dotted
 from mt_diffusion.experiment.fields import flatten
-from mt_diffusion.files import weights
+from mt_diffusion.files import paths, weights
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
 from mt_diffusion.models.mt_diffusion import TABLES
@@ -53,7 +53,7 @@ def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
         return {}
     notes = []
     if config.init_from.startswith(ADM):
-        file = pathlib.Path(config.init_from.removeprefix(ADM)).expanduser()
+        file = paths.of(config.init_from.removeprefix(ADM))
         origin, source, remedy = str(file), from_adm(file, shapes), ADM_REMEDY
     else:
         workdir = exported.find(config.init_from)

@@ -121,10 +121,12 @@ def train(
                     view.restart_clock(step)
                 told = stop.reached(step) or wished
                 if told or is_due(config, "checkpoint_every", step):
+                    view.send()
                     save(checkpoints, step, state, terms, config)
                 if told:
                     break
             if failed and step > start and not is_due(config, "checkpoint_every", step):
+                view.send()
                 save(checkpoints, step, state, terms, config)
     if failed:
         raise failed[0]

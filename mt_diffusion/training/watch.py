@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.files import writing
+from mt_diffusion.files.growing import Growing
 from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.training.events import PATTERN, Events
 
@@ -74,7 +75,9 @@ class Watch:
         writing.stay_within(workdir / METRICS, workdir)
         keep_lines(workdir / METRICS, start)
         with self._explained():
-            self._events = Events(workdir, start, config)
+            self._growing = Growing(workdir)
+            self._metrics = self._growing.take(METRICS)
+            self._events = Events(self._growing.here, start, config)
         self._bar = Progress(total=self._num_steps, unit="step", initial=start)
 
     def waited_for(
@@ -141,11 +144,12 @@ class Watch:
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
         finite = {n: x if math.isfinite(x) else None for n, x in scalars.items()}
-        path = self._workdir / METRICS
+        path = self._metrics
         with writing.explained(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         with self._explained():
             self._events.scalars(step, scalars)
+            self._growing.send_at_times()
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
@@ -153,6 +157,11 @@ class Watch:
         writing.image(path, image)
         with self._explained():
             self._events.picture(step, name, image)
+
+    def send(self) -> None:
+        """Sees to it that all that was written so far is in the workdir."""
+        with self._explained():
+            self._growing.send()
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return writing.explained(self._workdir / PATTERN)
@@ -164,6 +173,7 @@ class Watch:
         self._bar.close()
         with self._explained():
             self._events.close()
+            self._growing.close()
 
 
 class Silent(contextlib.nullcontext):
@@ -175,7 +185,7 @@ class Silent(contextlib.nullcontext):
     def advance(self, *_: Any) -> None:
         """Nothing, as all here."""
 
-    restart_clock = scalars = write = picture = advance
+    restart_clock = scalars = write = picture = send = advance
 
     def waited_for(self, batches: Iterable[T], _: Any) -> Iterable[T]:
         """The batches."""

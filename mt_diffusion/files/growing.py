@@ -1,0 +1,57 @@
+"""Files that grow, as logs do, also in a bucket, where nothing can be appended to."""
+
+import contextlib
+import pathlib
+import tempfile
+import time
+
+from mt_diffusion.files import paths, writing
+
+EVERY = 30.0  # seconds
+PER_SECOND = 2**20  # bytes that are sent at most, in the long run
+
+
+class Growing:
+    """Files of a folder that grow: written `here`, and in the folder as they are there.
+
+    On this machine `here` is the folder. Of one in a bucket it is one of this machine,
+    from which `send` puts files into the bucket whole, those of others not being there.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder, self._stack = folder, contextlib.ExitStack()
+        self.here = folder
+        if paths.is_remote(folder):
+            temporary = tempfile.TemporaryDirectory(prefix="mt_diffusion_")
+            self.here = pathlib.Path(self._stack.enter_context(temporary))
+        self._sent: dict[str, int] = {}
+        self._next = time.monotonic() + EVERY
+
+    def take(self, name: str) -> pathlib.Path:
+        """A file of the folder `here`, to go on with; it need not be there."""
+        file = self._folder / name
+        if self.here != self._folder and file.exists():
+            (self.here / name).write_bytes(file.read_bytes())
+        return self.here / name
+
+    def send(self) -> None:
+        """Puts what has grown into the bucket."""
+        if self.here == self._folder:
+            return
+        for file in self.here.iterdir():
+            size = file.stat().st_size
+            if size != self._sent.get(file.name):
+                writing.upload(file, self._folder / file.name)
+                self._sent[file.name] = size
+        seconds = sum(self._sent.values()) / PER_SECOND
+        self._next = time.monotonic() + max(EVERY, seconds)
+
+    def send_at_times(self) -> None:
+        """The same, every half a minute, of large files less often."""
+        if time.monotonic() > self._next:
+            self.send()
+
+    def close(self) -> None:
+        """Sends all; nothing can follow."""
+        with self._stack:
+            self.send()
