@@ -125,7 +125,7 @@ def read() -> None:
         options.SEED.value,
         settings(),
         options.EMA.value,
-        local_path(options.CAPTIONS) if captions else None,
+        path_of(options.CAPTIONS) if captions else None,
     )
 
 

@@ -97,7 +97,7 @@ def gallery(
 
 def bars(chances: np.ndarray, classes: Sequence[str]) -> str:
     """Probabilities [K] as bars, in the order of the classes."""
-    chosen = range(len(classes))
+    chosen = np.arange(len(classes))
     if len(classes) > MOST_BARS:
         chosen = np.sort(np.argsort(-chances)[:MOST_BARS])
     best = int(np.argmax(chances))

@@ -64,8 +64,8 @@ def check(
 def _of_all(
     folder: pathlib.Path,
     names: Sequence[str],
-    of: Callable[[pathlib.Path, int], int | str],
-) -> list[list[int | str] | None]:
+    of: Callable[[pathlib.Path, int], object],
+) -> list[list[object] | None]:
     """[bytes, checksum of each piece] of these files; None for one that is not there.
 
     It sees damage, and no deceit: of a checksum of 64 bits others could be made to fit.

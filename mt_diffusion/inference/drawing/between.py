@@ -74,9 +74,9 @@ def parse(
         return Way(name, ends, shares * np.pi / 2, stay, texts)
     variable = experiment.variables[name]
     values = variable.read(rest)
-    if len(values) != 2:
+    if values is None or len(values) != 2:
         raise UserError(
-            f"{flag} names {len(values)} values of {name}; a way is from one to "
+            f"{flag} names {0 if values is None else len(values)} values of {name}; a way is from one to "
             "another, so it takes two."
         )
     stay[name] = variable.between(values[0], values[1], shares.astype(np.float32))
