@@ -97,9 +97,9 @@ def gallery(
 
 def bars(chances: np.ndarray, classes: Sequence[str]) -> str:
     """Probabilities [K] as bars, in the order of the classes."""
-    chosen = np.arange(len(classes))
+    chosen: Sequence[int] = range(len(classes))
     if len(classes) > MOST_BARS:
-        chosen = np.sort(np.argsort(-chances)[:MOST_BARS])
+        chosen = np.sort(np.argsort(-chances)[:MOST_BARS]).tolist()
     best = int(np.argmax(chances))
     rows = "".join(
         f'<div class="mt-bar{" mt-best" if k == best else ""}">'
