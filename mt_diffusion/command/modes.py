@@ -53,9 +53,10 @@ def train() -> None:
     """--mode=train."""
     import jax
 
-    from mt_diffusion.training import loop
+    from mt_diffusion.training import logs, loop
 
-    loop.train(options.CONFIG.value, workdir())
+    log = options.LOG.value or logs.USUAL
+    loop.train(options.CONFIG.value, workdir(), log=log)
     if jax.process_count() == 1:  # reading a checkpoint takes all processes
         report()
     else:
