@@ -175,6 +175,8 @@ def precompute() -> None:
 def evaluate() -> None:
     """--mode=evaluate."""
     from mt_diffusion.evaluation import evaluate
+    from mt_diffusion.experiment import fields
+    from mt_diffusion.report import report as page
 
     num_examples = options.NUM_EXAMPLES.value
     wishes = evaluate.Settings(
@@ -188,6 +190,8 @@ def evaluate() -> None:
     )
     seed, use_ema = options.SEED.value, options.EMA.value
     evaluate.evaluate(workdir(), out(), wishes, seed, settings(), use_ema)
+    if out() is None:  # what is elsewhere is in no page
+        page.again(workdir(), fields.defaults())
 
 
 def reference() -> None:

@@ -70,7 +70,7 @@ class Look:
             )
 
     def _values(self) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """For each modality its first values, as something to give, and their images."""
+        """For each modality its first values, to be given, and the images of these."""
         found, primary = [], self._experiment.primary
         batch = sharding.fetch(self._batch)
         for name, values in batch.values.items():
