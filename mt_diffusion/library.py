@@ -73,6 +73,7 @@ def train(
     workdir: str | pathlib.Path,
     callback: Callable[[int, dict[str, float]], object] | None = None,
     trust: Sequence[str] = (),
+    log: str = "",
 ) -> None:
     """Trains, or continues, as the command does.
 
@@ -81,8 +82,8 @@ def train(
     {name: loss} every config.watch.log_every steps; when it returns True the run ends
     there, with a checkpoint, from which the same call goes on. What it raises ends the
     run as well, without one. trust: modules that a stored config (init_from, guide) or
-    a data set may name, beside those that `config` does. Raises ValueError for what
-    can't be.
+    a data set may name, beside those that `config` does. log: as of the command's
+    --log; '' for the usual one. Raises ValueError for what can't be.
     """
     from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
@@ -91,7 +92,8 @@ def train(
         trusted.ask(trust)
         if isinstance(config, str):
             config = parsing.config_of(config)
-        loop.train(config, paths.of(workdir), callback)
+        more = {"log": log} if log else {}
+        loop.train(config, paths.of(workdir), callback, **more)
 
 
 class Model:

@@ -50,9 +50,10 @@ def train() -> None:
     """--mode=train."""
     import jax
 
-    from mt_diffusion.training import loop
+    from mt_diffusion.training import logs, loop
 
-    loop.train(options.CONFIG.value, workdir())
+    log = options.LOG.value or logs.USUAL
+    loop.train(options.CONFIG.value, workdir(), log=log)
     if jax.process_count() == 1:  # reading a checkpoint takes all processes
         report()
     else:
@@ -173,6 +174,8 @@ def precompute() -> None:
 def evaluate() -> None:
     """--mode=evaluate."""
     from mt_diffusion.evaluation import evaluate
+    from mt_diffusion.experiment import fields
+    from mt_diffusion.report import report as page
 
     num_examples = options.NUM_EXAMPLES.value
     wishes = evaluate.Settings(
@@ -186,6 +189,8 @@ def evaluate() -> None:
     )
     seed, use_ema = options.SEED.value, options.EMA.value
     evaluate.evaluate(workdir(), out(), wishes, seed, settings(), use_ema)
+    if out() is None:  # what is elsewhere is in no page
+        page.again(workdir(), fields.defaults())
 
 
 def reference() -> None:

@@ -16,7 +16,7 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
     "guidance_interval",
 }
 FLAGS_OF = {
-    "train": {"workdir", "trust"} | JOB,
+    "train": {"workdir", "trust", "log"} | JOB,
     "sample": CHECKPOINT | SAMPLING | {"given", "trajectory", "interpolate"},
     "read": CHECKPOINT | {"given", "captions"},
     "bound": CHECKPOINT
@@ -43,6 +43,13 @@ WORKDIR = flags.DEFINE_string(
     None,
     "Folder of the run: checkpoints, metrics, pictures. But for train also an exported "
     "model, or the name of one that comes with the package, as digits.",
+)
+LOG = flags.DEFINE_string(
+    "log",
+    None,
+    "train: where scalars and pictures go beside metrics.jsonl and samples/: none, or "
+    "some of tensorboard, csv, wandb with commas (tensorboard). Of these wandb alone "
+    "sends anything, as its variable WANDB_MODE says.",
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
 OF_JOB = "train, sample, read, bound, evaluate, reference: "

@@ -23,7 +23,8 @@ class Growing:
         self.here = folder
         if paths.is_remote(folder):
             temporary = tempfile.TemporaryDirectory(prefix="mt_diffusion_")
-            self.here = pathlib.Path(self._stack.enter_context(temporary))
+            self.here = pathlib.Path(self._stack.enter_context(temporary), folder.name)
+            self.here.mkdir()
         self._sent: dict[str, int] = {}
         self._next = time.monotonic() + EVERY
 
@@ -38,7 +39,7 @@ class Growing:
         """Puts what has grown into the bucket."""
         if self.here == self._folder:
             return
-        for file in self.here.iterdir():
+        for file in filter(pathlib.Path.is_file, self.here.iterdir()):
             size = file.stat().st_size
             if size != self._sent.get(file.name):
                 writing.upload(file, self._folder / file.name)

@@ -13,6 +13,8 @@ from mt_diffusion.protocol import DRAW, Variable
 MIN_SIDE = 64  # smaller images are enlarged, pixel by pixel, to be looked at
 MARGIN = 6
 TEXT = 14
+MOST_TILES, MOST_FILLINGS = 64, 6
+TRUTH = "truth"
 GIVEN, GENERATED = (214, 120, 0), (70, 70, 70)  # what was given stands out
 
 
@@ -35,6 +37,35 @@ def grid(
         row = {n: (variables[n], values[i]) for n, values in examples.items()}
         tiles.append(tile({n: shown(*one) for n, one in row.items()}, given))
     return page(tiles, text)
+
+
+def restored(
+    examples: Mapping[str, np.ndarray],
+    variables: Mapping[str, Variable],
+    primary: Variable,
+    given: Collection[str],
+    num: int,
+    truth: np.ndarray | None = None,
+) -> PIL.Image.Image:
+    """`grid`, but where some pixels are given: a tile for each thing to restore.
+
+    In it are the truth, where it is known, what was given, and fillings, 6 at most.
+    num: how many things there are, row i being of i mod num. truth: [num, ...].
+    """
+    known = [n for n in given if type(variables[n]).known is not Variable.known]
+    if primary.name in given or not known:
+        first = {n: values[:MOST_TILES] for n, values in examples.items()}
+        return grid(first, variables, given)
+    images = examples[primary.name]
+    num = min(num, len(images))
+    some = min(num, MOST_TILES)
+    parts = {} if truth is None else {TRUTH: truth[:some]}
+    parts |= {n: examples[n][:some] for n in given} | {primary.name: images[:some]}
+    for k in range(1, min(len(images) // num, MOST_FILLINGS)):
+        parts[f"filling {k + 1}"] = images[k * num : k * num + some]
+    parts |= {n: values[:some] for n, values in examples.items() if n not in parts}
+    made = dict.fromkeys(parts.keys() - examples.keys(), primary)
+    return grid(parts, dict(variables) | made, given)
 
 
 def shown(variable: Variable, value: np.ndarray) -> np.ndarray | str:

@@ -1,6 +1,7 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
 import contextlib
+import math
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -21,7 +22,6 @@ from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
-MAX_IN_GRID = 64
 ADM = "arr_0"  # the name that evaluators of ADM's kind read images by
 RARE = 0.05  # share of the training examples below which a state is warned of
 
@@ -208,7 +208,7 @@ def write(
     inputs: Mapping[str, Sequence[str]],
     seed: int,
 ) -> None:
-    """The image of each example as PNG, a grid of the first 64, a table, samples.npz.
+    """The image of each example as PNG, a grid of the first, a table, samples.npz.
 
     Beside a grid whose font lacks letters of words, grid.txt has what it says instead.
     inputs: {given variable: the text of each value}, row i having that of i mod M. In
@@ -225,9 +225,11 @@ def write(
     files = table.files_of(examples, experiment)
     for file, image in zip(files, images, strict=True):
         writing.image(out / "samples" / file, pictures.to_image(image))
-    first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    grid = pictures.grid(first, experiment.variables, list(inputs))
-    writing.image(out / "grid.png", grid)
+    given = [name for name in inputs if name in experiment.variables]
+    num = math.lcm(*(len(texts) for texts in inputs.values()))
+    model = experiment.variables, experiment.primary
+    writing.image(out / "grid.png", pictures.restored(examples, *model, given, num))
+    first = {name: values[: pictures.MOST_TILES] for name, values in examples.items()}
     if legend := pictures.legend(first, experiment.variables):
         lines = [f"{drawn}: {meant}\n" for drawn, meant in sorted(legend.items())]
         writing.text(out / "grid.txt", "".join(lines))
