@@ -155,7 +155,8 @@ class Watch:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         with self._explained():
             self._events.scalars(step, scalars)
-            self._growing.send_at_times()
+        if self._growing.is_due:
+            self.send()
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
@@ -165,9 +166,11 @@ class Watch:
             self._events.picture(step, name, image)
 
     def send(self) -> None:
-        """Sees to it that all that was written so far is in the workdir."""
-        with self._explained():
-            self._growing.send()
+        """Sees to it that all that was written so far is in a workdir in a bucket."""
+        if self._growing.is_apart:
+            with self._explained():
+                self._events.flush()  # whole records: TensorBoard ends at half a one
+                self._growing.send()
 
     def _explained(self) -> contextlib.AbstractContextManager[None]:
         return writing.explained(self._workdir / PATTERN)
