@@ -27,10 +27,10 @@
 #   --dry-run        prints every command and runs none
 #   --help           this text
 #
-# All workers must see the workdir under the same path: runs/... with --bucket, or the
-# absolute path of a disk that they mount. A gs:// address is no path. Make the bucket
-# in the region of the TPU VM, and with folders that can be renamed in one go, as a
-# checkpoint is when it is whole:
+# All workers must see the workdir under the same path: gs://BUCKET/..., which needs no
+# --bucket; runs/... with --bucket; or the absolute path of a disk that they mount. Make
+# the bucket in the region of the TPU VM, and, to mount it, with folders that can be
+# renamed in one go, as a checkpoint there is when it is whole:
 #   gcloud storage buckets create gs://my-bucket --location=us-west4 \
 #       --uniform-bucket-level-access --enable-hierarchical-namespace
 # Several workers are only reached with gcloud's key in the agent:
@@ -45,7 +45,7 @@ exec 3>&1        # where a dry run prints, also from within $(...)
 # Sets the options; what follows -- becomes `flags`.
 parse() {
   verb=${1:---help} name=${2:-}
-  zone='' type='' bucket='' runtime='' spot='' dry_run='' worker=0
+  zone='' type='' bucket='' client='' runtime='' spot='' dry_run='' worker=0
   flags=() place=() create=() connect=()
   [[ $verb != --help && $name != --help ]] || { usage launch/tpu_vm.sh && exit; }
   [[ $verb =~ ^(run|logs|status|stop|delete)$ ]] ||
@@ -103,13 +103,15 @@ check() {
   [[ -z $config || -f ${config%%:*} ]] || mistake "--config=$config: there is no such" \
     "file in $PWD, from which the code is copied."
   case $workdir in
-    gs://*) mistake "--workdir=$workdir is no path: give --bucket=NAME and" \
-      "--workdir=runs/..., which is a folder of that bucket." ;;
+    gs://?*/?*) client=gcsfs ;;
+    *://*) mistake "--workdir=$workdir is no folder of a bucket of Cloud Storage:" \
+      "give gs://BUCKET/FOLDER." ;;
     '' | /*) ;;
     runs/?*) [[ -n $bucket ]] || mistake "--workdir=$workdir would be lost with the" \
-      "TPU VM: give --bucket=NAME, or the absolute path of a disk of yours." ;;
-    *) mistake "--workdir=$workdir lies on no shared disk: give --bucket=NAME and" \
-      "--workdir=runs/..., or an absolute path." ;;
+      "TPU VM: give --bucket=NAME, gs://BUCKET/FOLDER, or the absolute path of a disk" \
+      "of yours." ;;
+    *) mistake "--workdir=$workdir lies on no shared disk: give gs://BUCKET/FOLDER," \
+      "--bucket=NAME and --workdir=runs/..., or an absolute path." ;;
   esac
   [[ -n $mode || -n $config ]] || mistake "--config is missing among the flags of the run."
   [[ -n $mode || -n $workdir ]] || mistake "--workdir is missing among the flags of the run."
@@ -253,7 +255,7 @@ start() {
     ${connect[@]+"${connect[@]}"} &&
     on_workers all "rm -rf mt_diffusion && mkdir mt_diffusion &&\
  tar -xzf mt_diffusion.tar.gz -C mt_diffusion" &&
-    on_workers all "$(worker_command install "$bucket")" &&
+    on_workers all "$(worker_command install "$bucket" "$client")" &&
     on_workers all "$(worker_command start --distributed "${arguments[@]}")"
 }
 

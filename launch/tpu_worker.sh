@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # What launch/tpu_vm.sh does on each worker of a TPU VM; not for use by hand.
-#   install [BUCKET]  .venv, and the bucket mounted at ~/runs
-#   start FLAG...     the run with these flags in the background, unless there is one
-#   follow [LINES]    the log, from its last LINES on, until the run is over
-#   state             its host, then running, stopped, lost, none, or `ended STATUS`
-#   stop, end         SIGTERM to the run; `stop` so that nobody starts it again
+#   install BUCKET CLIENT  .venv, the bucket mounted at ~/runs, the client of buckets
+#                          that are not; either may be empty
+#   start FLAG...          the run with these flags in the background, unless there is
+#   follow [LINES]         the log, from its last LINES on, until the run is over
+#   state                  its host, then running, stopped, lost, none, `ended STATUS`
+#   stop, end              SIGTERM to the run; `stop` so that nobody starts it again
 #
 # The run is no child of the connection: it goes on when that breaks. Its supervisor
 # holds a lock for as long as it lives, which nothing can leave behind; all others only
@@ -68,7 +69,7 @@ install() {
   mkdir -p "$RUN/venv"
   ln -sfn "$RUN/venv" .venv # the code is replaced with each installation
   ln -sfn "$RUNS" runs
-  (enter_venv)
+  (enter_venv && { [[ -z ${2:-} ]] || pip install --quiet "$2"; })
 }
 
 is_running() { ! flock --shared --nonblock "$RUN/lock" true; }

@@ -3,7 +3,6 @@
 import collections
 import json
 import math
-import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -20,8 +20,8 @@ class Growing:
 
     def __init__(self, folder: pathlib.Path):
         self._folder, self._stack = folder, contextlib.ExitStack()
-        self.here = folder
-        if paths.is_remote(folder):
+        self.here, self.is_apart = folder, paths.is_remote(folder)
+        if self.is_apart:
             temporary = tempfile.TemporaryDirectory(prefix="mt_diffusion_")
             self.here = pathlib.Path(self._stack.enter_context(temporary), folder.name)
             self.here.mkdir()
@@ -31,13 +31,13 @@ class Growing:
     def take(self, name: str) -> pathlib.Path:
         """A file of the folder `here`, to go on with; it need not be there."""
         file = self._folder / name
-        if self.here != self._folder and file.exists():
+        if self.is_apart and file.exists():
             (self.here / name).write_bytes(file.read_bytes())
         return self.here / name
 
     def send(self) -> None:
         """Puts what has grown into the bucket."""
-        if self.here == self._folder:
+        if not self.is_apart:
             return
         for file in filter(pathlib.Path.is_file, self.here.iterdir()):
             size = file.stat().st_size
@@ -47,10 +47,13 @@ class Growing:
         seconds = sum(self._sent.values()) / PER_SECOND
         self._next = time.monotonic() + max(EVERY, seconds)
 
-    def send_at_times(self) -> None:
-        """The same, every half a minute, of large files less often."""
-        if time.monotonic() > self._next:
-            self.send()
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to send: every half a minute, less often for large files.
+
+        Never where nothing has to be sent.
+        """
+        return self.is_apart and time.monotonic() > self._next
 
     def close(self) -> None:
         """Sends all; nothing can follow."""

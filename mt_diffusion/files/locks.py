@@ -103,15 +103,19 @@ def _said_in_bucket(path: pathlib.Path, what: str) -> Iterator[Callable[[], None
     It is no lock: between two that come within the same moment, and after a silence of
     SILENT seconds, as of a machine that was suspended, two may write. Both learn of it.
     """
-    _wait_for_silence(path, what)
+    with writing.explained(path):
+        _wait_for_silence(path, what)
     mine = _me() | {"name": secrets.token_hex(8)}
-    ended, lost = threading.Event(), threading.Event()
+    ended, others = threading.Event(), [b""]  # what another one has said there
 
     def say(beat: int) -> None:
         path.write_text(json.dumps(mine | {"beat": beat}))
 
     def is_mine() -> bool:
-        return f'"{mine["name"]}"'.encode() in _read(path)
+        there = _read(path)
+        found = f'"{mine["name"]}"'.encode() in there
+        others[0] = b"" if found else there or b"nobody"
+        return found
 
     def go_on() -> None:
         for beat in itertools.count(1):
@@ -119,18 +123,18 @@ def _said_in_bucket(path: pathlib.Path, what: str) -> Iterator[Callable[[], None
                 return
             with contextlib.suppress(*paths.failures(path)):  # the next may be heard
                 if not is_mine():
-                    return lost.set()
+                    return
                 say(beat)
 
     def check() -> None:
-        if lost.is_set():
-            raise taken(what, _said(_read(path)))
+        if others[0]:
+            raise taken(what, _said(others[0]))
 
     with writing.explained(path):
         say(0)
         time.sleep(SETTLED)
-        if not is_mine():
-            raise taken(what, _said(_read(path)))
+        is_mine()
+    check()
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
     try:

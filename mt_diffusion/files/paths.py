@@ -112,7 +112,7 @@ def files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         return
     there: Any = folder
     for below, _, names in there.walk():
-        yield from (below / name for name in names)
+        yield from (below / name for name in names if name)  # else a folder's mark
 
 
 def size(file: pathlib.Path) -> int | None:

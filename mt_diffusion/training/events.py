@@ -57,6 +57,11 @@ class Events:
         pixels = np.asarray(image.convert("RGB"))
         self._write(step, summary.image(name, pixels, dataformats="HWC"))
 
+    def flush(self) -> None:
+        """Puts all on disk."""
+        self._file.flush()
+        self._flushed = time.monotonic()
+
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
@@ -65,8 +70,7 @@ class Events:
         for content in summaries:
             self._record(event_pb2.Event(summary=content, step=step))
         if time.monotonic() - self._flushed > FLUSH_EVERY:
-            self._file.flush()
-            self._flushed = time.monotonic()
+            self.flush()
 
     def _record(self, event: event_pb2.Event) -> None:
         event.wall_time = time.time()

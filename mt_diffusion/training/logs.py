@@ -45,8 +45,11 @@ class Log(Protocol):
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """A picture."""
 
+    def flush(self) -> None:
+        """What was said is on disk, in whole records."""
+
     def close(self) -> None:
-        """What was said is on disk."""
+        """The same, and nothing follows."""
 
 
 class Csv:
@@ -88,8 +91,10 @@ class Csv:
     def picture(self, step, name, image):
         """Pictures are files in samples/ already."""
 
-    def close(self):
+    def flush(self):
         """Each line is on disk once it is written."""
+
+    close = flush
 
 
 class Wandb:
@@ -132,6 +137,9 @@ class Wandb:
     def picture(self, step, name, image):
         """A picture, by its name."""
         self._run.log({name: self._wandb.Image(image)}, step=step)
+
+    def flush(self):
+        """Nothing: its client keeps its files itself."""
 
     def close(self):
         """Waits until all is sent, or on disk."""

@@ -176,8 +176,8 @@ class Watch:
         for log in self._logs:
             with self._explained(log):
                 log.scalars(step, scalars)
-        with writing.explained(self._workdir / METRICS):
-            self._growing.send_at_times()
+        if self._growing.is_due:
+            self.send()
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
         """Writes a picture as samples/STEP_NAME.png and to logs."""
@@ -188,9 +188,13 @@ class Watch:
                 log.picture(step, name, image)
 
     def send(self) -> None:
-        """Sees to it that all that was written so far is in the workdir."""
-        with writing.explained(self._workdir / METRICS):
-            self._growing.send()
+        """Sees to it that all that was written so far is in a workdir in a bucket."""
+        if self._growing.is_apart:
+            for log in self._logs:  # whole records: TensorBoard ends at half a one
+                with self._explained(log):
+                    log.flush()
+            with writing.explained(self._workdir / METRICS):
+                self._growing.send()
 
     def _explained(self, log: Log) -> contextlib.AbstractContextManager[None]:
         return writing.explained(self._workdir / log.file)

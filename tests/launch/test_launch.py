@@ -126,6 +126,17 @@ def test_a_tpu_is_asked_for_and_runs_on_all_workers(tpu):
     assert [pathlib.Path(mount[-1]).name for mount in mounts] == ["runs"] * 2
 
 
+def test_a_workdir_in_a_bucket_needs_no_mount_but_its_client(tpu):
+    tpu.play(0)
+    place = [option for option in TPU if not option.startswith("--bucket")]
+    flags = [RUN[0], "--workdir=gs://b/runs/z"]
+    status, output = tpu.run("tpu_vm.sh", "run", *place, "--", *flags)
+    assert status == 0, output
+    assert len(tpu.calls("pip", "gcsfs")) == 2 and not tpu.calls("gcsfuse")
+    for worker in ("w0", "w1"):
+        assert tpu.runs(worker) == [["--distributed", *flags, "--config.platform=tpu"]]
+
+
 @pytest.mark.parametrize(
     "scenario, status, creations, runs",
     [
@@ -186,8 +197,8 @@ def test_a_tpu_whose_request_fails_is_not_asked_for_again(tpu):
         (["run", "tpu-a", "--", *RUN], "--zone"),
         (["run", *TPU, "--sopt"], "--sopt"),
         (["run", *TPU], "no flags"),
-        (["run", *TPU, "--", "--workdir=gs://b/x"], "is no path"),
-        (["run", *TPU, "--", "--workdir", "gs://b/x"], "gs://b/x"),
+        (["run", *TPU, "--", "--workdir=s3://b/x"], "no folder of a bucket"),
+        (["run", *TPU, "--", "--workdir", "gs://b"], "gs://b"),
         (["run", *TPU, "--", "--workdir=elsewhere"], "elsewhere"),
         (["run", "tpu-a", "--zone=z1", "--", *RUN], "runs/z"),
         (["run", "tpu-a", "--zone=z1", "--", RUN[0], "--workdir=/nfs/z"], "--type"),

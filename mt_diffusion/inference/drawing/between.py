@@ -74,9 +74,10 @@ def parse(
         return Way(name, ends, shares * np.pi / 2, stay, texts)
     variable = experiment.variables[name]
     values = variable.read(rest)
-    if values is None or len(values) != 2:
+    found = 0 if values is None else len(values)
+    if values is None or found != 2:
         raise UserError(
-            f"{flag} names {0 if values is None else len(values)} values of {name}; a way is from one to "
+            f"{flag} names {found} values of {name}; a way is from one to "
             "another, so it takes two."
         )
     stay[name] = variable.between(values[0], values[1], shares.astype(np.float32))
