@@ -29,7 +29,10 @@ LINKED = [*PAGES, *sorted(ROOT.glob("results/**/*.md"))]
 # What stands before the flags of `python -m mt_diffusion.main`.
 COMMANDS = ("launch/local.sh", "launch/gpu.sh", "launch/slurm.sh", "mt_diffusion.main")
 AFTER = {"launch/tpu_vm.sh": "--", "docker": "mt_diffusion"}
-OF_LAUNCHERS = {"setup", "dry-run", "bucket", "build-arg", "modality", "help"}
+OF_LAUNCHERS = {"setup", "dry-run", "bucket", "build-arg", "modality", "help"} | {
+    "host",
+    "port",
+}
 OF_BENCHMARKS = {"lpips_side"}
 # A generator for 8x8 pixels, in the place of a reader's own.
 OWN, OURS = "package.module:function", "tests.modalities.test_contract:generate"

@@ -96,10 +96,8 @@ def gallery(
 
 
 def bars(chances: np.ndarray, classes: Sequence[str]) -> str:
-    """Probabilities [K] as bars, in the order of the classes."""
-    chosen: Sequence[int] = range(len(classes))
-    if len(classes) > MOST_BARS:
-        chosen = np.sort(np.argsort(-chances)[:MOST_BARS]).tolist()
+    """Probabilities [K] as bars, in the order of the classes; the largest of many."""
+    chosen = np.sort(np.argsort(-chances)[:MOST_BARS])
     best = int(np.argmax(chances))
     rows = "".join(
         f'<div class="mt-bar{" mt-best" if k == best else ""}">'
