@@ -155,7 +155,7 @@ def check_model(made, written):
             vectors = np.random.default_rng(0).normal(size=(num, VECTORS))
             np.save(written / f"of_{split}.npy", vectors.astype(np.float32))
         made.data.vectors = str(written / "of_{split}.npy")
-    if made.data.vectors or made.data.pair:
+    if made.data.vectors or made.data.pair or made.data.captions:
         source = sources.open_source(made.data, "train")
     experiment.build(experiment.resolve(made, source))
 

@@ -58,7 +58,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
     changed.check(config, split, source)
     labels = functools.partial(read_labels, source)
     refused = getattr(source, "refused", [])
-    told = views.captioned(pairs.add(source, config), config, source)
+    told = views.captioned(pairs.add(source, config), config, source, split)
     found = views.of(told, config, split, labels)
     return policy.of(found, config, refused)
 

@@ -103,11 +103,12 @@ def of(
     return source
 
 
-def captioned(source: Any, config: ConfigDict, below: Any) -> Any:
+def captioned(source: Any, config: ConfigDict, below: Any, split: str) -> Any:
     """The source with the captions that config.captions names, if any.
 
     below: the source without second images, which has the paths of its files, or the
-    labels of its classes. Raises UserError for a table that is of other files.
+    labels of its classes. Raises UserError for a table of which no file is for
+    training.
     """
     if not config.captions:
         return source
@@ -127,7 +128,7 @@ def captioned(source: Any, config: ConfigDict, below: Any) -> Any:
         next((found[name] for name in names_of(root, *both) if name in found), [])
         for both in zip(below.paths, below.places, strict=True)
     ]
-    if not any(of_all):
+    if split == SPLITS[0] and not any(of_all):
         raise UserError(
             f"config.data.captions = {shown(config.captions)!r} has captions of "
             f"{len(found):,} files, as {shown(next(iter(found), ''))!r}, and of none "

@@ -37,9 +37,9 @@ class Text(Projected):
     """A sentence; its code is a fixed isometry of its whitened vector.
 
     encoder: 'letters', a folder, or a package that has one in it. num_components: D, of
-    the vector. most_tokens: L, that are read. encoder_digest, vector_mean [E], whitening
-    [D, E] and captions (of the training set, to be told of a value): empty, for `fit`
-    to fill.
+    the vector. most_tokens: L, that are read. encoder_digest, vector_mean [E],
+    whitening [D, E] and captions (of the training set, among which values are told):
+    empty, for `fit` to fill.
     """
 
     encoder: str

@@ -28,7 +28,7 @@ class Events:
     """
 
     file, told = PATTERN, "tensorboard --logdir {workdir}"
-    resumed = ()
+    resumed: tuple[str, ...] = ()
 
     def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         """Begins with the config, as text and as settings to compare runs by.

@@ -34,7 +34,7 @@ class Log(Protocol):
 
     file: str
     told: str
-    resumed: Sequence[str] = ()
+    resumed: tuple[str, ...]
 
     def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         """start: steps that are done, after which anything said before is void."""
@@ -59,7 +59,7 @@ class Csv:
     """
 
     file = told = "metrics.csv"
-    resumed = ()
+    resumed: tuple[str, ...] = ()
 
     def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         self._source, self._path = workdir / METRICS, workdir / self.file
@@ -104,7 +104,7 @@ class Wandb:
     """
 
     file, told = "wandb", "Weights & Biases, project mt-diffusion"
-    resumed = ("wandb_run.txt",)
+    resumed: tuple[str, ...] = ("wandb_run.txt",)
 
     def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         import wandb

@@ -1,0 +1,200 @@
+"""Words and two hands of emoji: what is trained and shown on held-out pictures.
+
+bash launch/emoji.sh
+python -m studies.emoji --out=runs/emoji [--seeds=0,1,2] [--only=transition,...]
+
+Every run has the preset's U-Net and sees the same number of pictures. `ddpm` is images
+alone; `to_b` and `to_a` are class-conditional DDPM's kin, which read the other hand and
+do nothing else. What has been done is not done again; results/emoji/RUN_SEED.json holds
+what was measured, results/emoji/table.md all of it. The judge (studies/emoji_judge.py)
+is trained apart.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+
+from mt_diffusion.files import writing
+from studies.emoji_judge import HANDS, Held, Judge
+
+RESULTS = pathlib.Path("results/emoji")
+STEPS = ("--steps=25", "--batch_size=128")
+B = "--config.modalities.image_b."
+PLAIN = f"{B}drift=none {B}loss_weight=0 --config.presence.read.share=0.95 "
+PLAIN += "--config.presence.absent.share=0.05"
+NOTHING = "nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training, and what is given in each of its draws, as 'image_b text'.
+
+    image, image_b: the hands that these are.
+    """
+
+    config: str
+    draws: tuple[str, ...]
+    options: str = ""
+    image: str = "twitter"
+    image_b: str = "google"
+
+
+SWAPPED = {"image": "google", "image_b": "twitter"}
+RUNS = {
+    "ddpm": Run("ddpm", (NOTHING,)),
+    "transition": Run("image_transition", (NOTHING, "image", "image_b")),
+    "to_a": Run("image_transition", ("image_b",), PLAIN),
+    "to_b": Run(
+        "image_transition",
+        ("image_b",),
+        f"{PLAIN} --config.data.swap_pair=true",
+        **SWAPPED,
+    ),
+    "text": Run("text", (NOTHING, "text", "image")),
+    "anything": Run(
+        "anything",
+        (NOTHING, "image", "image_b", "label", "text", "label text", "image_b text"),
+    ),
+}
+
+
+def call(*flags: str) -> None:
+    """Runs the command; ends the script where it fails."""
+    subprocess.run([sys.executable, "-m", "mt_diffusion.main", *flags], check=True)
+
+
+def write_given(folder: pathlib.Path, held: Held) -> None:
+    """The held-out pictures and texts as files, once."""
+    if (folder / "text.txt").exists():
+        return
+    for hand in HANDS:
+        (folder / hand).mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(held.images[hand]):
+            PIL.Image.fromarray(image).save(folder / hand / f"{i:04d}.png")
+    writing.text(folder / "text.txt", "\n".join(held.captions) + "\n")
+
+
+def given_of(run: Run, draw: str, folder: pathlib.Path, held: Held) -> list[str]:
+    """Flags of what is given in a draw."""
+    values = {
+        "image": str(folder / run.image),
+        "image_b": str(folder / run.image_b),
+        "label": ",".join(held.groups),
+        "text": str(folder / "text.txt"),
+    }
+    names = [] if draw == NOTHING else draw.split()
+    return [f"--given={name}={values[name]}" for name in names]
+
+
+def draw_all(name: str, seed: int, out: pathlib.Path, held: Held) -> dict[str, dict]:
+    """Trains and draws what is not there yet; {draw: its arrays}."""
+    run, workdir = RUNS[name], out / f"{name}_{seed}"
+    call(
+        f"--config=configs/{run.config}.py:emoji",
+        f"--workdir={workdir}",
+        f"--config.seed={seed}",
+        *run.options.split(),
+    )
+    found = {}
+    for draw in run.draws:
+        folder = out / "draws" / f"{name}_{seed}" / draw.replace(" ", "-")
+        if not (folder / "samples.npz").exists():
+            flags = given_of(run, draw, out / "given", held)
+            num = f"--num_samples={len(held.captions)}"
+            place = f"--workdir={workdir}", f"--out={folder}"
+            call("--mode=sample", *place, *STEPS, num, f"--seed={seed}", *flags)
+        found[draw] = dict(np.load(folder / "samples.npz", allow_pickle=False))
+    return found
+
+
+def measure(name: str, seed: int, out: pathlib.Path, judge: Judge) -> None:
+    """Writes what is measured of one run, unless that has been done."""
+    path, run = RESULTS / f"{name}_{seed}.json", RUNS[name]
+    if path.exists():
+        return
+    figures: dict[str, dict[str, float]] = {}
+    for draw, made in draw_all(name, seed, out, judge.held).items():
+        given = set() if draw == NOTHING else set(draw.split())
+        figures[draw] = of_draw(judge, run, given, made)
+        if "text" in made and "image" in given:
+            figures[draw] |= judge.captions(made["text"], out / f"{name}_{seed}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing.as_json(path, {"run": name, "seed": seed, "figures": figures})
+
+
+def of_draw(judge: Judge, run: Run, given: set[str], made: dict) -> dict[str, float]:
+    """What a judge says of the pictures that were generated in a draw."""
+    hands = {"image": run.image, "image_b": run.image_b}
+    found: dict[str, float] = {}
+    for variable, hand in hands.items():
+        if variable not in made or variable in given:
+            continue
+        if given & {"image", "image_b", "text"}:
+            close = judge.beside_truth(made[variable], hand)
+            found |= {f"{variable}_{n}": x for n, x in close.items()}
+        drawn = judge.of_all(made[variable], hand)
+        found |= {f"{variable}_{n}": x for n, x in drawn.items()}
+    if not given and set(hands) <= set(made):
+        found["same_emoji"] = judge.same(made["image"], made["image_b"])
+    return found
+
+
+def table(judge: Judge) -> str:
+    """All that was measured, as Markdown: means over seeds, and what to beat."""
+    rows = []
+    for name in RUNS:
+        kept = [
+            json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{name}_[0-9]*"))
+        ]
+        for draw in RUNS[name].draws if kept else ():
+            some = [one["figures"][draw] for one in kept]
+            for figure in some[0]:
+                values = [each[figure] for each in some]
+                spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+                what = f"{name} | {draw} | {figure}"
+                rows.append(f"| {what} | {np.mean(values):.3f}{spread} | {len(some)} |")
+    beside = [f"| {n} | {x:.3f} |" for n, x in judge.marks().items()]
+    lines = ["# Emoji: what was measured", "", "python -m studies.emoji", ""]
+    lines += [
+        "| run | given | figure | value | seeds |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    lines += ["", "| what there is to beat | value |", "|---|---|", *beside, ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Runs what has not run yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=pathlib.Path, default=writing.user_cache("emoji")
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/emoji"))
+    parser.add_argument("--seeds", default="0", help="as 0,1,2")
+    parser.add_argument("--only", default=",".join(RUNS), help="runs, as ddpm,text")
+    args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - set(RUNS):
+        parser.error(f"no runs {sorted(unknown)}; there are {', '.join(RUNS)}")
+    if not args.data.is_dir():
+        parser.error(f"{args.data} is not there: bash launch/emoji.sh makes it")
+    judge = Judge(args.data, args.out)
+    write_given(args.out / "given", judge.held)
+    seeds = map(int, args.seeds.split(","))
+    for seed, name in itertools.product(seeds, args.only.split(",")):
+        measure(name, seed, args.out, judge)
+        writing.text(RESULTS / "table.md", table(judge))
+    print(table(judge))
+
+
+if __name__ == "__main__":
+    main()

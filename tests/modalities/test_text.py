@@ -1,0 +1,219 @@
+"""Words: what is whitened, read, told of and refused; and what the network reads."""
+
+import csv
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.inference import given, reading, sampling, table
+from mt_diffusion.modalities import text as texts
+from mt_diffusion.models import sentences
+from mt_diffusion.protocol import Code
+
+COLOURS = ("red", "green", "blue", "black", "yellow", "white")
+THINGS = ("heart", "house", "ball", "cat", "tree", "flower", "boat", "hat")
+CAPTIONS = [[f"{c} {t}", f"a {t} in {c}"] for c in COLOURS for t in THINGS]
+
+
+class Source:
+    """Noise with captions; the last example has none."""
+
+    class_names = ()
+    captions = [*CAPTIONS, []]
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, i):
+        image = np.random.default_rng(i).integers(256, size=(8, 8, 1), dtype=np.uint8)
+        return {"image": image, "caption": self.captions[i]}
+
+
+def config_of(setting="text", preset="smoke", **fields):
+    config = importlib.import_module(f"configs.{setting}").get_config(preset)
+    config.unet.update(model_channels=8, num_groups=4, channel_mult=(1,))
+    config.unet.attention_resolutions = ()  # but the middle block attends
+    config.modalities.text.update(encoder="letters", num_components=12, most_tokens=3)
+    config.modalities.text.update(fields)
+    return config
+
+
+def resolve(config):
+    return experiments.resolve(config.lock(), Source())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield resolve(config_of())
+
+
+@pytest.fixture(scope="module")
+def experiment(config):
+    return experiments.build(config)
+
+
+@pytest.fixture
+def text(experiment):
+    (found,) = experiment.modalities
+    return found
+
+
+def test_vectors_are_white_on_the_captions(text):
+    values = text.values_of(text.captions)[:, : text.size].astype(np.float64)
+    np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(values.T, bias=True), np.eye(12), atol=2e-3)
+
+
+def test_captions_are_nearest_to_themselves(text):
+    known = list(text.captions)
+    items = text.postprocess(text.values_of(known))
+    assert items.shape == (len(known), 64)
+    for caption, found in zip(known, text.nearest(items, num=2), strict=True):
+        (first, cosine), (_, less) = found
+        assert cosine == pytest.approx(1, abs=1e-3) and less <= cosine
+        assert first == caption or less > 0.999
+    assert text.show(items[5]) == known[5]
+    asked = ["blue heart", "green boat"]
+    ((best, _),) = text.nearest(text.postprocess(text.read("blue  hearts")), asked)[0]
+    assert best == "blue heart"
+
+
+def test_what_was_typed_is_shown(text):
+    item = text.postprocess(text.read("a purple unicorn"))[0]
+    assert text.show(item) == "a purple unicorn"
+
+
+def test_an_example_has_one_of_its_captions(text):
+    example = {"caption": ["red heart", b"blue cat"]}
+    wanted = text.values_of(["red heart", "blue cat"])
+    drawn = [text.preprocess(example, np.random.default_rng(i)) for i in range(20)]
+    which = {int(np.argmin(np.abs(wanted - one).sum(axis=1))) for one in drawn}
+    assert which == {0, 1}
+    for missing in ({"caption": []}, {"caption": " "}, {}):
+        assert text.preprocess(missing, np.random.default_rng(0)) is None
+
+
+def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("red heart\nblue cat\n")
+    both = sampling.read_given([f"text={file}"], experiment)["text"]
+    np.testing.assert_array_equal(both, text.take(["red heart", "blue cat"]))
+    np.testing.assert_array_equal(both[:1], text.read("red heart"))
+    for absent in ("text=", "text=  "):
+        assert sampling.read_given([absent], experiment) == {}
+        assert table.inputs_of([absent], {}) == {}
+    assert given.take({"text": ""}, experiment) == {}
+    with pytest.raises(UserError, match="none of them empty"):
+        text.take(["red heart", ""])
+    with pytest.raises(UserError, match="give a text, or several"):
+        text.take([3])
+    with pytest.raises(UserError, match="missing.txt can't be read as text"):
+        text.read("missing.txt")
+
+
+def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
+    class Wide(sentences.Letters):
+        size, digest = 96, "wide"
+
+    monkeypatch.setattr(sentences, "find", lambda text: Wide())
+    (text,) = experiments.build(config).modalities
+    with pytest.raises(UserError, match="vectors of 96 numbers, .* of 64") as told:
+        text.read("red heart")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "captions, fields, words",
+    [
+        (CAPTIONS, dict(num_components=65), "is 65, but 96 captions .* 1 to 64"),
+        (CAPTIONS[:3], dict(num_components=6), "is 6, but 6 captions .* 1 to 5"),
+        ([[]] * 3, {}, "no captions.*--config.data.captions=FILE.csv"),
+        (CAPTIONS, dict(encoder="nowhere"), "'nowhere' is no folder here"),
+    ],
+)
+def test_what_can_not_be_fitted_is_refused(monkeypatch, captions, fields, words):
+    monkeypatch.setattr(Source, "captions", captions)
+    with pytest.raises(UserError, match=words) as told:
+        resolve(config_of(**fields))
+    assert "\n" not in str(told.value)
+
+
+def test_captions_that_vary_little_are_refused():
+    flat = np.outer(np.arange(8.0), np.ones(4))
+    with pytest.raises(UserError, match="differ in 1 directions alone"):
+        texts.whiten(flat, 2)
+
+
+def test_the_network_reads_no_token_outside_of_the_mask(experiment, text):
+    network = experiment.network
+    value = jnp.asarray(text.values_of(["red heart"] * 3))
+    z, t = jnp.ones((3, 8, 8, 1)), jnp.full(3, 5)
+    code = text.encode(value)
+    np.testing.assert_array_equal(code.mask, [[True, True, False]] * 3)
+    noise = jnp.asarray([0.0, 1.0, 0.0])[:, None, None]
+    hidden = code.tokens + noise * ~code.mask[..., None]
+    none = code.mask & jnp.asarray([True, True, False])[:, None]
+    evidence = {"text": jnp.zeros((3, text.evidence_size))}
+
+    def both(network):
+        here, absent = jnp.ones(3, bool), jnp.asarray([True, True, False])
+        told = Code(code.latent, hidden, mask=none)
+        return [
+            network(z, t, {"text": told}, {"text": here}, evidence).heads["text"],
+            network(z, t, {"text": code}, {"text": absent}, evidence).heads["text"],
+        ]
+
+    params = jax.tree.map(
+        lambda x: 0.3 * np.random.default_rng(x.size).standard_normal(x.shape),
+        jax.eval_shape(lambda: network.init(jax.random.key(0), method=both)),
+    )
+    one, other = network.apply(params, method=both)
+    # 0 and 1 differ in what is outside of the mask alone; 2 has an empty mask in one,
+    # and is not read in the other.
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert not np.allclose(one[0], one[2], atol=1e-3)
+
+
+def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment):
+    found = [[("red heart", 0.9), ("red hat", 0.5)], [("\x1b[2J", 0.25)]]
+    table.write_nearest(tmp_path / "text.csv", ["a.png", "b.png"], found)
+    with open(tmp_path / "text.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == ["red heart", "red hat", r"\x1b[2J"]
+    assert [row["rank"] for row in rows] == ["1", "2", "1"]
+    (tmp_path / "list.txt").write_text("one\ntwo\n")
+    path = tmp_path / "list.txt"
+    assert reading.asked(path, experiment, ["image=x"]) == ["one", "two"]
+    assert reading.asked(None, experiment, []) == []
+    with pytest.raises(UserError, match="no image is given to be read"):
+        reading.asked(path, experiment, [])
+
+
+def test_words_of_a_list_need_a_model_that_reads_words(tmp_path):
+    config = importlib.import_module("configs.ddpm").get_config("smoke")
+    experiment = experiments.build(config)
+    with pytest.raises(UserError, match="this model reads no words"):
+        reading.asked(tmp_path / "a.txt", experiment, ["image=x"])
+
+
+@pytest.mark.parametrize("preset", ["smoke", "emoji"])
+def test_any_to_any_can_be_built(preset):
+    """Four modalities whose tokens are of one size, and whose codes have room."""
+    config = config_of("anything", preset).unlock()
+    config.modalities.label.class_names = tuple("abc")
+    config.modalities.text.update(
+        vector_mean=(0.0,) * 64, whitening=((1.0,) * 64,) * 12, captions=("a",)
+    )
+    for fields in (config.modalities.text, config.modalities.label):
+        fields.measured = {"sources": ("",), "means": ((0.0,) * 12,), "absent": 0.5}
+    parts = experiments.build(config)
+    assert [m.name for m in parts.modalities] == ["image_b", "label", "text"]
+    shapes = jax.eval_shape(lambda: experiments.init_params(jax.random.key(0), parts))
+    assert shapes["params"]["null_tokens_text"].shape[0] == 3

