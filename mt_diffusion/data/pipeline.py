@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import grain
 import jax
@@ -101,3 +101,19 @@ def loaded(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator
     workers.let_grain_read_its_flags()
     processes = grain.multiprocessing.MultiprocessingOptions(num_workers)
     return iter(found.mp_prefetch(processes, workers.begin))
+
+
+def until_one_fails(
+    batches: Iterable[Batch], failed: list[Exception]
+) -> Iterator[Batch]:
+    """The batches; what ends them, as data that has vanished, is put into `failed`.
+
+    Steps that are done can then be saved, but for a job of several processes, which
+    save together.
+    """
+    try:
+        yield from batches
+    except Exception as error:
+        if jax.process_count() > 1:
+            raise
+        failed.append(error)

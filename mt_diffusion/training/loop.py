@@ -6,7 +6,7 @@ import functools
 import math
 import pathlib
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -108,7 +108,7 @@ def train(
             )
             train_step = (compiling or begin(*step_of)).result()
             sharding.meet("the first step")
-            whole = until_one_fails(device_batches, failed)
+            whole = pipeline.until_one_fails(device_batches, failed)
             waited_for = view.waited_for(whole, lambda: is_done(in_flight))
             step = start
             for step, batch in enumerate(waited_for, start + 1):
@@ -147,22 +147,6 @@ def train(
         )
     sample = f"--mode=sample --workdir={shlex.quote(str(workdir))}"
     print(f"done: {num_steps:,} steps. Sample with {sample}")
-
-
-def until_one_fails(
-    batches: Iterable[Batch], failed: list[Exception]
-) -> Iterator[Batch]:
-    """The batches; what ends them, as data that has vanished, is put into `failed`.
-
-    Steps that are done can then be saved, but for a job of several processes, which
-    save together.
-    """
-    try:
-        yield from batches
-    except Exception as error:
-        if jax.process_count() > 1:
-            raise
-        failed.append(error)
 
 
 def compile_step(*args: Any) -> jax.stages.Compiled:
