@@ -4,7 +4,7 @@
 #   bash launch/models.sh fashion --config.data.data_dir=/data/tfds   # for an hour
 # What follows the name goes to training. Each step that is done stays done, so that the
 # same command goes on where it was interrupted; remove runs/models/NAME and
-# mt_diffusion/shipped/NAME to begin again. DTYPE, NUM_SAMPLES and STEPS may be set.
+# mt_diffusion/shipped/NAME to begin again. DTYPE and NUM_SAMPLES may be set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh
@@ -12,13 +12,18 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 name=${1:-digits}
 shift || true
 case $name in
-  digits) training=(--config=configs/image_label.py) ;;
+  digits)
+    training=(--config=configs/image_label.py)
+    drawn=(--steps=50)
+    ;;
   fashion)
     training=(--config=configs/joint.py:fashion_small)
     # Four times the study's; what more would give stands in its card.
     training+=(--config.train.num_steps=12000 --config.train.ema_decay=0.9995)
     training+=(--config.watch.checkpoint_every=1000 --config.watch.sample_every=4000)
     training+=(--config.watch.keep_checkpoints=12)
+    drawn=(--sampler=ancestral --steps=25 --guidance=1 --clip=static) # the study's
+    drawn+=(--variance=beta_tilde --correction=measured)
     ;;
   *)
     echo "error: there is no model $name; name digits or fashion." >&2
@@ -40,7 +45,7 @@ if [[ ! -e $exported ]]; then
 fi
 # The figures are of what is shipped, after rounding.
 main --mode=evaluate --workdir="$exported" --num_samples="${NUM_SAMPLES:-5000}" \
-  --steps="${STEPS:-50}"
+  "${drawn[@]}"
 if [[ ! -e $ready ]]; then
   main --mode=export --format=hub --workdir="$exported" --out="$ready" \
     --dtype="${DTYPE:-float16}" --license=apache-2.0
