@@ -97,7 +97,9 @@ class Page:
         inputs = [*self._settings, *given]
         made = [self._status, self._gallery, self._downloads, self._tabs]
         walked = [self._status, self._frames, self._tabs]
-        busy: dict = dict(show_progress_on=[self._status], **MODEL, **PRIVATE)
+        # Else a click after a cancelled one is not heard: Gradio takes it to go on.
+        again: dict = dict(trigger_mode="multiple")
+        busy: dict = dict(show_progress_on=[self._status], **again, **MODEL, **PRIVATE)
         making = self._make.click(self._on_make, inputs, made, **busy)
         walking = self._walk.click(self._on_walk, inputs, walked, **busy)
         after = self._another.click(

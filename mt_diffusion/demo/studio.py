@@ -1,9 +1,11 @@
 """The model behind the page: it draws some at a time, reads, walks, takes files in."""
 
+import functools
 import pathlib
 import tempfile
-import time
+import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,20 +37,28 @@ class Studio:
         }
         self.defaults = asked.defaults(model.config)
         self._programs: set = set()
+        self._busy = threading.Lock()
 
     @property
     def primary(self) -> str:
         """The variable that is always a picture, and can be read."""
         return self.model.experiment.primary.name
 
-    def warm(self) -> float:
-        """Makes the programs of a first click, from nothing and of a class; seconds."""
-        begun = time.monotonic()
-        self.first = self.one(0)
+    def warm(self) -> None:
+        """Makes the programs of a first click: nothing, a class, a part is given."""
+        half = np.arange(len(self.first))[:, None] * 2 >= len(self.first)
+        hidden = np.broadcast_to(half, self.first.shape[:2])
         for part in self.parts.values():
             if part.classes:
                 next(self.draw(self.defaults, {part.name: part.classes[0]}))
-        return time.monotonic() - begun
+            elif part.hides:
+                given = {part.name: asked.hide(self.first, hidden)}
+                next(self.draw(self.defaults, given))
+
+    @functools.cached_property
+    def first(self) -> np.ndarray:
+        """The picture that a page begins with."""
+        return self.one(0)
 
     def one(self, seed: int) -> np.ndarray:
         """A picture from nothing, uint8 [H, W, C]."""
@@ -63,23 +73,29 @@ class Studio:
         asked_for = asked.wishes(settings, given, self.parts)
         return (what, *given, *(v for n, v in asked_for.items() if n != "seed"))
 
-    def _count(self, key: tuple) -> None:
-        if len(self._programs) >= MOST_PROGRAMS:
-            jax.clear_caches()
-            self._programs.clear()
-        self._programs.add(key)
+    def _sample(self, key: tuple, num: int, **wishes: Any) -> Any:
+        """`model.sample`, one at a time: who was cancelled may be compiling yet."""
+        with self._busy:
+            if len(self._programs) >= MOST_PROGRAMS:
+                jax.clear_caches()
+                self._programs.clear()
+            found = self.model.sample(num, **wishes)
+            self._programs.add(key)
+            return found
 
     def draw(self, settings: Settings, given: Given) -> Iterator[Examples]:
         """All examples so far, again and again until there are `num`."""
         wishes, found = asked.wishes(settings, given, self.parts), []
-        self._count(self._key(settings, given))
+        key = self._key(settings, given)
         for first in range(0, settings.num, AT_ONCE):
-            found.append(self.model.sample(AT_ONCE, given=given, first=first, **wishes))
+            more = self._sample(key, AT_ONCE, given=given, first=first, **wishes)
+            found.append(more)
             yield {n: np.concatenate([f[n] for f in found]) for n in found[0]}
 
     def read(self, pixels: np.ndarray) -> Examples:
         """What the heads say of one picture: {modality: its mean}."""
-        return {n: mean[0] for n, mean in self.model.read(pixels).items()}
+        with self._busy:
+            return {n: mean[0] for n, mean in self.model.read(pixels).items()}
 
     def take_in(self, path: str | pathlib.Path) -> np.ndarray:
         """A file that was dropped in, at the model's size; the file is removed.
@@ -117,9 +133,9 @@ class Studio:
 
     def walk(self, settings: Settings, given: Given) -> shown.Walk:
         """How one example comes about."""
-        self._count(self._key(settings, given, "walk"))
         wishes = asked.wishes(settings, given, self.parts)
-        _, seen = self.model.sample(1, given=given, trajectory=True, **wishes)
+        key = self._key(settings, given, "walk")
+        _, seen = self._sample(key, 1, given=given, trajectory=True, **wishes)
         is_shown = lambda n: self.parts[n].is_picture  # noqa: E731
         return shown.Walk(
             seen.t,
