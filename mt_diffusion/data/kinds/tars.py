@@ -58,7 +58,7 @@ class Tars(Listed):
                 f"there is no image in the tars of {shown(config.path)} ({files}); "
                 f"{finding.AN_IMAGE}"
             )
-        told = {"of": shown(config.path), "files": f"{len(listed):,} tars: {files}"}
+        told = {"of": shown(config.path), "files": f"{files}; in {len(listed):,} .tar"}
         told["split"] = splits.told(names)
         super().__init__(config, split, parts, found_classes(parts), told)
         self._others = tuple(config.other_columns)
