@@ -249,6 +249,11 @@ def test_hostile_and_broken_tars_are_refused_in_words(tmp_path, damage):
             {"label_column": "json.x"},
             "a.json ca",
         ),
+        (
+            [("a.png", png(1)), ("a.json", b'{"x": [1]}')],
+            {"label_column": "json.x"},
+            r"a.png has as its class \[1\]; a class is a text",
+        ),
         ([("\x1b[31m.png", png(1)), ("\x1b[31m.cls", b"\xff")], {}, r"\\x1b\[31m.cls"),
     ],
 )
@@ -266,6 +271,10 @@ def test_paths_that_are_no_tars_are_said(tmp_path):
     write(tmp_path / "x" / "other.tar", examples(range(3)))
     with pytest.raises(UserError, match="none is for testing by its name.*data.splits"):
         open_both(tmp_path / "x")
+    write(tmp_path / "x" / "toy_test2.tar", examples(range(4)))
+    train, test = open_both(tmp_path / "x")
+    assert (len(train), len(test)) == (3, 4)
+    assert train.facts["split"].endswith("for testing; not used: other.tar")
     with pytest.raises(UserError, match="of which none is for training"):
         open_both(tmp_path / "x", splits="left,other")
     with pytest.raises(UserError, match="two words as TRAIN,TEST"):
