@@ -132,11 +132,13 @@ def together(
     return parts
 
 
-def told(names: Mapping[str, Sequence[str]]) -> str:
-    """What is for training and what for testing, in words."""
+def told(names: Mapping[str, Sequence[str]], there: Sequence[str]) -> str:
+    """What is for training, what for testing, and what is there besides, in words."""
     if names["train"] == names["test"]:
         return f"one in {HOLDOUT} for testing"
-    return " and ".join(f"{some(names[part])} for {part}ing" for part in NAMES)
+    said = " and ".join(f"{some(names[part])} for {part}ing" for part in NAMES)
+    unused = [n for n in there if n not in (*names["train"], *names["test"])]
+    return said + (f"; not used: {some(unused)}" if unused else "")
 
 
 def with_word(names: Sequence[str], words: Sequence[str]) -> list[str]:

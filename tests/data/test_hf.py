@@ -249,6 +249,37 @@ def scribbled(folder):
     path.write_bytes(content)
 
 
+def rewritten(folder, columns, features):
+    """A table of these columns, with what is said of them."""
+    said = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    arrays = [pa.array(values, kind) for _, values, kind in columns]
+    schema = pa.schema(
+        [(n, a.type) for (n, *_), a in zip(columns, arrays, strict=True)]
+    )
+    table = pa.Table.from_arrays(arrays, schema=schema.with_metadata(said))
+    path = next(folder.glob("*.arrow"))
+    with pa.OSFile(str(path), "wb") as sink:
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+
+
+def twice(folder):
+    rewritten(folder, 2 * [("img", [png(1)], pa.binary())], {})
+
+
+def no_bytes(folder):
+    """Said to be images, and texts: none is found where nothing is bytes."""
+    rewritten(folder, [("img", ["a.png"], pa.string())], {"img": {"_type": "Image"}})
+
+
+def odd_words(folder):
+    """What is said of columns makes no sense, and paths are numbers."""
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.int64())])
+    image = ("img", [{"bytes": png(1), "path": 7}], kind)
+    fine = ("fine", [5], pa.int64())
+    rewritten(folder, [image, fine], {"img": 3, "fine": {"names": [1, 2]}})
+
+
 def splits_outside(folder):
     (folder.parent / "dataset_dict.json").write_text('{"splits": ["../x", "train"]}')
 
@@ -262,6 +293,9 @@ def splits_outside(folder):
         (gone, "arrow can't be read as a table"),
         (cut, "arrow can't be read as a table"),
         (scribbled, "arrow can't be read as a table"),
+        (twice, "train has two columns of one name"),
+        (no_bytes, "train has the image columns none: name one"),
+        (odd_words, "row 0 has 5 as its fine; .* a whole number below 2"),
         (splits_outside, "names '../x', which is no file beside it"),
     ],
 )

@@ -78,7 +78,7 @@ def test_shards_are_parts_by_their_names_and_keep_all_that_is_asked_for(tmp_path
     assert [test[i]["label"] for i in range(3)] == [2, 2, 2]
     assert train[9]["txt"] == "the 9th" and train[9]["json.n"] == 9
     assert train[9].keys() == {"image", "label", "txt", "json.n"}
-    assert train.facts["files"] == "3 tars: 15 .png"
+    assert train.facts["files"] == "15 .png; in 3 .tar"
     assert train.facts["split"].endswith("toy-val-000000.tar for testing")
     assert train.facts["classes"] == "0 cat (4), 1 dog (4), 2 eel (4)"
 
@@ -137,7 +137,9 @@ def test_what_is_no_example_is_left_and_counted(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     train, test = open_both(path)
     assert sorted(levels(train) + levels(test)) == [*range(9), 200]
-    assert train.facts["files"].endswith("10 .png; left: 1 examples without an image")
+    assert train.facts["files"].startswith(
+        "10 .png; left: 1 examples without an image;"
+    )
     after = {p for p in tmp_path.rglob("*") if "cache" not in p.parts}
     assert after == set(before)  # nothing is unpacked
 
@@ -247,6 +249,11 @@ def test_hostile_and_broken_tars_are_refused_in_words(tmp_path, damage):
             {"label_column": "json.x"},
             "a.json ca",
         ),
+        (
+            [("a.png", png(1)), ("a.json", b'{"x": [1]}')],
+            {"label_column": "json.x"},
+            r"a.png has as its class \[1\]; a class is a text",
+        ),
         ([("\x1b[31m.png", png(1)), ("\x1b[31m.cls", b"\xff")], {}, r"\\x1b\[31m.cls"),
     ],
 )
@@ -264,6 +271,10 @@ def test_paths_that_are_no_tars_are_said(tmp_path):
     write(tmp_path / "x" / "other.tar", examples(range(3)))
     with pytest.raises(UserError, match="none is for testing by its name.*data.splits"):
         open_both(tmp_path / "x")
+    write(tmp_path / "x" / "toy_test2.tar", examples(range(4)))
+    train, test = open_both(tmp_path / "x")
+    assert (len(train), len(test)) == (3, 4)
+    assert train.facts["split"].endswith("for testing; not used: other.tar")
     with pytest.raises(UserError, match="of which none is for training"):
         open_both(tmp_path / "x", splits="left,other")
     with pytest.raises(UserError, match="two words as TRAIN,TEST"):

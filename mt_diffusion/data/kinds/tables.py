@@ -45,9 +45,14 @@ class Tables(Listed):
         taken = sum(map(len, listed.values()))
         left = sum(tables[name].rows.num_rows for name in used) - taken
         said = f"{taken:,}" + (f"; left: {left:,} without an image" if left else "")
-        told = {"of": shown(config.path), "rows": said, "split": splits.told(names)}
-        columns = [classes_of(tables[n], config) for n in used]
-        found = columns[0] if all(x == columns[0] for x in columns) else None
+        told = {
+            "of": shown(config.path),
+            "rows": said,
+            "split": splits.told(names, list(tables)),
+        }
+        described = {tuple(classes_of(tables[n], config)) for n in used}
+        # One order, each name once; else that of the names that there are.
+        found = list(dict.fromkeys(described.pop())) if len(described) == 1 else []
         super().__init__(config, split, parts, found or found_classes(parts), told)
         self._others = tuple(config.other_columns)
 

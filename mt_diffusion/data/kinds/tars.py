@@ -58,8 +58,8 @@ class Tars(Listed):
                 f"there is no image in the tars of {shown(config.path)} ({files}); "
                 f"{finding.AN_IMAGE}"
             )
-        told = {"of": shown(config.path), "files": f"{len(listed):,} tars: {files}"}
-        told["split"] = splits.told(names)
+        told = {"of": shown(config.path), "files": f"{files}; in {len(listed):,} .tar"}
+        told["split"] = splits.told(names, list(found))
         super().__init__(config, split, parts, found_classes(parts), told)
         self._others = tuple(config.other_columns)
 
@@ -135,7 +135,7 @@ def list_of(name: str, samples: Sequence[Sample], config: ConfigDict) -> list[Ex
     return [
         Example(
             path=s.image,
-            name=named(found.get(s.key)),
+            name=named(found.get(s.key), s.image),
             place=pathlib.PurePosixPath(name, s.key.lstrip("/")),
             below=s.key,
             beside=s.files,
@@ -145,8 +145,13 @@ def list_of(name: str, samples: Sequence[Sample], config: ConfigDict) -> list[Ex
     ]
 
 
-def named(value: Any) -> str:
-    """The name of a class that a file says."""
+def named(value: Any, image: Part) -> str:
+    """The name of an image's class; UserError for what is no name."""
+    if not isinstance(value, str | int | None):
+        raise UserError(
+            f"{shown(image)} has as its class {shown(repr(value))[:80]}; a class is a "
+            "text, or a whole number. Name another one by --config.data.label_column."
+        )
     return LOOSE if value is None else same(str(value))
 
 

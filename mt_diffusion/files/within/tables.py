@@ -49,8 +49,11 @@ class Table:
                 part = file.read_all()
                 part.validate(full=True)  # or what lies would be read elsewhere
                 parts.append(part)
+        names = parts[0].schema.names
         if any(part.schema != parts[0].schema for part in parts):
             raise UserError(f"the files of {shown(self.name)} have other columns.")
+        if len(set(names)) < len(names):
+            raise UserError(f"{shown(self.name)} has two columns of one name.")
         return pa.concat_tables(parts)
 
     @functools.cached_property
@@ -69,25 +72,21 @@ class Table:
         return self.rows.column(name)
 
     def images(self) -> list[str]:
-        """Names of the columns that hold image files."""
-        pa = arrow()
-        fields = self.rows.schema
-        kinds = {f.name: self.features.get(f.name) for f in fields}
-        said = [n for n, k in kinds.items() if isinstance(k, dict) and is_image(k)]
-        if said:
-            return said
-        holds = pa.types.is_binary, pa.types.is_large_binary
-        return [
-            f.name for f in fields if any(test(bytes_type(f.type)) for test in holds)
-        ]
+        """Names of the columns that hold files; if some are said to be images, these.
+
+        They are bytes, or structures with a field of that name.
+        """
+        found = [f.name for f in self.rows.schema if is_bytes(bytes_type(f.type))]
+        said = [name for name in found if is_image(self.features.get(name))]
+        return said or found
 
     def cells(self, name: str) -> "list[Cell]":
-        """The files in a column of images, of those rows that have one."""
+        """The files in a column of `images`, of those rows that have one."""
         pa, column = arrow(), self.column(name)
-        paths = [None] * len(column)
+        paths = [""] * len(column)
         if pa.types.is_struct(column.type):
-            names = {field.name for field in column.type}
-            if PATH in names:
+            fields = {field.name: field.type for field in column.type}
+            if PATH in fields and pa.types.is_string(fields[PATH]):
                 paths = pa.compute.struct_field(column, PATH).to_pylist()
             column = pa.compute.struct_field(column, BYTES)
         sizes = pa.compute.binary_length(column).to_pylist()
@@ -140,9 +139,15 @@ def arrow() -> Any:
     return pyarrow
 
 
-def is_image(feature: Mapping[str, Any]) -> bool:
+def is_image(feature: Any) -> bool:
     """Whether `datasets` calls a column one of images."""
-    return feature.get("_type") == "Image"
+    return isinstance(feature, Mapping) and feature.get("_type") == "Image"
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether a type is that of bytes."""
+    types = arrow().types
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 def bytes_type(kind: Any) -> Any:
