@@ -125,10 +125,7 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, inputs, seed)
-    for name in means:
-        if examples[name].ndim == 1:  # numbers and not pictures, as labels
-            words = map(experiment.variables[name].show, examples[name])
-            print(f"{name}: {', '.join(map(str, words))}")
+    table.tell(examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/{table.FILE} and {out}/grid.png")
 
 
