@@ -3,6 +3,7 @@
 A preset changes only what differs from `digits`, the default.
 """
 
+import difflib
 import os
 
 from ml_collections import ConfigDict
@@ -284,7 +285,9 @@ def get_config(preset: str) -> ConfigDict:
     """The shared config of that preset; settings add their modalities to it."""
     presets = {make.__name__: make for make in PRESETS}
     if preset not in presets:
+        (near,) = difflib.get_close_matches(preset, presets, n=1, cutoff=0)
         raise UserError(
-            f"there is no preset {preset!r}; choose one of {list(presets)}."
+            f"there is no preset {preset!r}; choose one of {list(presets)}, of which "
+            f"the nearest is {near}."
         )
     return presets[preset]()

@@ -133,10 +133,7 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, inputs, seed)
-    for name in means:
-        if examples[name].ndim == 1:  # numbers and not pictures, as labels
-            words = map(experiment.variables[name].show, examples[name])
-            print(f"{name}: {', '.join(map(str, words))}")
+    table.tell(examples, experiment, list(values))
     files = [inputs[primary.name][i] for i in range(len(examples[primary.name]))]
     for name in means:
         near = experiment.variables[name].nearest(examples[name], texts, NUM_TEXTS)

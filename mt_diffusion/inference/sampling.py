@@ -93,6 +93,7 @@ def sample(
             elif trajectory:
                 drawn_walk.write(out, walk, experiment.variables, list(inputs))
             write(out, examples, experiment, inputs, seed)
+            table.tell(examples, experiment, list(values))
             paths.remove(out / parts.FOLDER)
     print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
 

@@ -3,7 +3,7 @@
 import csv
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -46,6 +46,16 @@ def words_of(
         if len(words) == len(told):
             found[name] = words
     return found
+
+
+def tell(
+    examples: Mapping[str, np.ndarray], experiment: Experiment, given: Collection[str]
+) -> None:
+    """Prints the words that were found where an image is given: what was read of it."""
+    if experiment.primary.name in given:
+        for name, words in words_of(examples, experiment).items():
+            if name not in given:
+                print(f"{name}: {', '.join(words)}")
 
 
 def files_of(examples: Mapping[str, np.ndarray], experiment: Experiment) -> list[str]:

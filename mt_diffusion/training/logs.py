@@ -4,6 +4,7 @@ Nothing is sent anywhere, but by `wandb` where it is asked for.
 """
 
 import csv
+import difflib
 import importlib.util
 import json
 import math
@@ -161,9 +162,11 @@ def parse(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
         if name not in LOGS and (name != NONE or len(names) > 1):
+            (near,) = difflib.get_close_matches(name, [*LOGS, NONE], n=1, cutoff=0)
             raise UserError(
-                f"--log={shown(text)} is not {NONE}, and {shown(name)!r} is none of "
-                f"{', '.join(LOGS)}, several of which go together with commas."
+                f"--log={shown(text)}: {shown(name)!r} is none of {', '.join(LOGS)}, "
+                f"several of which go together with commas, nor {NONE} alone; the "
+                f"nearest is {near}."
             )
     if "wandb" in names and importlib.util.find_spec("wandb") is None:
         raise UserError(

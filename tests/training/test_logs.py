@@ -67,11 +67,12 @@ def test_a_run_gets_a_table_when_it_is_asked_for_later(tmp_path):
     assert list(table.step) == [1, 2, 2, 3, 3]
 
 
-@pytest.mark.parametrize("text", ["weights", "csv,none", "", "csv;wandb"])
+@pytest.mark.parametrize("text", ["wnadb", "csv,none", "", "csv;wandb"])
 def test_what_is_no_log_is_refused(text):
     with pytest.raises(UserError, match="none of tensorboard, csv, wandb") as caught:
         logs.parse(text)
     assert "\n" not in str(caught.value)
+    assert text != "wnadb" or "the nearest is wandb" in str(caught.value)
 
 
 def test_weights_and_biases_that_is_not_installed_is_said(monkeypatch):
