@@ -188,7 +188,6 @@ def emoji() -> ConfigDict:
     config.data.update(source="folder", name="", image_size=32, channels=3)
     config.data.update(path=f"{home}/32/twitter", captions=f"{home}/captions.csv")
     config.data.prepared_by = "bash launch/emoji.sh"
-    config.unet.update(model_channels=32, attention_resolutions=(2, 4), num_heads=4)
     return config
 
 

@@ -5,6 +5,7 @@ tests/models/make_sentences.py made the arrays.
 
 import importlib.util
 import json
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +148,24 @@ def test_the_digest_is_of_weights_and_tokenizer(tmp_path):
 def test_an_encoder_that_is_not_here_is_said_with_what_installs_it():
     with pytest.raises(UserError, match="--no-deps no-such-encoder"):
         sentences.find("no_such_encoder")
+
+
+def test_no_tokenizer_is_said_with_what_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    encode = sentences.Folder(folder(tmp_path))
+    with pytest.raises(UserError, match=r"pip install '.\[text\]'") as told:
+        encode(["a"], 2)
+    assert "\n" not in str(told.value)
+
+
+def test_the_code_of_an_encoders_package_is_not_run(tmp_path, monkeypatch):
+    package = tmp_path / "someones_encoder"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('it was run')")
+    folder(package / "model")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert sentences.find("someones_encoder").size == 16
+    assert "someones_encoder" not in sys.modules
 
 
 def test_letters_know_spelling():
