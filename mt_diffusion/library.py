@@ -26,9 +26,10 @@ from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError, in_words
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.experiment.roles import READ_BELOW
 from mt_diffusion.files import paths
 from mt_diffusion.inference import bounding, calibration, reading, sampling
-from mt_diffusion.inference.generation import READ_BELOW, Generator
+from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
 from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.inference.walks import Trajectory

@@ -95,7 +95,7 @@ def evaluate(
         manifest = parameters | describe(config, settings, seed, real)
         begun.claim(out, manifest, draws)
         test = test_examples(config, experiment, real.test, settings.num_samples, seed)
-        states = build().states
+        states = build().roles.states
         for draw in draws:  # before the first one takes its time
             warn_of_rare_state(experiment, states(draw.given))
             drawing.examples_for(draw, experiment, test, settings.num_samples)

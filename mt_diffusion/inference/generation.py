@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.variance import Errors
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD
+from mt_diffusion.experiment.roles import Roles
 from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, read_anew, readings
 from mt_diffusion.inference.guiding import Guiding, Seen, Weights
@@ -22,11 +22,8 @@ from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
-from mt_diffusion.protocol import DRAW, is_evident
+from mt_diffusion.protocol import DRAW
 
-# Of T: heads read an image best where it is a little noisy, and better at several t.
-# Edges of digits: 0.235 of the training mean's squared error at t = 1 alone.
-READ_BELOW = 0.15
 NEARER = np.pi / 4  # angle from which on noise is more of the other seed
 
 
@@ -56,14 +53,12 @@ class Generator:
         self._mesh = mesh
         self._watch: finite.Watch | None = None
         self._settings = settings
-        schedule = experiment.process.schedule
-        self._step, self._times = walks.build(settings, schedule)
+        self._step, self._times = walks.build(settings, experiment.process.schedule)
         self._guiding = Guiding(experiment.denoiser, settings, guide)
         variance.check(settings.variance, settings.correction)
         self._errors = errors or {}
         self._clip = sampler.build_clip(settings.clip)
-        modalities = {m.name: m for m in experiment.modalities}
-        self._guesses = guess.parse(settings.guess, modalities)
+        self.roles = Roles(experiment, settings.guess)
 
     def __call__(
         self,
@@ -137,9 +132,8 @@ class Generator:
             args = (params, seeds[0], rows, values, (seeds[1], turned))
             return self._finite(sharding.fetch(self.draw(*args)), args)
 
-        num = len(angles)
-        places = batches.through(draw, range(num), self.batch_size(num))
-        return self.postprocess(places)
+        rows = range(len(angles))
+        return self.postprocess(batches.through(draw, rows, self.batch_size(len(rows))))
 
     def _placed(self, some, given):
         """Numbers of rows and their given values, on the devices."""
@@ -180,8 +174,7 @@ class Generator:
         return self._walk(params, seed, rows, given, True)
 
     def _walk(self, params, seed, rows, given, keep, towards=None):
-        experiment = self._experiment
-        keys = of_rows(seed, rows)
+        experiment, keys = self._experiment, of_rows(seed, rows)
         turned, own = None, keys  # keys of what is drawn of modalities
         if towards is not None:
             turned = of_rows(towards[0], rows), towards[1]
@@ -221,9 +214,9 @@ class Generator:
                 for m in experiment.modalities
                 if m.name not in given
             },
-            soft=[n for n, word in self._generated(given).items() if word == "mean"],
+            soft=self.roles.soft(given),
             repeats=self._settings.resample,
-            read_from=self._read_from(given),
+            read_from=self.roles.read_from(given),
             keep=keep,
             towards=turned,
         )
@@ -237,7 +230,7 @@ class Generator:
         weights = params if isinstance(params, Weights) else Weights(params)
         params = weights.own
         modalities = {m.name: m for m in self._experiment.modalities}
-        generated = self._generated(given)
+        generated = self.roles.generated(given)
         given = {n: v for n, v in given.items() if n in modalities}
         given_codes = denoiser.encode(params, given)
         drifting = [n for n, word in generated.items() if word != "absent"]
@@ -249,8 +242,7 @@ class Generator:
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
         guide = self._guiding.build(weights, given, given_codes)
         fixed_v = jnp.asarray(self._places(given), jnp.float32)
-        errors, process = self._errors_of(given), denoiser.process
-        anew = readings(self._settings, errors, process)
+        anew = readings(self._settings, self._errors_of(given), denoiser.process)
 
         def make_guess(name, view, t, is_first, before):
             parameters, own = view.heads[name], own_keys[name]
@@ -287,17 +279,10 @@ class Generator:
                 z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
-            kept = generated if keep else ()
-            means = {n: modalities[n].mean(view.heads[n]) for n in kept}
+            means = {n: modalities[n].mean(view.heads[n]) for n in generated if keep}
             return sampler.Denoised(z0, v, given | told, guesses, latents, means)
 
         return denoise
-
-    def _read_from(self, given: Collection[str]) -> int:
-        """The time from which on heads are read: of a given image, at several."""
-        if self._experiment.primary.name not in given:
-            return 1
-        return int(READ_BELOW * self._experiment.process.schedule.num_steps)
 
     def _errors_of(self, given: Collection[str]) -> Errors | None:
         """What was measured where these, or as few, are given."""
@@ -313,29 +298,3 @@ class Generator:
             self._times,
             {m.name for m in self._experiment.modalities} & set(given),
         )
-
-    def _generated(self, given: Collection[str]) -> dict[str, str]:
-        """{modality that is not given: its guess}.
-
-        The first guess is drawn from p(x | z_T), which knows nothing of a given image,
-        and then drifts z_t, where it is found again. So with an image given, what is
-        drawn or looked for is absent instead, and read off that image.
-        """
-        image_given = self._experiment.primary.name in given
-        found = {}
-        for m in self._experiment.modalities:
-            word = self._guesses[m.name]
-            if image_given and (word in guess.DRAWN or is_evident(m)):
-                word = "absent"
-            if m.name not in given:
-                found[m.name] = word
-        return found
-
-    def states(self, given: Collection[str]) -> dict[str, str]:
-        """What each modality is to the network in most steps: read, unread, absent."""
-        words, found = self._generated(given), {}
-        for m in self._experiment.modalities:
-            word = words.get(m.name, "held")  # as if it were given
-            held = READ if m.conditions else UNREAD
-            found[m.name] = {"absent": ABSENT, "held": held}.get(word, UNREAD)
-        return found

@@ -78,7 +78,7 @@ def sample(
             f"{settings.sampler}, {settings.num_steps} steps, seed {seed}, given: "
             f"{', '.join(values) or 'none'}"
         )
-        warn_of_rare_state(experiment, generator.states(values))
+        warn_of_rare_state(experiment, generator.roles.states(values))
 
         if way is not None:
             examples = generator.between(weights, way.seeds, way.angles, values)

@@ -29,7 +29,7 @@ def warned(config, given, guess, capsys):
     config.sampling.guess = guess
     experiment = experiments.build(config)
     generator = Generator(experiment, config.sampling, sharding.make_mesh())
-    states = generator.states([name for name in GIVEN if name in given])
+    states = generator.roles.states([name for name in GIVEN if name in given])
     sampling.warn_of_rare_state(experiment, states)
     return states, capsys.readouterr().out
 
