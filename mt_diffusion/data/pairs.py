@@ -31,7 +31,7 @@ class Paired(View):
 
 
 class LeftRight(Paired):
-    """A folder of files with the image on the left, its pair on the right (pix2pix)."""
+    """Files with the image on the left, its pair on the right (pix2pix)."""
 
     def __init__(self, source: Any, config: ConfigDict):
         """Raises UserError for a file that has no two equal halves."""
@@ -41,7 +41,8 @@ class LeftRight(Paired):
 
     def __getitem__(self, i: int) -> dict:
         left, right = files.read_halves(self._source.paths[i], self._shape)
-        return {"image": left, "pair": right, classes.CLASS: self._source.labels[i]}
+        own = {"image": left, "pair": right, classes.CLASS: self._source.labels[i]}
+        return self._source.others(i) | own
 
 
 class Folders(Paired):
@@ -146,7 +147,9 @@ TRANSFORMS = {"edges": edges, "grey": grey, "half": half}
 BY_NAME = {"left_right": LeftRight, "folders": Folders, "feature": Feature}
 BY_NAME |= dict.fromkeys(TRANSFORMS, Transformed)
 # What a way needs of config.data.source, and by which ways a field is read.
-SOURCE_OF = {"left_right": "folder", "folders": "folder", "feature": "tfds"}
+SOURCE_OF: dict[str, tuple[str, ...]]
+SOURCE_OF = {"left_right": ("folder", "tar", "hf")}
+SOURCE_OF |= {"folders": ("folder",), "feature": ("tfds",)}
 READ_BY = {
     "pair_path": ["folders"],
     "pair_feature": ["feature"],
@@ -163,9 +166,10 @@ def check(config: ConfigDict) -> None:
             f"config.data.pair is {kind!r}; choose one of {list(BY_NAME)}, or '' for "
             "images without a second one."
         )
-    if config.source != (needed := SOURCE_OF.get(kind, config.source)):
+    if config.source not in (needed := SOURCE_OF.get(kind, (config.source,))):
         raise UserError(
-            f"config.data.pair = {kind!r} needs config.data.source = {needed!r}, but "
+            f"config.data.pair = {kind!r} needs config.data.source = "
+            f"{' or '.join(map(repr, needed))}, but "
             f"that is {config.source!r}; {list(TRANSFORMS)} work with any source."
         )
     for field, kinds in READ_BY.items():

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -80,9 +81,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def config(data):
+def config(data, num_workers=0):
     config = ddpm.get_config("smoke")
-    config.data.update(source="folder", path=str(data))
+    config.data.update(source="folder", path=str(data), num_workers=num_workers)
     config.unet.update(
         model_channels=8, channel_mult=(1,), attention_resolutions=(), num_groups=4
     )
@@ -239,7 +240,7 @@ DISTURBANCES = [  # the step of a run before which it happens, and how it ends
 ]
 
 
-def disturbed(workdir, data, disturbance, when):
+def disturbed(workdir, data, disturbance, when, num_workers=0):
     """A run in which a disturbance happens after `when` steps."""
     advance, enter, steps = Watch.advance, Watch.__enter__, []
     happening = disturbance(workdir, data)
@@ -259,7 +260,7 @@ def disturbed(workdir, data, disturbance, when):
         patch.setattr(Watch, "__enter__", entered)
         patch.setattr(Watch, "advance", advanced)
         try:
-            loop.train(config(data), workdir)
+            loop.train(config(data, num_workers), workdir)
         finally:
             assert next(happening, "mended") == "mended"
 
@@ -281,6 +282,22 @@ def test_a_run_that_is_disturbed_in_every_way_ends_as_if_nothing_had_happened(
         *range(1, NUM_STEPS + 1)
     ]
     assert files(whole) == files(workdir)
+
+
+@pytest.mark.wide
+def test_so_it_is_where_other_processes_read_the_data_as_many_as_there_be(
+    data, tmp_path, capsys
+):
+    whole, workdir = tmp_path / "whole", tmp_path / "disturbed"
+    loop.train(config(data), whole)
+    ways = [row for row in DISTURBANCES if row[0].__name__ in (*SAVED, "interrupted")]
+    for num_workers, (disturbance, when, ending, message) in enumerate(ways):
+        with pytest.raises(ending, match=message):
+            disturbed(workdir, data, disturbance, when, num_workers)
+        assert not multiprocessing.active_children()
+    loop.train(config(data, num_workers=2), workdir)
+    jax.tree.map(np.testing.assert_array_equal, parameters(whole), parameters(workdir))
+    assert not multiprocessing.active_children()
 
 
 def test_a_callback_hears_what_is_logged_and_may_stop_the_run(data, tmp_path, capsys):

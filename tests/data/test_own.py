@@ -1,5 +1,6 @@
 """A source of a user's own: what it must have, and what is said where it has not."""
 
+import re
 import sys
 
 import jax.numpy as jnp
@@ -7,12 +8,14 @@ import numpy as np
 import pytest
 
 import mt_diffusion
-from configs import image_label
+from configs import from_run, image_label
 from mt_diffusion import trust
 from mt_diffusion.data import changed, checking, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment
 from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.report import record
+from mt_diffusion.training import init_from
 
 MODULE = """
 import pathlib
@@ -237,10 +240,13 @@ def test_a_stored_run_imports_nothing_unless_it_is_trusted(module, tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=1)
     checkpoints.save(1, {"ema_params": {"params": jnp.zeros(1)}}, config)
     checkpoints.close()
-    with pytest.raises(
-        ValueError, match="config.data.source, stored in .* trust=their"
-    ):
-        mt_diffusion.load(tmp_path / "run")
+    ways = [mt_diffusion.load, init_from.from_workdir, record.read_checkpoint]
+    ways.append(lambda workdir: from_run.get_config(str(workdir)))
+    for way in ways:
+        with pytest.raises((UserError, ValueError)) as refused:
+            way(tmp_path / "run")
+        said = "config.data.source, stored in .* names code of .*trust=their_own.table"
+        assert re.search(said, str(refused.value))
     assert not module.exists()
     trust.ask(["their_own"])
     stored = Checkpoints(tmp_path / "run").config(1)

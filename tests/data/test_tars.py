@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -22,8 +23,12 @@ def cache(tmp_path, monkeypatch):
 
 
 def png(level):
+    return encoded(PIL.Image.new("L", (10, 12), level))
+
+
+def encoded(image):
     file = io.BytesIO()
-    PIL.Image.new("L", (10, 12), level).save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 
@@ -120,6 +125,26 @@ def test_numbers_are_classes_in_natural_order(tmp_path):
     train, _ = open_both(path)
     assert train.class_names == [str(i) for i in range(12)]
     assert all(train[i]["label"] == x % 12 for i, x in enumerate(levels(train)))
+
+
+def test_halves_of_a_file_are_a_pair_there_too(tmp_path):
+    files = []
+    for i in range(10):
+        halves = np.full((8, 16), 10 * i, np.uint8)
+        halves[:, 8:] += 5
+        files += [(f"{i}.png", encoded(PIL.Image.fromarray(halves)))]
+        files += [(f"{i}.txt", str(i).encode())]
+    path = write(tmp_path / "a.tar", files)
+    for part in open_both(path, pair="left_right", other_columns=("txt",)):
+        for e in (part[i] for i in range(len(part))):
+            assert np.all(e["image"] == 10 * int(e["txt"]))
+            assert np.all(e["pair"] == e["image"] + 5)
+    odd = write(
+        tmp_path / "odd.tar",
+        [("0.png", png(0)), ("1.png", encoded(PIL.Image.new("L", (9, 8))))],
+    )
+    with pytest.raises(UserError, match="odd.tar:1.png has 9x8 pixels"):
+        open_both(odd, pair="left_right")
 
 
 def test_what_is_no_example_is_left_and_counted(tmp_path):

@@ -89,7 +89,11 @@ class Listed:
 
     def __getitem__(self, i: int) -> dict:
         image = files.read_image(self.paths[i], self._shape)
-        return {"image": image, classes.CLASS: self.labels[i]}
+        return self.others(i) | {"image": image, classes.CLASS: self.labels[i]}
+
+    def others(self, i: int) -> dict[str, Any]:
+        """What else an example has, beside its image and its class."""
+        return {}
 
     @functools.cached_property
     def digest(self) -> str:

@@ -56,12 +56,11 @@ class Tables(Listed):
         super().__init__(config, split, parts, found or found_classes(parts), told)
         self._others = tuple(config.other_columns)
 
-    def __getitem__(self, i: int) -> dict:
+    def others(self, i: int) -> dict[str, Any]:
+        """The columns of config.other_columns that it has."""
         cell = self.beside[i]
         found = {n: cell.table.column(n)[cell.row].as_py() for n in self._others}
-        return {n: x for n, x in found.items() if x is not None} | super().__getitem__(
-            i
-        )
+        return {n: x for n, x in found.items() if x is not None}
 
 
 def tables_of(path: str) -> dict[str, Table]:

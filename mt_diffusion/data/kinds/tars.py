@@ -63,12 +63,11 @@ class Tars(Listed):
         super().__init__(config, split, parts, found_classes(parts), told)
         self._others = tuple(config.other_columns)
 
-    def __getitem__(self, i: int) -> dict:
+    def others(self, i: int) -> dict[str, Any]:
+        """The columns of config.other_columns that it has."""
         parts = {n: part_of(self.beside[i], n) for n in self._others}
         found = {n: values([part], n)[0] for n, part in parts.items() if part}
-        return {n: x for n, x in found.items() if x is not None} | super().__getitem__(
-            i
-        )
+        return {n: x for n, x in found.items() if x is not None}
 
 
 def tars_of(path: str) -> dict[str, pathlib.Path]:
