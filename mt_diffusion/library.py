@@ -55,8 +55,8 @@ def load(
 ):
     """The `Model` of a run, of an exported one, or of one that comes with the package.
 
-    workdir: its folder, or a name, as "digits". step: of one of its checkpoints; None
-    for the newest. ema: whether its parameters are the averaged ones. trust: modules
+    workdir: its folder, also gs://..., or a name, as "digits". step: of a checkpoint;
+    None for the newest. ema: whether its parameters are the averaged ones. trust: modules
     outside of this package that its config may name and that then run, in this process
     from here on. Raises
     ValueError where there is none.

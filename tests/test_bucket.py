@@ -14,15 +14,16 @@ import pytest
 from ml_collections import ConfigDict
 from tensorboard.backend.event_processing import event_accumulator
 
-from configs import common
+import mt_diffusion
+from configs import common, from_run, image_label
 from mt_diffusion.errors import UserError
 from mt_diffusion.evaluation import begun
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import BROKEN, Checkpoints
 from mt_diffusion.files import buckets, digests, growing, locks, paths, weights, writing
-from mt_diffusion.inference import parts
-from mt_diffusion.report import record
-from mt_diffusion.training import watch
+from mt_diffusion.inference import bounding, parts, reading, sampling
+from mt_diffusion.report import record, report
+from mt_diffusion.training import loop, watch
 from tests.files import toy_bucket
 
 pytest.importorskip("gcsfs", reason="of the extra gcs")
@@ -264,3 +265,39 @@ def test_a_bucket_that_takes_nothing_more_is_an_error_of_the_user(store, run):
         writing.text(run / "x", "")
     with pytest.raises(UserError, match="--workdir=y can't be written to"):
         writing.make_folder(run, "--workdir=y")
+
+
+@pytest.mark.wide
+def test_every_mode_on_a_workdir_in_a_bucket(store, run):
+    settings = image_label.get_config("smoke")
+    settings.unet.update(model_channels=8, channel_mult=(1,), attention_resolutions=())
+    settings.train.update(num_steps=1, batch_size=8)
+    settings.watch.update(checkpoint_every=1, sample_every=2, log_every=1)
+    settings.sampling.update(num_steps=2, batch_size=8)
+    for steps in (1, 2):  # and goes on
+        settings.train.num_steps = steps
+        loop.train(settings, run)
+    rows = watch.read_lines(run / watch.METRICS)
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2]
+    out = run.parent / "out"
+    model = mt_diffusion.load(os.fspath(run))
+    guided = {"guide": f"{run}:1", "autoguidance": 2.0}
+    for folder, wishes in ((None, {}), (out, guided)):
+        sampling.sample(run, folder, 2, 0, ["label=3"], wishes, True)
+    reading.read(run, None, [], 0, {}, True)
+    bounding.bound(run, None, 8, 2, 0, {}, True)
+    figures = model.evaluate(8, "joint", bound_examples=8)
+    assert {m["draw"] for m in figures} == {"joint", "likelihood"}
+    pages = report.write(run), report.compare([run], run.parent / "runs.html")
+    assert all(b"</html>" in page.read_bytes() for page in pages)
+    model.export(os.fspath(run.parent / "exported"))
+    again = mt_diffusion.load(os.fspath(run.parent / "exported"))
+    assert (again.sample(1)["image"] == model.sample(1)["image"]).all()
+    assert from_run.get_config(os.fspath(run)).seed == settings.seed
+    names = set(here(store, run))
+    assert {"generated/000/samples.npz", "reading.json", "bounds/2.json"} <= names
+    assert not [n for n in names if "parts/" in n or ".draft" in n or ".lock" in n]
+    settings.update(init_from=os.fspath(run))
+    settings.train.num_steps = 1
+    loop.train(settings, run.parent / "new")
+    assert Checkpoints(run.parent / "new").steps == [1]

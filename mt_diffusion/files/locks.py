@@ -23,8 +23,6 @@ from mt_diffusion.files import paths, writing
 FILE = ".lock"
 LONGEST = 1000  # bytes of it that are read
 TAKEN = BlockingIOError  # of all errors of a lock, the one that says: somebody has it
-
-
 BEAT, SILENT = 20.0, 60.0  # seconds, in a bucket
 SETTLED = 2.0  # seconds, after which of two that began at once the later one has it
 
@@ -100,8 +98,9 @@ def taken(what: str, holder: str) -> UserError:
 def _said_in_bucket(path: pathlib.Path, what: str) -> Iterator[Callable[[], None]]:
     """`held`, by an object that says who is there, and is written anew every BEAT.
 
-    It is no lock: between two that come within the same moment, and after a silence of
-    SILENT seconds, as of a machine that was suspended, two may write. Both learn of it.
+    It is no lock: between two that come within SETTLED seconds, and after a silence of
+    SILENT seconds, as of a machine that was suspended, two may write. Whoever finds
+    another one there, or nobody, has lost the folder.
     """
     with writing.explained(path):
         _wait_for_silence(path, what)
