@@ -222,8 +222,10 @@ class Generator:
             towards=turned,
         )
         drawn = {experiment.primary.name: result.z0} | result.values
-        z0, means = result.kept or (None, {})
-        return drawn, {experiment.primary.name: z0} | dict(means)
+        if result.kept is None:
+            return drawn, {}
+        z0, means = result.kept
+        return drawn, {experiment.primary.name: z0} | dict(means or {})
 
     def _build_denoise(self, params, keys, given, keep=False) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""
@@ -281,8 +283,9 @@ class Generator:
                 z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
-            kept = generated if keep else ()
-            means = {n: modalities[n].mean(view.heads[n]) for n in kept}
+            means = None
+            if keep:
+                means = {n: modalities[n].mean(view.heads[n]) for n in generated}
             return sampler.Denoised(z0, v, given | told, guesses, latents, means)
 
         return denoise

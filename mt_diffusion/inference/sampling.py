@@ -96,7 +96,9 @@ def sample(
             write(out, examples, experiment, inputs, seed)
             table.tell(examples, experiment, list(values))
             shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
-    print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
+    film = f"{between.FILE}, " if interpolate else ""
+    film = f"{drawn_walk.FILE}.gif, .png and .npz, " if trajectory else film
+    print(f"wrote {out}/samples.npz, {film}{table.FILE}, grid.png and {num} PNG files")
 
 
 def in_parts(
