@@ -90,13 +90,18 @@ class Generator:
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
     def trajectory(
-        self, params: Any, seed: int, num: int, given: Mapping[str, np.ndarray]
+        self,
+        params: Any,
+        seed: int,
+        num: int,
+        given: Mapping[str, np.ndarray],
+        what: str | None = None,
     ) -> tuple[dict[str, np.ndarray], Trajectory]:
         """The same examples as of a call, and what each step of their walk saw.
 
         Of each example in a batch the devices hold S float32 images, and the host one
         batch of these, and of all examples what `Trajectory` has. Raises UserError for
-        more examples than it keeps.
+        more examples than it keeps. what: before its progress; None shows none.
         """
         walks.check(num)
 
@@ -107,7 +112,7 @@ class Generator:
             seen = walks.estimates(kept, values, self._experiment)
             return self._finite(drawn, args), seen
 
-        values, seen = batches.through(draw, range(num), self.batch_size(num))
+        values, seen = batches.through(draw, range(num), self.batch_size(num), what)
         schedule = self._experiment.process.schedule
         return self.postprocess(values), walks.of(seen, self._times, schedule)
 
@@ -117,11 +122,12 @@ class Generator:
         seeds: tuple[int, int],
         angles: np.ndarray,
         given: Mapping[str, np.ndarray],
+        what: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Example 0 at places from the noise of one seed to that of another.
 
         angles: of each place, [N], 0 for the first seed alone and pi / 2 for the other.
-        given: {variable: values [N, ...]}.
+        given: {variable: values [N, ...]}. what: as of `trajectory`.
         """
 
         def draw(some):
@@ -132,7 +138,7 @@ class Generator:
             return self._finite(sharding.fetch(self.draw(*args)), args)
 
         num = len(angles)
-        places = batches.through(draw, range(num), self.batch_size(num))
+        places = batches.through(draw, range(num), self.batch_size(num), what)
         return self.postprocess(places)
 
     def _placed(self, some, given):

@@ -23,6 +23,7 @@ from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
+SAID = "samples"  # before the progress
 ADM = "arr_0"  # the name that evaluators of ADM's kind read images by
 RARE = 0.05  # share of the training examples below which a state is warned of
 
@@ -82,9 +83,9 @@ def sample(
         warn_of_rare_state(experiment, generator.states(values))
 
         if way is not None:
-            examples = generator.between(weights, way.seeds, way.angles, values)
+            examples = generator.between(weights, way.seeds, way.angles, values, SAID)
         elif trajectory:
-            examples, walk = generator.trajectory(weights, seed, num, values)
+            examples, walk = generator.trajectory(weights, seed, num, values, SAID)
         else:
             place = out and out / parts.FOLDER / again
             examples = in_parts(generator, weights, seed, num, values, place)
@@ -114,7 +115,7 @@ def in_parts(
     def make(rows: range) -> dict[str, np.ndarray]:
         return generator.postprocess(generator.values(weights, seed, rows, values))
 
-    return parts.carry_out(place, num, generator.batch_size(num), make, "samples")
+    return parts.carry_out(place, num, generator.batch_size(num), make, SAID)
 
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
