@@ -3,6 +3,8 @@
 A preset changes only what differs from `digits`, the default.
 """
 
+import difflib
+
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
@@ -259,7 +261,9 @@ def get_config(preset: str) -> ConfigDict:
     """The shared config of that preset; settings add their modalities to it."""
     presets = {make.__name__: make for make in PRESETS}
     if preset not in presets:
+        (near,) = difflib.get_close_matches(preset, presets, n=1, cutoff=0)
         raise UserError(
-            f"there is no preset {preset!r}; choose one of {list(presets)}."
+            f"there is no preset {preset!r}; choose one of {list(presets)}, of which "
+            f"the nearest is {near}."
         )
     return presets[preset]()

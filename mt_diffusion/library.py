@@ -71,6 +71,7 @@ def train(
     workdir: str | pathlib.Path,
     callback: Callable[[int, dict[str, float]], object] | None = None,
     trust: Sequence[str] = (),
+    log: str = "",
 ) -> None:
     """Trains, or continues, as the command does.
 
@@ -79,8 +80,8 @@ def train(
     {name: loss} every config.watch.log_every steps; when it returns True the run ends
     there, with a checkpoint, from which the same call goes on. What it raises ends the
     run as well, without one. trust: modules that a stored config (init_from, guide) or
-    a data set may name, beside those that `config` does. Raises ValueError for what
-    can't be.
+    a data set may name, beside those that `config` does. log: as of the command's
+    --log; '' for the usual one. Raises ValueError for what can't be.
     """
     from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
@@ -89,7 +90,8 @@ def train(
         trusted.ask(trust)
         if isinstance(config, str):
             config = parsing.config_of(config)
-        loop.train(config, pathlib.Path(workdir).expanduser(), callback)
+        more = {"log": log} if log else {}
+        loop.train(config, pathlib.Path(workdir).expanduser(), callback, **more)
 
 
 class Model:
@@ -181,10 +183,10 @@ class Model:
             sampling.check_guidance(wishes, self.experiment, list(values))
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
+            args = (weights, seed, num, values)
             if trajectory:
-                rows = range(first, first + num)
-                return generator.trajectory(weights, seed, rows, values)
-            return generator(weights, seed, num, values, first)
+                return generator.trajectory(*args, first=first)
+            return generator(*args, first=first)
 
     def read(self, images: Any, *, seed: int = 0) -> dict[str, np.ndarray]:
         """What the heads say of images: {modality: means [N, ...]}.

@@ -141,6 +141,10 @@ class Variable:
         """One postprocessed value as a picture, uint8 [H, W, C], or as a few words."""
         raise NotImplementedError
 
+    def between(self, a: np.ndarray, b: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Values [N, ...] on the way from a to b, at these shares of it [N]."""
+        return np.stack([(1 - share) * a + share * b for share in shares])
+
     def known(self, value: Array) -> Known | None:
         """Pixels of z_0 that these values fix; None for those that fix no pixel."""
         return None

@@ -53,9 +53,10 @@ def train() -> None:
     """--mode=train."""
     import jax
 
-    from mt_diffusion.training import loop
+    from mt_diffusion.training import logs, loop
 
-    loop.train(options.CONFIG.value, workdir())
+    log = options.LOG.value or logs.USUAL
+    loop.train(options.CONFIG.value, workdir(), log=log)
     if jax.process_count() == 1:  # reading a checkpoint takes all processes
         report()
     else:
@@ -97,9 +98,22 @@ def sample() -> None:
     """--mode=sample."""
     from mt_diffusion.inference import sampling
 
-    num, given = options.NUM_SAMPLES.value, options.GIVEN.value
+    if options.TRAJECTORY.value and options.INTERPOLATE.value:
+        raise UserError(
+            "--trajectory shows the steps of a walk, and "
+            f"--interpolate={options.INTERPOLATE.value} the ends of several: leave one "
+            "of them out."
+        )
     sampling.sample(
-        workdir(), out(), num, options.SEED.value, given, settings(), options.EMA.value
+        workdir(),
+        out(),
+        options.NUM_SAMPLES.value,
+        options.SEED.value,
+        options.GIVEN.value,
+        settings(),
+        options.EMA.value,
+        options.TRAJECTORY.value,
+        options.INTERPOLATE.value,
     )
 
 
@@ -161,6 +175,8 @@ def precompute() -> None:
 def evaluate() -> None:
     """--mode=evaluate."""
     from mt_diffusion.evaluation import evaluate
+    from mt_diffusion.experiment import fields
+    from mt_diffusion.report import report as page
 
     num_examples = options.NUM_EXAMPLES.value
     wishes = evaluate.Settings(
@@ -174,6 +190,8 @@ def evaluate() -> None:
     )
     seed, use_ema = options.SEED.value, options.EMA.value
     evaluate.evaluate(workdir(), out(), wishes, seed, settings(), use_ema)
+    if out() is None:  # what is elsewhere is in no page
+        page.again(workdir(), fields.defaults())
 
 
 def reference() -> None:

@@ -16,8 +16,8 @@ SAMPLING = {"steps", "sampler", "spacing", "resample", "clip", "num_samples"} | 
     "guidance_interval",
 }
 FLAGS_OF = {
-    "train": {"workdir", "trust"} | JOB,
-    "sample": CHECKPOINT | SAMPLING | {"given"},
+    "train": {"workdir", "trust", "log"} | JOB,
+    "sample": CHECKPOINT | SAMPLING | {"given", "trajectory", "interpolate"},
     "read": CHECKPOINT | {"given"},
     "bound": CHECKPOINT
     | {"clip", "variance", "correction", "guess", "num_examples", "num_times"},
@@ -43,6 +43,13 @@ WORKDIR = flags.DEFINE_string(
     None,
     "Folder of the run: checkpoints, metrics, pictures. But for train also an exported "
     "model, or the name of one that comes with the package, as digits.",
+)
+LOG = flags.DEFINE_string(
+    "log",
+    None,
+    "train: where scalars and pictures go beside metrics.jsonl and samples/: none, or "
+    "some of tensorboard, csv, wandb with commas (tensorboard). Of these wandb alone "
+    "sends anything, as its variable WANDB_MODE says.",
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
 OF_JOB = "train, sample, read, bound, evaluate, reference: "
@@ -160,6 +167,19 @@ GIVEN = flags.DEFINE_multi_string(
     "sample: a known value, as label=3, label=3,5, masked_image=FILE_OR_FOLDER (hidden "
     "pixels transparent), image=FILE_OR_FOLDER, image_b=FILE_OR_FOLDER, "
     "representation=FILE.npy or images. read: image=FILE_OR_FOLDER",
+)
+TRAJECTORY = flags.DEFINE_bool(
+    "trajectory",
+    False,
+    "sample: writes what each step saw too, of 64 examples at most: trajectory.gif, "
+    "a strip as .png, all of it as .npz.",
+)
+INTERPOLATE = flags.DEFINE_string(
+    "interpolate",
+    "",
+    "sample: --num_samples places on the way from one example to another, and "
+    "interpolation.gif: seed=A,B (their noise) or NAME=A,B (a value that is given, the "
+    "noise being that of --seed).",
 )
 OUT = flags.DEFINE_string(
     "out",

@@ -3,13 +3,13 @@
 import concurrent.futures
 from typing import Any
 
-import tqdm
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import sources
 from mt_diffusion.data.changed import SPLITS
 from mt_diffusion.data.policy import SKIP, STOP
 from mt_diffusion.errors import UserError
+from mt_diffusion.parallel.progress import Progress
 
 MOST = 20  # faults that are written out
 
@@ -54,5 +54,5 @@ def read_all(source: Any, name: str) -> list[str]:
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         found = pool.map(fault, range(len(source)))
-        bar = tqdm.tqdm(found, name, len(source), unit="example", disable=None)
+        bar = Progress(found, name, len(source))
         return [text for text in bar if text]

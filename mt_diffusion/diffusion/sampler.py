@@ -5,7 +5,6 @@ known of z_0 on the way.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +60,7 @@ class Denoised(NamedTuple):
     values: dict[str, Array]
     guesses: dict[str, Array]
     codes: Codes
-    means: Mapping[str, Array] = MappingProxyType({})
+    means: Mapping[str, Array] | None = None
 
 
 class Result(NamedTuple):
@@ -72,7 +71,7 @@ class Result(NamedTuple):
 
     z0: Image
     values: dict[str, Array]
-    kept: tuple[Array, Mapping[str, Array]] | None = None
+    kept: tuple[Array, Mapping[str, Array] | None] | None = None
 
 
 Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]
@@ -115,6 +114,7 @@ def sample(
     repeats: int = 1,
     read_from: int = 1,
     keep: bool = False,
+    towards: tuple[Key[Array, " b"], Float[Array, " b"]] | None = None,
 ) -> Result:
     """Walks from noise at T back to z_0, one key per example [B].
 
@@ -124,8 +124,9 @@ def sample(
     first step, which does not read them. soft: as of `Step`. repeats: as of `visits`;
     1 for a step that reads where the walk was before. read_from: values are the mean of
     those at this time and below, at least those of the last step. keep: whether the
-    walk is kept, with all S steps in memory at once. An example depends on its own key
-    and values alone, not on its batch.
+    walk is kept, with all S steps in memory at once. towards: other keys, and by which
+    angle all noise is turned to theirs, from 0 to pi / 2. An example depends on its own
+    key and values alone, not on its batch.
     """
     steps, visit = visits(times, repeats)
     counts = np.maximum(np.cumsum(times[:-1][steps] <= read_from), 1)
@@ -138,7 +139,13 @@ def sample(
                 key = jax.random.fold_in(key, number)
             return jax.random.normal(key, shape)
 
-        return jax.vmap(draw)(keys)
+        own = jax.vmap(draw)(keys)
+        if towards is None:
+            return own
+        # Of two independent normals, so that it is normal at every angle.
+        others, angle = towards
+        far = jax.vmap(draw)(others)
+        return over(jnp.cos(angle), own) * own + over(jnp.sin(angle), far) * far
 
     def back(here: Point, z_s: Image, number: Array) -> Image:
         """Up from s to t, by the process itself (method.md, eq. 40)."""

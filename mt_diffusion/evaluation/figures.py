@@ -1,12 +1,17 @@
 """A figure with what it is to be read against."""
 
+import collections
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mt_diffusion.errors import UserError
+
+# What `full_name` puts at the end: fid_convnet_10k_cfg1.0.
+ADDED = re.compile(r"_\d+k?_cfg[\d.]+(_head[\d.]+)?(_auto[\d.]+)?$")
 
 
 class Mark(NamedTuple):
@@ -78,6 +83,15 @@ def full_name(
     by_head = f"_head{float(head_guidance)}" if head_guidance else ""
     auto = f"_auto{float(autoguidance)}" if autoguidance != 1 else ""
     return f"{name}_{short(num)}_cfg{float(guidance)}{by_head}{auto}"
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """{name: the same without what `full_name` added}, where these differ."""
+    found = {}
+    for name in dict.fromkeys(names):
+        found[name] = ADDED.sub("", name)
+    times = collections.Counter(found.values())
+    return {name: x if times[x] == 1 else name for name, x in found.items()}
 
 
 def read_baseline(text: str) -> dict[tuple[str, str], float]:

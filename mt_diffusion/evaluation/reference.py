@@ -14,7 +14,6 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
@@ -28,6 +27,7 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import vectors, weights, writing
 from mt_diffusion.inference.precompute import images_alone
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 
 MAX_IMAGES = 10_000
 
@@ -109,9 +109,7 @@ def compute(
     pooled, spatial, images, labels = Moments(), Moments(), [], []
     with (
         concurrent.futures.ThreadPoolExecutor() as pool,
-        tqdm.tqdm(
-            total=num_images, desc="reference", unit="image", disable=None
-        ) as bar,
+        Progress(what="reference", total=num_images, unit="image") as bar,
     ):
         for start in range(0, num_images, batch_size):
             part = slice(start, start + batch_size)

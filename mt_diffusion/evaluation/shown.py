@@ -8,20 +8,23 @@ from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import pictures
-from mt_diffusion.inference.sampling import MAX_IN_GRID
+from mt_diffusion.inference import pictures, table
 
 NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
 
 
 def show(drawn: Drawn, experiment: Experiment, folder: pathlib.Path) -> None:
     """The first 64 examples as a grid, and their images as PNG files."""
-    first = {n: values[:MAX_IN_GRID] for n, values in drawn.made.items()}
-    grid = pictures.grid(first, experiment.variables, drawn.draw.given)
+    primary = experiment.primary
+    truth = primary.postprocess(drawn.truth[primary.name])
+    model, given = (experiment.variables, primary), drawn.draw.given
+    grid = pictures.restored(drawn.made, *model, given, len(truth), truth)
     writing.image(folder / "grid.png", grid)
     writing.make_folder(folder / "samples", f"the folder {folder}", folder.parent)
-    for i, image in enumerate(first[experiment.primary.name]):
-        writing.image(folder / "samples" / f"{i:05d}.png", pictures.to_image(image))
+    first = {n: values[: pictures.MOST_TILES] for n, values in drawn.made.items()}
+    files = table.files_of(first, experiment)
+    for file, image in zip(files, first[experiment.primary.name], strict=True):
+        writing.image(folder / "samples" / file, pictures.to_image(image))
 
 
 def neighbours(drawn: Drawn, real: Real) -> Any:

@@ -7,7 +7,7 @@ import pathlib
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,18 @@ def arrays(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
     named: Mapping[str, Any] = content  # NumPy's types take a name for an option's
     with draft_of(path) as draft, open(draft, "wb") as file:
         np.savez_compressed(file, **named)
+
+
+def animation(
+    path: pathlib.Path, frames: Sequence[PIL.Image.Image], last: float = 2.0
+) -> None:
+    """A GIF of all frames in 5 seconds, the last one `last` seconds more; for ever."""
+    milliseconds = [max(5000 // len(frames), 40)] * len(frames)
+    milliseconds[-1] += round(1000 * last)
+    first, *rest = frames
+    how = dict(save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    with draft_of(path) as draft:
+        first.save(draft, "GIF", optimize=False, **how)
 
 
 def image(path: pathlib.Path, content: PIL.Image.Image) -> None:

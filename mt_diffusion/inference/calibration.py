@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -29,6 +28,7 @@ from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.protocol import Batch
 
 FOLDER = "measured"
@@ -140,7 +140,7 @@ def measure(
     products = build_products(experiment, settings)
     sums: tuple[Any, ...] = (0.0, 0.0)
     starts = range(0, len(some), size)
-    for i, start in enumerate(tqdm.tqdm(starts, desc="measuring z_0", unit="batch")):
+    for i, start in enumerate(Progress(starts, "measuring z_0", unit="batch")):
         rows = np.arange(start, start + size)
         counts = (rows < len(some)).astype(np.float32)
         args = jax.device_put((rows, counts, batches[i]), sharding.over_batch(mesh))

@@ -42,7 +42,7 @@ def check(
     raise UserError(
         f"what was drawn of {', '.join(wrong)} is not finite, from step "
         f"{steps.index(t) + 1} of {len(steps) - 1} on (t = {t}), so that nothing was "
-        f"written of it. {cause(settings, args[0], args[-1])}"
+        f"written of it. {cause(settings, args[0], args[3])}"
     )
 
 

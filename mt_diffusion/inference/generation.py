@@ -27,6 +27,12 @@ from mt_diffusion.protocol import DRAW, is_evident
 # Of T: heads read an image best where it is a little noisy, and better at several t.
 # Edges of digits: 0.235 of the training mean's squared error at t = 1 alone.
 READ_BELOW = 0.15
+NEARER = np.pi / 4  # angle from which on noise is more of the other seed
+
+
+def of_rows(seed: Any, rows: Array) -> Array:
+    """The key of each of these examples, [B]."""
+    return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
 
 
 class Generator:
@@ -75,8 +81,8 @@ class Generator:
         given: {variable: values [M, ...]}, repeated in turn up to num. Example i
         depends on (seed, i) and its given values alone.
         """
-        values = self.values(params, seed, range(first, first + num), given)
-        return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
+        rows = range(first, first + num)
+        return self.postprocess(self.values(params, seed, rows, given))
 
     def values(
         self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
@@ -84,41 +90,78 @@ class Generator:
         """Examples `rows` of all that there could be, as {variable: values}."""
 
         def draw(some):
-            args = self._arguments(params, seed, some, given)
-            drawn = sharding.fetch(self.draw(*args))
-            finite.check(drawn, self, self._settings, self._times, args)
-            return drawn
+            args = (params, seed, *self._placed(some, given))
+            return self._finite(sharding.fetch(self.draw(*args)), args)
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
     def trajectory(
-        self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
+        self,
+        params: Any,
+        seed: int,
+        num: int,
+        given: Mapping[str, np.ndarray],
+        what: str | None = None,
+        first: int = 0,
     ) -> tuple[dict[str, np.ndarray], Trajectory]:
-        """The same examples, postprocessed, and what each step of their walk saw.
+        """The same examples as of a call, and what each step of their walk saw.
 
         Of each example in a batch the devices hold S float32 images, and the host one
         batch of these, and of all examples what `Trajectory` has. Raises UserError for
-        more examples than it keeps.
+        more examples than it keeps. what: before its progress; None shows none.
         """
-        walks.check(len(rows))
+        walks.check(num)
 
         def draw(some):
-            args = self._arguments(params, seed, some, given)
+            args = (params, seed, *self._placed(some, given))
             drawn, kept = sharding.fetch(self.draw_and_keep(*args))
-            finite.check(drawn, self, self._settings, self._times, args)
             values = {name: v[some % len(v)] for name, v in given.items()}
-            return drawn, walks.estimates(kept, values, self._experiment)
+            seen = walks.estimates(kept, values, self._experiment)
+            return self._finite(drawn, args), seen
 
-        values, seen = batches.through(draw, rows, self.batch_size(len(rows)))
-        examples = {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
+        rows = range(first, first + num)
+        values, seen = batches.through(draw, rows, self.batch_size(num), what)
         schedule = self._experiment.process.schedule
-        return examples, walks.of(seen, self._times, schedule)
+        return self.postprocess(values), walks.of(seen, self._times, schedule)
 
-    def _arguments(self, params, seed, some, given):
-        """Of `draw`, on the devices: rows `some` of all examples."""
+    def between(
+        self,
+        params: Any,
+        seeds: tuple[int, int],
+        angles: np.ndarray,
+        given: Mapping[str, np.ndarray],
+        what: str | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Example 0 at places from the noise of one seed to that of another.
+
+        angles: of each place, [N], 0 for the first seed alone and pi / 2 for the other.
+        given: {variable: values [N, ...]}. what: as of `trajectory`.
+        """
+
+        def draw(some):
+            at = (angles[some % len(angles)].astype(np.float32), 0 * some)
+            turned, rows = jax.device_put(at, sharding.over_batch(self._mesh))
+            _, values = self._placed(some, given)
+            args = (params, seeds[0], rows, values, (seeds[1], turned))
+            return self._finite(sharding.fetch(self.draw(*args)), args)
+
+        num = len(angles)
+        places = batches.through(draw, range(num), self.batch_size(num), what)
+        return self.postprocess(places)
+
+    def _placed(self, some, given):
+        """Numbers of rows and their given values, on the devices."""
         values = {name: v[some % len(v)] for name, v in given.items()}
-        batch = jax.device_put((some, values), sharding.over_batch(self._mesh))
-        return params, seed, *batch
+        return jax.device_put((some, values), sharding.over_batch(self._mesh))
+
+    def _finite(self, drawn, args):
+        """What was drawn with these arguments of `draw`; UserError where it is not."""
+        finite.check(drawn, self, self._settings, self._times, args)
+        return drawn
+
+    def postprocess(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values as people have them."""
+        return {n: self._experiment.of(n).postprocess(v) for n, v in values.items()}
 
     def watched(self, watch: finite.Watch) -> "Generator":
         """The same; `watch` hears of every step whether its z_0 is finite."""
@@ -131,21 +174,26 @@ class Generator:
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def draw(self, params, seed, rows, given) -> dict[str, Array]:
+    def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:
         """One batch: rows [B] of all examples, given {variable: values [B, ...]}.
 
-        params: the model's variables, or `Weights` of it and of its guide.
+        params: the model's variables, or `Weights` of it and of its guide. towards:
+        (another seed, angles [B]), by which noise is turned to that seed's.
         """
-        return self._walk(params, seed, rows, given, False)[0]
+        return self._walk(params, seed, rows, given, False, towards)[0]
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw_and_keep(self, params, seed, rows, given):
         """The same batch, and {variable: its mean as seen by each step [S, B, ...]}."""
         return self._walk(params, seed, rows, given, True)
 
-    def _walk(self, params, seed, rows, given, keep):
+    def _walk(self, params, seed, rows, given, keep, towards=None):
         experiment = self._experiment
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(rows)
+        keys = of_rows(seed, rows)
+        turned, own = None, keys  # keys of what is drawn of modalities
+        if towards is not None:
+            turned = of_rows(towards[0], rows), towards[1]
+            own = jnp.where(towards[1] < NEARER, keys, turned[0])
 
         fixed = [experiment.variables[n].known(value) for n, value in given.items()]
         fixed = [known for known in fixed if known]
@@ -156,7 +204,7 @@ class Generator:
                 z0 = jnp.where(known.mask > 0, known.pixels, z0)
             return z0
 
-        denoise = self._build_denoise(params, keys, given, keep)
+        denoise = self._build_denoise(params, own, given, keep)
 
         def certain(*args):
             """Known pixels have the noise of the true posterior (method.md, eq. 39)."""
@@ -185,10 +233,13 @@ class Generator:
             repeats=self._settings.resample,
             read_from=self._read_from(given),
             keep=keep,
+            towards=turned,
         )
         drawn = {experiment.primary.name: result.z0} | result.values
-        z0, means = result.kept or (None, {})
-        return drawn, {experiment.primary.name: z0} | dict(means)
+        if result.kept is None:
+            return drawn, {}
+        z0, means = result.kept
+        return drawn, {experiment.primary.name: z0} | dict(means or {})
 
     def _build_denoise(self, params, keys, given, keep=False) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""
@@ -246,8 +297,9 @@ class Generator:
                 z0 = read_anew(self._clip(z0), t, anew)
             v = jnp.full_like(z0, fixed_v[step.t]) if view.v is None else view.v
             told = tell(view, t, guesses)
-            kept = generated if keep else ()
-            means = {n: modalities[n].mean(view.heads[n]) for n in kept}
+            means = None
+            if keep:
+                means = {n: modalities[n].mean(view.heads[n]) for n in generated}
             return sampler.Denoised(z0, v, given | told, guesses, latents, means)
 
         return denoise

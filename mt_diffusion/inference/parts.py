@@ -6,10 +6,10 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import tqdm
 
 from mt_diffusion.files import weights, writing
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 
 FOLDER = "parts"
 Arrays = dict[str, np.ndarray]
@@ -41,16 +41,18 @@ def carry_out(
     alone has files, and is given the result; to others the folder is None.
     """
     found: list[Arrays] = []
-    for start in tqdm.tqdm(range(0, num, size), desc=what, unit="batch"):
-        # Other sizes, as of other devices before an interruption, don't mix.
-        name = f"{start:08d}_{size}.npz"
-        part = {} if folder is None else weights.kept(folder / name)
-        if sharding.anywhere(part is None) or part is None:
-            # The last one whole as well, so that one program draws them all.
-            part = make(range(start, start + size))
-            if folder is not None:
-                writing.arrays(folder / name, part)
-        found.append(part)
+    with Progress(what=what, total=num, unit="example") as bar:
+        for start in range(0, num, size):
+            # Other sizes, as of other devices before an interruption, don't mix.
+            name = f"{start:08d}_{size}.npz"
+            part = {} if folder is None else weights.kept(folder / name)
+            if sharding.anywhere(part is None) or part is None:
+                # The last one whole as well, so that one program draws them all.
+                part = make(range(start, start + size))
+                if folder is not None:
+                    writing.arrays(folder / name, part)
+            found.append(part)
+            bar.update(min(size, num - start))
     if folder is None:
         return {}
     return {n: np.concatenate([part[n] for part in found])[:num] for n in found[0]}

@@ -3,7 +3,6 @@
 import pathlib
 
 import numpy as np
-import tqdm
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import sources, views
@@ -12,6 +11,7 @@ from mt_diffusion.data.views import SPLITS
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import vectors
+from mt_diffusion.parallel.progress import Progress
 
 
 def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
@@ -62,7 +62,7 @@ def all_of(
     size: D, None for that of the first batch; UserError where any has another.
     """
     rows = []
-    with tqdm.tqdm(total=len(source), desc=name, unit="image") as bar:
+    with Progress(what=name, total=len(source), unit="image") as bar:
         for start in range(0, len(source), batch_size):
             stop = min(start + batch_size, len(source))
             made = represent([source[i] for i in range(start, stop)])

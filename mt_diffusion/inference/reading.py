@@ -52,7 +52,9 @@ def read(
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
-    reader = build_reader(experiment, params, config.sampling.batch_size, mesh)
+    reader = build_reader(
+        experiment, params, config.sampling.batch_size, mesh, "reading"
+    )
     digest = exported.digest(params)
     facts = {"step": step, "averaged": use_ema, "parameters": digest}
     if given:
@@ -123,10 +125,7 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, inputs, seed)
-    for name in means:
-        if examples[name].ndim == 1:  # numbers and not pictures, as labels
-            words = map(experiment.variables[name].show, examples[name])
-            print(f"{name}: {', '.join(map(str, words))}")
+    table.tell(examples, experiment, list(values))
     print(f"wrote {out}/samples.npz, {out}/{table.FILE} and {out}/grid.png")
 
 
@@ -134,11 +133,16 @@ Reader = Callable[[np.ndarray, Sequence[int], int], dict[int, dict[str, np.ndarr
 
 
 def build_reader(
-    experiment: Experiment, params: Any, batch_size: int, mesh: jax.sharding.Mesh
+    experiment: Experiment,
+    params: Any,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    what: str | None = None,
 ) -> Reader:
     """(images [N, H, W, C], levels t, seed) -> {t: {modality: means [N, ...]}}.
 
-    What is read of image i depends on (seed, i, t) and the image alone.
+    What is read of image i depends on (seed, i, t) and the image alone. what: before
+    its progress; None shows none.
     """
 
     @jax.jit
@@ -160,7 +164,7 @@ def build_reader(
             return {t: means(params, seed, rows, z0, t) for t in levels}
 
         size = sharding.batch_size(batch_size, len(images), mesh)
-        return batches.through(at_levels, range(len(images)), size)
+        return batches.through(at_levels, range(len(images)), size, what, "image")
 
     return reader
 

@@ -1,6 +1,7 @@
 """`--mode=sample`: examples from a workdir's model, anything given, to PNG and npz."""
 
 import contextlib
+import math
 import pathlib
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +15,15 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import locks, writing
-from mt_diffusion.inference import calibration, parts, pictures, table
+from mt_diffusion.inference import calibration, parts, pictures, table, walks
+from mt_diffusion.inference.drawing import between
+from mt_diffusion.inference.drawing import walk as drawn_walk
+from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
-MAX_IN_GRID = 64
+SAID = "samples"  # before the progress
 ADM = "arr_0"  # the name that evaluators of ADM's kind read images by
 RARE = 0.05  # share of the training examples below which a state is warned of
 
@@ -32,20 +36,31 @@ def sample(
     given: Sequence[str],
     overrides: dict,
     use_ema: bool,
+    trajectory: bool = False,
+    interpolate: str = "",
 ) -> None:
     """Draws `num` examples and writes them below `out` (workdir/generated/NNN).
 
-    given: texts NAME=VALUE. overrides: of the checkpoint's config.sampling. Raises
-    UserError for a workdir without checkpoints, values that don't fit the model,
-    guidance towards nothing, or an `out` that holds samples already.
+    given: texts NAME=VALUE. overrides: of the checkpoint's config.sampling. trajectory:
+    whether pictures of the walk are written too. interpolate: text of a way, of which
+    they are `num` places. Raises UserError for a workdir without checkpoints, values
+    that don't fit the model, guidance towards nothing, or an `out` that holds samples
+    already.
     """
     mesh = sharding.make_mesh()
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     values = read_given(given, experiment)
-    check_guidance(overrides, experiment, values)
-    check_resample(overrides, experiment, values)
+    inputs = table.inputs_of(given, values)
     if num is None:
         num = max([NUM_SAMPLES, *map(len, values.values())])
+    if trajectory:
+        walks.check(num)
+    way = None
+    if interpolate:
+        way = between.parse(interpolate, experiment, values, seed, num)
+        values, inputs = way.given, inputs | {way.name: way.texts}
+    check_guidance(overrides, experiment, values)
+    check_resample(overrides, experiment, values)
     settings = config.sampling
     build, weights = prepare(settings, experiment, params, use_ema, mesh)
     alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -67,18 +82,40 @@ def sample(
         )
         warn_of_rare_state(experiment, generator.states(values))
 
-        def make(rows: range) -> dict[str, np.ndarray]:
-            found = generator.values(weights, seed, rows, values)
-            return {n: experiment.of(n).postprocess(v) for n, v in found.items()}
-
-        place = out and out / parts.FOLDER / again
-        size = generator.batch_size(num)
-        examples = parts.carry_out(place, num, size, make, "samples")
+        if way is not None:
+            examples = generator.between(weights, way.seeds, way.angles, values, SAID)
+        elif trajectory:
+            examples, walk = generator.trajectory(weights, seed, num, values, SAID)
+        else:
+            place = out and out / parts.FOLDER / again
+            examples = in_parts(generator, weights, seed, num, values, place)
         if out:
-            inputs = table.inputs_of(given, values)
+            if way is not None:
+                between.write(out, examples, experiment.variables, way.name)
+            elif trajectory:
+                drawn_walk.write(out, walk, experiment.variables, list(inputs))
             write(out, examples, experiment, inputs, seed)
+            table.tell(examples, experiment, list(values))
             shutil.rmtree(out / parts.FOLDER, ignore_errors=True)
-    print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
+    film = f"{between.FILE}, " if interpolate else ""
+    film = f"{drawn_walk.FILE}.gif, .png and .npz, " if trajectory else film
+    print(f"wrote {out}/samples.npz, {film}{table.FILE}, grid.png and {num} PNG files")
+
+
+def in_parts(
+    generator: Generator,
+    weights: Any,
+    seed: int,
+    num: int,
+    values: Mapping[str, np.ndarray],
+    place: pathlib.Path | None,
+) -> dict[str, np.ndarray]:
+    """Examples, postprocessed; the parts that are drawn are kept in the folder."""
+
+    def make(rows: range) -> dict[str, np.ndarray]:
+        return generator.postprocess(generator.values(weights, seed, rows, values))
+
+    return parts.carry_out(place, num, generator.batch_size(num), make, SAID)
 
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
@@ -176,8 +213,9 @@ def write(
     inputs: Mapping[str, Sequence[str]],
     seed: int,
 ) -> None:
-    """The image of each example as PNG, a grid of the first 64, a table, samples.npz.
+    """The image of each example as PNG, a grid of the first, a table, samples.npz.
 
+    Beside a grid whose font lacks letters of words, grid.txt has what it says instead.
     inputs: {given variable: the text of each value}, row i having that of i mod M. In
     the .npz, NAME_names are the classes that the numbers of NAME are places among, and
     the images stand under ADM's name as well; that it is there says that all is.
@@ -189,10 +227,16 @@ def write(
         if len(c)
     }
     images = examples[experiment.primary.name]
-    for i, image in enumerate(images):
-        writing.image(out / "samples" / f"{i:05d}.png", pictures.to_image(image))
-    first = {name: values[:MAX_IN_GRID] for name, values in examples.items()}
-    grid = pictures.grid(first, experiment.variables, list(inputs))
-    writing.image(out / "grid.png", grid)
+    files = table.files_of(examples, experiment)
+    for file, image in zip(files, images, strict=True):
+        writing.image(out / "samples" / file, pictures.to_image(image))
+    given = [name for name in inputs if name in experiment.variables]
+    num = math.lcm(*(len(texts) for texts in inputs.values()))
+    model = experiment.variables, experiment.primary
+    writing.image(out / "grid.png", pictures.restored(examples, *model, given, num))
+    first = {name: values[: pictures.MOST_TILES] for name, values in examples.items()}
+    if legend := pictures.legend(first, experiment.variables):
+        lines = [f"{drawn}: {meant}\n" for drawn, meant in sorted(legend.items())]
+        writing.text(out / "grid.txt", "".join(lines))
     table.write(out, examples, experiment, inputs, seed)
     writing.arrays(out / "samples.npz", {ADM: images} | examples | names)

@@ -2,7 +2,8 @@
 
 import csv
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mt_diffusion.files import finding, writing
 from mt_diffusion.files.names import shown
 
 FILE = "samples.csv"
+LONGEST = 40  # letters of the words in the name of a file
 
 
 def inputs_of(
@@ -31,6 +33,39 @@ def inputs_of(
     return inputs
 
 
+def words_of(
+    examples: Mapping[str, np.ndarray], experiment: Experiment
+) -> dict[str, list[str]]:
+    """{variable: the word of each example}, of those that people see as words."""
+    found = {}
+    for name, values in examples.items():
+        told = [experiment.of(name).show(value) for value in values]
+        words = [word for word in told if isinstance(word, str)]
+        if len(words) == len(told):
+            found[name] = words
+    return found
+
+
+def tell(
+    examples: Mapping[str, np.ndarray], experiment: Experiment, given: Collection[str]
+) -> None:
+    """Prints the words that were found where an image is given: what was read of it."""
+    if experiment.primary.name in given:
+        for name, words in words_of(examples, experiment).items():
+            if name not in given:
+                print(f"{name}: {', '.join(words)}")
+
+
+def files_of(examples: Mapping[str, np.ndarray], experiment: Experiment) -> list[str]:
+    """The name of each example's picture: its number, and its words, as 00003_cat."""
+    words = words_of(examples, experiment)
+    files = []
+    for i in range(len(examples[experiment.primary.name])):
+        told = "_".join(re.sub(r"\W+", "-", x[i]).strip("-") for x in words.values())
+        files.append(f"{i:05d}_{told[:LONGEST]}".rstrip("_-") + ".png")
+    return files
+
+
 def write(
     folder: pathlib.Path,
     examples: Mapping[str, np.ndarray],
@@ -39,17 +74,14 @@ def write(
     seed: int,
 ) -> None:
     """A row for each example: its file, what it was made of, its words, the seed."""
-    words: dict[str, list] = {}
-    for name, values in examples.items():
-        told = [experiment.of(name).show(value) for value in values]
-        words |= {name: told} if all(isinstance(word, str) for word in told) else {}
+    words, files = words_of(examples, experiment), files_of(examples, experiment)
     with (
         writing.draft_of(folder / FILE) as draft,
         open(draft, "w", newline="", encoding="utf8") as file,
     ):
         rows = csv.writer(file)
         rows.writerow(["file", "input", *words, "seed"])
-        for i in range(len(examples[experiment.primary.name])):
+        for i, name in enumerate(files):
             given = "; ".join(texts[i % len(texts)] for texts in inputs.values())
             row = [told[i] for told in words.values()]
-            rows.writerow([f"samples/{i:05d}.png", given, *row, seed])
+            rows.writerow([f"samples/{name}", given, *row, seed])

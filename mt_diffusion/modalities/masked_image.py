@@ -99,6 +99,14 @@ class MaskedImage(Identity):
     def show(self, item):
         return item
 
+    def between(self, a, b, shares):
+        if not np.array_equal(a[..., -1], b[..., -1]):
+            raise UserError(
+                f"two values of {self.name} hide different pixels, and between a pixel "
+                "that is hidden and one that is seen there is none: hide the same."
+            )
+        return super().between(a, b, shares)
+
     def known(self, value):
         return Known(value[..., :-1], value[..., -1:])
 

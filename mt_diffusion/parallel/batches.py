@@ -1,11 +1,13 @@
 """One batch after the other through a program of one shape, and all that they made."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
+
+from mt_diffusion.parallel.progress import Progress
 
 
 def through(
@@ -23,9 +25,12 @@ def through(
     progress; None shows none.
     """
     parts = []
-    hidden = True if what is None else None
-    with tqdm.tqdm(total=len(rows), desc=what, unit=unit, disable=hidden) as bar:
+    said: Any = contextlib.nullcontext()
+    if what is not None:
+        said = Progress(what=what, total=len(rows), unit=unit)
+    with said as bar:
         for start in range(rows.start, rows.stop, size):
             parts.append(jax.device_get(make(np.arange(start, start + size))))
-            bar.update(min(size, rows.stop - start))
+            if bar is not None:
+                bar.update(min(size, rows.stop - start))
     return jax.tree.map(lambda *x: np.concatenate(x)[: len(rows)], *parts)

@@ -25,6 +25,7 @@ from mt_diffusion.inference import calibration, reading, restoring
 from mt_diffusion.models import adm
 from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.report import card, hub
 from mt_diffusion.training import init_from, watch
 
@@ -116,15 +117,20 @@ def folder(
     model: Trained, config: ConfigDict, out: pathlib.Path, dtype: str, license: str
 ) -> None:
     """An exported model with that config, looked at by reading it back."""
-    with draft_of_folder(out) as draft:
+    bar = Progress(what="export", total=4, unit="part")
+    with draft_of_folder(out) as draft, bar:
         exported.write(draft, model.step, config, model.params, dtype)
+        bar.update()
         copy_known(model, draft)
         # As others will; and what was measured of other numbers is measured anew.
         _, _, experiment, params = restoring.restore(draft, {}, True, model.mesh)
+        bar.update()
         known = model.config, experiment, params, model.mesh
         calibration.find(draft, model.step, True, *known)
+        bar.update()
         evaluation = evaluation_of(model)
         card.write(draft, out.name, config, experiment, params, evaluation, license)
+        bar.update()
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
     print(f"wrote {out}, {size / 1e6:.1f} MB; --workdir={out} reads it")
 

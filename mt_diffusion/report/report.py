@@ -16,6 +16,7 @@ from mt_diffusion.files import writing
 from mt_diffusion.report import figures, record, tables
 from mt_diffusion.report.figures import Figure
 from mt_diffusion.report.record import Run
+from mt_diffusion.training.logs import METRICS
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 MOST_DRAWS = 6  # of an evaluation, that are shown
@@ -54,6 +55,15 @@ def write(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> pathlib.
     writing.make_folder(path.parent, f"--workdir={workdir}", home)
     writing.text(path, page)
     return path
+
+
+def again(workdir: pathlib.Path, defaults: ConfigDict | None = None) -> None:
+    """Writes the page of a run anew, after something was measured of it.
+
+    An exported model, of which nothing was logged, has no page.
+    """
+    if (workdir / METRICS).exists():
+        print(f"wrote {write(workdir, defaults)}")
 
 
 def load(workdir: pathlib.Path) -> Run:

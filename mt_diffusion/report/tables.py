@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mt_diffusion.evaluation.figures import short_names
 from mt_diffusion.report import plots, record
 from mt_diffusion.report.figures import number
 from mt_diffusion.report.plots import Line
@@ -27,11 +28,12 @@ class Setting(NamedTuple):
 class Row(NamedTuple):
     """A metric. place: of its value from floor (0) to ceiling (1), None without both.
 
-    value, floor, ceiling: with their standard errors and spreads. of_floor, of_ceiling:
-    what has these values.
+    long: its whole name. value, floor, ceiling: with their standard errors and spreads.
+    of_floor, of_ceiling: what has these values.
     """
 
     name: str
+    long: str
     value: str
     better: str
     floor: str
@@ -50,11 +52,15 @@ class Cell(NamedTuple):
 
 
 class Across(NamedTuple):
-    """A row of such a table; note: what is to be known of its cells."""
+    """A row of such a table; note: what is to be known of its cells.
+
+    long: its whole name, where that is another.
+    """
 
     name: str
     note: str
     cells: list[Cell]
+    long: str = ""
 
 
 def facts(run: Run) -> Facts:
@@ -138,10 +144,12 @@ def place(metric: Mapping[str, Any]) -> float | None:
 def metrics(evaluation: Mapping[str, Any]) -> dict[str, list[Row]]:
     """{draw: its metrics}."""
     found: dict[str, list[Row]] = {}
+    names = short_names(m["name"] for m in evaluation["metrics"])
     for m in evaluation["metrics"]:
         floor, ceiling = m["floor"] or {}, m["ceiling"] or {}
         row = Row(
-            name=m["name"],
+            name=names[m["name"]],
+            long=m["name"],
             value=with_error(m["value"], m.get("standard_error")),
             better=m["better"],
             floor=with_error(floor.get("value"), floor.get("spread")),
@@ -247,12 +255,15 @@ def compared(runs: Mapping[str, Run]) -> dict[str, list[Across]]:
     evaluations = [run.evaluation or {"metrics": []} for run in runs.values()]
     tables = [{(m["draw"], m["name"]): m for m in e["metrics"]} for e in evaluations]
     rows: dict[str, list[Across]] = {}
+    names = short_names(name for table in tables for _, name in table)
     for draw, name in dict.fromkeys(key for table in tables for key in table):
         found = [table.get((draw, name), {}) for table in tables]
         known = next(m for m in found if m)
         goal = (known["ceiling"] or {}).get("value")
         cells = mark_best([m.get("value") for m in found], known["better"], goal)
-        rows.setdefault(draw, []).append(Across(name, known["better"], cells))
+        rows.setdefault(draw, []).append(
+            Across(names[name], known["better"], cells, name)
+        )
     return rows
 
 

@@ -27,6 +27,8 @@ class Events:
     thread, and waits for ever once that has met a full disk.
     """
 
+    file, told = PATTERN, "tensorboard --logdir {workdir}"
+
     def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
         """Begins with the config, as text and as settings to compare runs by.
 

@@ -56,23 +56,26 @@ class Look:
             shares = self._shares(params, self._batch)
             scalars |= {f"grad_share_{name}": x for name, x in shares.items()}
         view.write(step, scalars)
-        for given in [{}, *self._values()]:
+        model = self._experiment.variables, self._experiment.primary
+        for given, truth in [({}, None), *self._values()]:
             try:
                 examples = self._generator(params, self._seed, self._num, given)
             except UserError as error:  # of samples that are not finite
                 print(f"no picture of step {step:,}: {error}")
                 continue
-            grid = pictures.grid(examples, self._experiment.variables, given)
+            num = len(next(iter(given.values()), ()))
+            grid = pictures.restored(examples, *model, given, num, truth)
             view.picture(
                 step, "_".join(["given", *given] if given else ["joint"]), grid
             )
 
-    def _values(self) -> list[dict[str, np.ndarray]]:
-        """For each modality its first values that there are, as something to give."""
-        found = []
+    def _values(self) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """For each modality its first values, to be given, and the images of these."""
+        found, primary = [], self._experiment.primary
         batch = sharding.fetch(self._batch)
         for name, values in batch.values.items():
-            there = values[batch.available[name]]
-            if len(there):
-                found.append({name: there[: self._num]})
+            here = batch.available[name]
+            if here.any():
+                truth = primary.postprocess(batch.z0[here][: self._num])
+                found.append(({name: values[here][: self._num]}, truth))
         return found

@@ -27,7 +27,7 @@ from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
-from mt_diffusion.training import init_from, watch
+from mt_diffusion.training import init_from, logs, watch
 from mt_diffusion.training.callback import Callback, is_wish
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
@@ -46,16 +46,21 @@ LAG = 2  # steps in flight before a step's counters are looked at
 
 
 def train(
-    config: ConfigDict, workdir: pathlib.Path, callback: Callback | None = None
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    callback: Callback | None = None,
+    log: str = logs.USUAL,
 ) -> None:
     """Trains until config.train.num_steps, from the newest checkpoint if there is one.
 
     callback: called after each step that is logged, in every process of a job; where it
-    returns True (in all of them), the run ends there, with a checkpoint.
+    returns True (in all of them), the run ends there, with a checkpoint. log: names of
+    logs, 'csv,wandb'.
 
     Raises UserError for a mistake in the config, the data or the workdir, and where too
     many steps in a row have gradients that are not finite.
     """
+    names = logs.parse(log)
     experiments.check(config)
     check(config)
     modalities = config.copy_and_resolve_references().modalities.to_dict()
@@ -84,7 +89,7 @@ def train(
         start, num_steps = int(state.step), config.train.num_steps
         facts = describe(config, experiment, start, len(source), len(test))
         facts |= getattr(source, "facts", {})
-        watch.banner(workdir, mesh, state.params, facts)
+        watch.banner(workdir, mesh, state.params, facts, names)
         if start >= num_steps:
             print(f"nothing to do: this run has had {start:,} steps.")
             return
@@ -95,7 +100,7 @@ def train(
         in_flight: collections.deque[dict] = collections.deque()
         failed: list[Exception] = []
         wished = False
-        with watch.build(workdir, start, config) as view:
+        with watch.build(workdir, start, config, names) as view:
             device_batches = pipeline.prefetch(batches, start, num_steps, over_batch)
             train_step = (compiling or begin(*step_of)).result()
             sharding.meet("the first step")

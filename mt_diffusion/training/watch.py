@@ -6,20 +6,20 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import PIL.Image
-import tqdm
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.files import writing
-from mt_diffusion.training.events import PATTERN, Events
+from mt_diffusion.parallel.progress import Progress
+from mt_diffusion.training import logs
+from mt_diffusion.training.logs import LOGS, METRICS, Log
 
-METRICS = "metrics.jsonl"
 SPEED, WAIT = "images_per_second", "data_wait"
 CLOCK = {SPEED, WAIT}  # scalars that no second run would have
 SAMPLES = "samples"
@@ -31,8 +31,17 @@ def count(tree: Any) -> int:
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, str]):
-    """Prints the machine, the network by part, `facts`, and what is written where."""
+def banner(
+    workdir: pathlib.Path,
+    mesh: Mesh,
+    params: Any,
+    facts: Mapping[str, str],
+    names: Sequence[str],
+) -> None:
+    """Prints the machine, the network by part, `facts`, and what is written where.
+
+    names: of logs.
+    """
     devices = mesh.devices.ravel()
     parts = params["params"]
     lines = {
@@ -42,7 +51,7 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
         + ", ".join(f"{name} {count(part):,}" for name, part in parts.items()),
         **facts,
         "checkpoints": workdir / "checkpoints",
-        "metrics": f"{workdir / METRICS}, and tensorboard --logdir {workdir}",
+        "metrics": f"{workdir / METRICS}{logs.told(workdir, names)}",
         "pictures": workdir / SAMPLES,
     }
     for name, value in lines.items():
@@ -50,21 +59,32 @@ def banner(workdir: pathlib.Path, mesh: Mesh, params: Any, facts: Mapping[str, s
     sys.stdout.flush()
 
 
-def build(workdir: pathlib.Path, start: int, config: ConfigDict) -> "Watch | Silent":
-    """What this process writes: all in the first one of a job, nothing in others."""
+def build(
+    workdir: pathlib.Path, start: int, config: ConfigDict, names: Sequence[str]
+) -> "Watch | Silent":
+    """What this process writes: all in the first one of a job, nothing in others.
+
+    names: of logs.
+    """
     if jax.process_index():
         return Silent()
-    return Watch(workdir, start, config)
+    return Watch(workdir, start, config, names)
 
 
 class Watch:
-    """Progress on the terminal, scalars in metrics.jsonl and TensorBoard, PNG pictures.
+    """Progress on the terminal, scalars in metrics.jsonl and logs, pictures as PNG.
 
-    start: the step that a resumed run continues from; later lines of an earlier attempt
-    are dropped, so that no step is logged twice.
+    names: of logs. start: the step that a resumed run continues from; later lines of an
+    earlier attempt are dropped, so that no step is logged twice.
     """
 
-    def __init__(self, workdir: pathlib.Path, start: int, config: ConfigDict):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        start: int,
+        config: ConfigDict,
+        names: Sequence[str] = (logs.USUAL,),
+    ):
         self._workdir = workdir
         self._num_steps = config.train.num_steps
         self._batch_size = config.train.batch_size
@@ -73,15 +93,12 @@ class Watch:
         writing.make_folder(workdir / SAMPLES, f"--workdir={workdir}", workdir)
         writing.stay_within(workdir / METRICS, workdir)
         keep_lines(workdir / METRICS, start)
-        with self._explained():
-            self._events = Events(workdir, start, config)
-        self._bar = tqdm.tqdm(
-            total=self._num_steps,
-            initial=start,
-            unit="step",
-            disable=None,
-            dynamic_ncols=True,
-        )
+        self._logs: list[Log] = []
+        for name in names:
+            kind = LOGS[name]
+            with writing.explained(workdir / kind.file):
+                self._logs.append(kind(workdir, start, config))
+        self._bar = Progress(total=self._num_steps, unit="step", initial=start)
 
     def waited_for(
         self, batches: Iterable[T], is_idle: Callable[[], bool]
@@ -130,11 +147,11 @@ class Watch:
             for n in scalars
             if n != WAIT and not n.startswith("skipped")
         )
-        if self._bar.disable:
+        self._bar.set_postfix_str(shown, refresh=False)
+        if not self._bar.is_terminal:
             print(f"step {step}/{self._num_steps}  {shown}  {self._left(step, speed)}")
             sys.stdout.flush()
-        else:
-            self._bar.set_postfix_str(shown, refresh=False)
+            self._bar.wait()
         self.write(step, scalars)
         self.restart_clock(step)
 
@@ -142,7 +159,7 @@ class Watch:
         """The time left, where the speed is known."""
         if not speed:
             return ""
-        return f"{tqdm.tqdm.format_interval((self._num_steps - step) / speed)} left"
+        return f"{Progress.format_interval((self._num_steps - step) / speed)} left"
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes scalars to disk alone."""
@@ -150,26 +167,29 @@ class Watch:
         path = self._workdir / METRICS
         with writing.explained(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
-        with self._explained():
-            self._events.scalars(step, scalars)
+        for log in self._logs:
+            with self._explained(log):
+                log.scalars(step, scalars)
 
     def picture(self, step: int, name: str, image: PIL.Image.Image) -> None:
-        """Writes a picture as samples/STEP_NAME.png and to TensorBoard."""
+        """Writes a picture as samples/STEP_NAME.png and to logs."""
         path = self._workdir / SAMPLES / f"{step:07d}_{name}.png"
         writing.image(path, image)
-        with self._explained():
-            self._events.picture(step, name, image)
+        for log in self._logs:
+            with self._explained(log):
+                log.picture(step, name, image)
 
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
-        return writing.explained(self._workdir / PATTERN)
+    def _explained(self, log: Log) -> contextlib.AbstractContextManager[None]:
+        return writing.explained(self._workdir / log.file)
 
     def __enter__(self) -> "Watch":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
-        with self._explained():
-            self._events.close()
+        for log in self._logs:
+            with self._explained(log):
+                log.close()
 
 
 class Silent(contextlib.nullcontext):

@@ -47,6 +47,7 @@ def test_a_config_that_is_none_is_explained(tmp_path, name):
         ("README.md", "ends in .py"),
         ("", "no file"),
         ("image_label:smok", "no preset 'smok'; choose one of"),
+        ("image_label:smok", "of which the nearest is smoke."),
     ],
 )
 def test_the_nearest_config_is_named(text, words):

@@ -38,7 +38,9 @@ def test_each_row_names_its_file_its_input_and_its_words(tmp_path):
     table.write(tmp_path, examples, experiment, inputs, seed=7)
     text = (tmp_path / "samples.csv").read_text()
     rows = list(csv.DictReader(text.splitlines()))
-    assert [row["file"] for row in rows] == [f"samples/{i:05d}.png" for i in range(4)]
+    words = ["ant", "a-b", "a-b", "ant"]
+    files = [f"samples/{i:05d}_{word}.png" for i, word in enumerate(words)]
+    assert [row["file"] for row in rows] == files
     names = [row["input"].split("; ") for row in rows]
     assert [name[0] for name in names] == [f"{tmp_path}/{i}.png" for i in (1, 9, 10, 1)]
     assert {name[1] for name in names} == {"label=a, b"}

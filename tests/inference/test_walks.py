@@ -1,9 +1,14 @@
 """What the steps of a walk saw: samples stay as they are, and the walk ends there."""
 
+import csv
+
 import numpy as np
+import PIL.Image
 import pytest
 
 import mt_diffusion
+from mt_diffusion.experiment import exported
+from mt_diffusion.inference import sampling
 
 SETTINGS = [{"sampler": n} for n in ("ddim", "dpmpp_2m", "dpmpp_2s")]
 SETTINGS += [{"guess": f"label={word}"} for word in ("mean", "fresh", "absent")]
@@ -66,3 +71,33 @@ def test_samples_are_the_same_by_every_sampler(model, settings):
 @pytest.mark.parametrize("settings", GUIDED, ids=str)
 def test_samples_are_the_same_with_guidance(model, settings):
     compare(model, 3, {"label": "3"}, **settings)
+
+
+def test_the_command_writes_the_walk_beside_the_same_samples(model, tmp_path):
+    """And of given images prints what it read, which stands in the table as well."""
+    folder = exported.find("digits")
+    sampling.sample(folder, tmp_path, 3, 4, [], {"num_steps": 4}, True, trajectory=True)
+    drawn, walk = model.sample(3, steps=4, seed=4, trajectory=True)
+    with np.load(tmp_path / "samples.npz") as written:
+        for name, values in drawn.items():
+            np.testing.assert_array_equal(written[name], values)
+    with np.load(tmp_path / "trajectory.npz") as written:
+        assert set(written) == {"t", "noise", "image", "label"}
+        np.testing.assert_array_equal(written["image"], walk.values["image"])
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"trajectory.gif", "trajectory.png", "grid.png", "samples.csv"} <= names
+    files = sorted(p.stem for p in (tmp_path / "samples").iterdir())
+    assert files == [f"{i:05d}_{label}" for i, label in enumerate(drawn["label"])]
+
+
+def test_what_given_images_were_read_as_is_beside_the_samples(tmp_path, capsys):
+    image = np.zeros((8, 8), np.uint8)
+    PIL.Image.fromarray(image).save(tmp_path / "a.png")
+    given = [f"image={tmp_path / 'a.png'}"]
+    out = tmp_path / "out"
+    folder = exported.find("digits")
+    sampling.sample(folder, out, 2, 0, given, {"num_steps": 2}, True)
+    (row, _) = csv.DictReader((out / "samples.csv").read_text().splitlines())
+    assert row["input"] == str(tmp_path / "a.png") and row["label"] in "0123456789"
+    assert row["file"] == f"samples/00000_{row['label']}.png"
+    assert f"label: {row['label']}, " in capsys.readouterr().out

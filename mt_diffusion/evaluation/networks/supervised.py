@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tqdm
 from jaxtyping import Array, UInt8
 
 from mt_diffusion.data import sources
+from mt_diffusion.parallel.progress import Progress
 
 MAX_BYTES = 2**31  # of images that are held in memory
 TEST_BATCH = 500
@@ -77,7 +77,7 @@ def fit(
     variables = jax.jit(network.init)(jax.random.key(recipe.seed), image[None])
     state = variables, optimizer.init(variables["params"])
     batches = training_batches(source, recipe)[:num_steps].to_iter_dataset(READ)
-    for images, labels in progress(batches, what, num_steps, "step"):
+    for images, labels in Progress(batches, what, num_steps, "step"):
         state = train_step(state, images, labels)
         jax.block_until_ready(state)  # or the progress would run ahead of the work
     return state[0]
@@ -136,7 +136,7 @@ def held(source: sources.Source) -> Sequence[Pair]:
     if len(source) * source[0]["image"].nbytes > MAX_BYTES:
         return pairs
     in_order = pairs.to_iter_dataset(READ)
-    return list(progress(in_order, "reading", len(source), "image"))
+    return list(Progress(in_order, "reading", len(source), "image"))
 
 
 def shifted(pair: Pair, rng: np.random.Generator, share: float) -> Pair:
@@ -160,14 +160,7 @@ def accuracy(network: nn.Module, variables: Variables, source: sources.Source) -
     batches = pairs.batch(TEST_BATCH).to_iter_dataset(READ)
     num, correct = 0, 0
     total = math.ceil(len(source) / TEST_BATCH)
-    for images, labels in progress(batches, "testing", total, "batch"):
+    for images, labels in Progress(batches, "testing", total, "batch"):
         num += np.sum(labels >= 0)
         correct += np.sum(np.asarray(predict(variables, images)) == labels)
     return float(correct / num) if num else math.nan
-
-
-def progress(items: Any, what: str, total: int, unit: str) -> tqdm.tqdm:
-    """The items with a bar on a terminal."""
-    return tqdm.tqdm(
-        items, what, total, unit=unit, disable=None, dynamic_ncols=True, leave=False
-    )

@@ -1,0 +1,72 @@
+"""How far something is that takes long: on a terminal, and in a file or pipe."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import tqdm
+
+EVERY = 30.0  # seconds between the lines of what is no terminal
+# What matters most stands first: what a narrow terminal has no room for is cut.
+FORMAT = (
+    "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"
+    "{postfix} |{bar}|"
+)
+
+
+class Progress(tqdm.tqdm):
+    """A bar as wide as the terminal; where there is none, a line every 30 s.
+
+    items: what is gone through; None where `update` counts. what: is done, with
+    `total` of a unit, so many of them (`initial`) before.
+    """
+
+    _is_terminal, _has_said = True, False
+
+    def __init__(
+        self,
+        items: Iterable | None = None,
+        what: str = "",
+        total: int | None = None,
+        unit: str = "example",
+        initial: int = 0,
+    ):
+        self._is_terminal = sys.stderr.isatty()
+        pace: dict[str, Any] = {"dynamic_ncols": True}
+        if not self._is_terminal:
+            pace = {"mininterval": EVERY, "delay": EVERY}
+        super().__init__(
+            items,
+            what,
+            total,
+            unit=f" {unit}",
+            initial=initial,
+            miniters=1,
+            bar_format=FORMAT if self._is_terminal else FORMAT.partition(" |")[0],
+            **pace,
+        )
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is a bar."""
+        return self._is_terminal
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool | None:
+        """As of tqdm; what is no bar is a line of its own."""
+        if self._is_terminal:
+            return super().display(msg, pos)
+        self._has_said = True
+        print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
+        return False
+
+    def wait(self) -> None:
+        """Says nothing for the next 30 s, for somebody else has said where it is."""
+        self.last_print_t = self._time()
+
+    def close(self) -> None:
+        """As of tqdm; says the end where it said anything before."""
+        if not self._is_terminal and not getattr(self, "disable", True):
+            if self._has_said:
+                self.display()
+            self.disable = True
+        super().close()
