@@ -54,6 +54,8 @@ class Control:
 
     def value(self, values: Sequence) -> Any:
         """What is given, None for nothing. Raises UserError for what can't be."""
+        if not values:
+            return None
         value, *more = values
         if self.part.classes:
             return None if value in (MADE, None) else self.part.classes[int(value)]
@@ -71,8 +73,10 @@ def give(part: Part, studio: Studio) -> Control:
             return brush(part, studio)
         if part.is_picture:
             return picture(part, studio)
-        label = f"{part.name}: {part.size} numbers, or nothing to have it made"
-        return Control(part, [gr.Textbox(label=label, visible=part.size > 0)])
+        if part.size:
+            label = f"{part.name}: {part.size} numbers, or nothing to have it made"
+            return Control(part, [gr.Textbox(label=label)])
+        return Control(part, [])
 
 
 def buttons(part: Part) -> Any:

@@ -5,7 +5,6 @@ known of z_0 on the way.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -61,7 +60,7 @@ class Denoised(NamedTuple):
     values: dict[str, Array]
     guesses: dict[str, Array]
     codes: Codes
-    means: Mapping[str, Array] = MappingProxyType({})
+    means: Mapping[str, Array] | None = None
 
 
 class Result(NamedTuple):
@@ -72,7 +71,7 @@ class Result(NamedTuple):
 
     z0: Image
     values: dict[str, Array]
-    kept: tuple[Array, Mapping[str, Array]] | None = None
+    kept: tuple[Array, Mapping[str, Array] | None] | None = None
 
 
 Denoise = Callable[[Image, Transition, Any, dict[str, Array]], Denoised]

@@ -91,13 +91,18 @@ class Generator:
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
     def trajectory(
-        self, params: Any, seed: int, rows: range, given: Mapping[str, np.ndarray]
+        self,
+        params: Any,
+        seed: int,
+        rows: range,
+        given: Mapping[str, np.ndarray],
+        what: str | None = None,
     ) -> tuple[dict[str, np.ndarray], Trajectory]:
         """The same examples as of a call, and what each step of their walk saw.
 
         Of each example in a batch the devices hold S float32 images, and the host one
         batch of these, and of all examples what `Trajectory` has. Raises UserError for
-        more examples than it keeps.
+        more examples than it keeps. what: before its progress; None shows none.
         """
         walks.check(len(rows))
 
@@ -108,7 +113,7 @@ class Generator:
             seen = walks.estimates(kept, values, self._experiment)
             return self._finite(drawn, args), seen
 
-        values, seen = batches.through(draw, rows, self.batch_size(len(rows)))
+        values, seen = batches.through(draw, rows, self.batch_size(len(rows)), what)
         schedule = self._experiment.process.schedule
         return self.postprocess(values), walks.of(seen, self._times, schedule)
 
@@ -118,11 +123,12 @@ class Generator:
         seeds: tuple[int, int],
         angles: np.ndarray,
         given: Mapping[str, np.ndarray],
+        what: str | None = None,
     ) -> dict[str, np.ndarray]:
         """Example 0 at places from the noise of one seed to that of another.
 
         angles: of each place, [N], 0 for the first seed alone and pi / 2 for the other.
-        given: {variable: values [N, ...]}.
+        given: {variable: values [N, ...]}. what: as of `trajectory`.
         """
 
         def draw(some):
@@ -132,8 +138,8 @@ class Generator:
             args = (params, seeds[0], rows, values, (seeds[1], turned))
             return self._finite(sharding.fetch(self.draw(*args)), args)
 
-        rows = range(len(angles))
-        return self.postprocess(batches.through(draw, rows, self.batch_size(len(rows))))
+        rows, size = range(len(angles)), self.batch_size(len(angles))
+        return self.postprocess(batches.through(draw, rows, size, what))
 
     def _placed(self, some, given):
         """Numbers of rows and their given values, on the devices."""
@@ -221,8 +227,10 @@ class Generator:
             towards=turned,
         )
         drawn = {experiment.primary.name: result.z0} | result.values
-        z0, means = result.kept or (None, {})
-        return drawn, {experiment.primary.name: z0} | dict(means)
+        if result.kept is None:
+            return drawn, {}
+        z0, means = result.kept
+        return drawn, {experiment.primary.name: z0} | dict(means or {})
 
     def _build_denoise(self, params, keys, given, keep=False) -> sampler.Denoise:
         """What the model says of z_t, given these values: guesses, codes, z_0."""

@@ -22,6 +22,7 @@ from mt_diffusion.inference.restoring import prepare, restore
 from mt_diffusion.parallel import sharding
 
 NUM_SAMPLES = 16  # where nothing given says how many
+SAID = "samples"  # before the progress
 ADM = "arr_0"  # the name that evaluators of ADM's kind read images by
 RARE = 0.05  # share of the training examples below which a state is warned of
 
@@ -81,9 +82,11 @@ def sample(
         warn_of_rare_state(experiment, generator.roles.states(values))
 
         if way is not None:
-            examples = generator.between(weights, way.seeds, way.angles, values)
+            examples = generator.between(weights, way.seeds, way.angles, values, SAID)
         elif trajectory:
-            examples, walk = generator.trajectory(weights, seed, range(num), values)
+            examples, walk = generator.trajectory(
+                weights, seed, range(num), values, SAID
+            )
         else:
             place = out and out / parts.FOLDER / again
             examples = in_parts(generator, weights, seed, num, values, place)
@@ -95,7 +98,9 @@ def sample(
             write(out, examples, experiment, inputs, seed)
             table.tell(examples, experiment, list(values))
             paths.remove(out / parts.FOLDER)
-    print(f"wrote {out}/samples.npz, {table.FILE}, grid.png and {num} PNG files")
+    film = f"{between.FILE}, " if interpolate else ""
+    film = f"{drawn_walk.FILE}.gif, .png and .npz, " if trajectory else film
+    print(f"wrote {out}/samples.npz, {film}{table.FILE}, grid.png and {num} PNG files")
 
 
 def in_parts(
@@ -111,7 +116,7 @@ def in_parts(
     def make(rows: range) -> dict[str, np.ndarray]:
         return generator.postprocess(generator.values(weights, seed, rows, values))
 
-    return parts.carry_out(place, num, generator.batch_size(num), make, "samples")
+    return parts.carry_out(place, num, generator.batch_size(num), make, SAID)
 
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:

@@ -34,9 +34,10 @@ def project(tmp_path):
     return tmp_path
 
 
-def extra():
+def wanted():
+    """What the package needs, and what the extra adds."""
     project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-    return project["optional-dependencies"]["demo"]
+    return project["dependencies"], project["optional-dependencies"]["demo"]
 
 
 def test_the_extra_is_installed_once(project):
@@ -44,7 +45,7 @@ def test_the_extra_is_installed_once(project):
     for _ in range(2):
         subprocess.run(command, check=True)
     pip, *calls = (project / "log").read_text().splitlines()
-    assert pip.startswith("pip install ") and pip.endswith(" ".join(extra()))
+    assert pip.startswith("pip install ") and pip.endswith(" ".join(wanted()[1]))
     assert calls == ["-m", "mt_diffusion.demo", "--workdir=my runs/a"] * 2
 
 
@@ -52,5 +53,8 @@ def test_the_space_has_what_a_space_needs():
     header = yaml.safe_load((SPACE / "README.md").read_text().split("---\n")[1])
     assert header["sdk"] == "gradio" and (SPACE / header["app_file"]).is_file()
     version = header["sdk_version"]
-    assert extra() == [f"gradio~={version.rpartition('.')[0]}"]
+    needed, extra = wanted()
+    assert extra == [f"gradio~={version.rpartition('.')[0]}"]
+    lines = (SPACE / "requirements.txt").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == needed + extra
     compile((SPACE / header["app_file"]).read_text(), "app.py", "exec")
