@@ -8,7 +8,8 @@ from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import pictures, table
+from mt_diffusion.inference import table
+from mt_diffusion.inference.drawing import pictures
 
 NUM_NEIGHBOURS = 3  # in the picture, of 16 samples
 

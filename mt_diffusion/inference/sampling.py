@@ -14,8 +14,8 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import locks, paths, writing
-from mt_diffusion.inference import calibration, parts, pictures, table, walks
-from mt_diffusion.inference.drawing import between
+from mt_diffusion.inference import calibration, parts, table, walks
+from mt_diffusion.inference.drawing import between, pictures
 from mt_diffusion.inference.drawing import walk as drawn_walk
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.restoring import prepare, restore

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch

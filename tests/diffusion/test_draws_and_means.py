@@ -16,7 +16,8 @@ from mt_diffusion.diffusion import aggregation, schedule
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import presence
-from mt_diffusion.inference import generation, pictures
+from mt_diffusion.inference import generation
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.models.denoiser import View

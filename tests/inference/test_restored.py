@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.protocol import Variable
 
 SIDE = 8

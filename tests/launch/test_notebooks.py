@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from sklearn.datasets import load_digits
 
-from mt_diffusion.inference.pictures import GIVEN
+from mt_diffusion.inference.drawing.pictures import GIVEN
 
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "launch" / "colab"

@@ -9,7 +9,7 @@ import numpy as np
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.protocol import Variable
 
 SEED = "seed"

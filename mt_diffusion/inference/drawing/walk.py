@@ -8,7 +8,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from mt_diffusion.files import writing
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.protocol import Variable
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mt_diffusion.inference import pictures, table
-from mt_diffusion.inference.drawing import captions
+from mt_diffusion.inference import table
+from mt_diffusion.inference.drawing import captions, pictures
 
 
 @dataclasses.dataclass(frozen=True)

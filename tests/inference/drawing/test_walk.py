@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mt_diffusion.inference import pictures
+from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.inference.drawing import walk as drawn
 from mt_diffusion.inference.walks import Trajectory
 
