@@ -15,13 +15,13 @@ FORMAT = (
 
 
 class Progress(tqdm.tqdm):
-    """A bar as wide as the terminal; where there is none, a line every 30 s.
+    """A bar as wide as the terminal; where there is none, a line each 30 s and at last.
 
     items: what is gone through; None where `update` counts. what: is done, with
     `total` of a unit, so many of them (`initial`) before.
     """
 
-    _is_terminal, _has_said = True, False
+    _is_terminal, _said = True, -1  # what the last line was of
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Progress(tqdm.tqdm):
         """As of tqdm; what is no bar is a line of its own."""
         if self._is_terminal:
             return super().display(msg, pos)
-        self._has_said = True
+        self._said = self.n
         print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
         return False
 
@@ -64,9 +64,9 @@ class Progress(tqdm.tqdm):
         self.last_print_t = self._time()
 
     def close(self) -> None:
-        """As of tqdm; says the end where it said anything before."""
+        """As of tqdm; says the end, once."""
         if not self._is_terminal and not getattr(self, "disable", True):
-            if self._has_said:
+            if self.n not in (0, self._said):
                 self.display()
             self.disable = True
         super().close()

@@ -58,12 +58,16 @@ def test_in_a_pipe_there_is_a_line_every_30_seconds(monkeypatch, capsys):
     assert "samples:  30% 30/100" in lines[0] and "01:10 left" in lines[0]
 
 
-def test_what_takes_no_time_says_nothing_in_a_pipe(monkeypatch, capsys):
+def test_what_takes_no_time_says_its_end_alone_in_a_pipe(monkeypatch, capsys):
     clock = Clock(monkeypatch)
     with Progress(what="samples", total=10) as bar:
         for _ in range(10):
             clock.now += 2
             bar.update()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("samples: 100% 10/10")
+    with Progress(what="nothing", total=0):
+        pass
     assert capsys.readouterr().err == ""
 
 
