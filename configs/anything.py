@@ -9,6 +9,8 @@ generated.
   bash launch/local.sh --mode=sample --workdir=runs/anything \
       --given=text="a red heart" --given=label="Smileys & Emotion"
 
+How good it is was not measured yet: python -m studies.emoji.
+
 On digits: the image, its edges, its class, and the class's name.
 """
 

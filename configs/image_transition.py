@@ -16,6 +16,10 @@ One checkpoint goes both ways, and makes pairs from nothing:
   bash launch/local.sh --mode=sample --workdir=runs/transition --given=image_b=FOLDER
   bash launch/local.sh --mode=sample --workdir=runs/transition
 
+Emoji in two hands (launch/emoji.sh; python -m studies.emoji):
+
+  bash launch/local.sh --config=configs/image_transition.py:emoji --workdir=runs/hands
+
 The paper's data, files with both images side by side, as pix2pix released them:
 
   bash launch/local.sh --config=configs/image_transition.py:imagenet64 \
