@@ -2,9 +2,10 @@
 # Makes the models that come with the package anew, those that are missing there:
 #   bash launch/models.sh digits       # trains for about 8 minutes on 2 CPU cores
 #   bash launch/models.sh fashion --config.data.data_dir=/data/tfds   # for an hour
-# What follows the name goes to training. Each step that is done stays done, so that the
-# same command goes on where it was interrupted; remove runs/models/NAME and
-# mt_diffusion/shipped/NAME to begin again. DTYPE and NUM_SAMPLES may be set.
+# What follows the name goes to training, and what it says of the data to judging, too.
+# Each step that is done stays done, so that the same command goes on where it was
+# interrupted; remove runs/models/NAME and mt_diffusion/shipped/NAME to begin again.
+# DTYPE and NUM_SAMPLES may be set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh
@@ -37,6 +38,10 @@ if [[ -e $target ]]; then
   exit
 fi
 
+data=()
+for flag in "$@"; do
+  if [[ $flag == --config.data.* ]]; then data+=("$flag"); fi
+done
 main() { python -m mt_diffusion.main "$@"; }
 main "${training[@]}" --workdir="$run" "$@"
 if [[ ! -e $exported ]]; then
@@ -45,7 +50,7 @@ if [[ ! -e $exported ]]; then
 fi
 # The figures are of what is shipped, after rounding.
 main --mode=evaluate --workdir="$exported" --num_samples="${NUM_SAMPLES:-5000}" \
-  "${drawn[@]}"
+  "${drawn[@]}" "${data[@]}"
 if [[ ! -e $ready ]]; then
   main --mode=export --format=hub --workdir="$exported" --out="$ready" \
     --dtype="${DTYPE:-float16}" --license=apache-2.0

@@ -44,12 +44,12 @@ def make(project, *args):
 
 def test_it_goes_on_where_it_was_interrupted(project):
     (project / "broken").touch()
-    done, calls, modes = make(
-        project, "fashion", "--config.data.data_dir=/data/my tfds"
-    )
+    told = "--config.data.data_dir=/data/my tfds"
+    done, calls, modes = make(project, "fashion", told, "--config.seed=1")
     assert done.returncode and modes == ["train", "export", "evaluate"]
     assert "--config=configs/joint.py:fashion_small" in calls[0]
-    assert "--config.data.data_dir=/data/my tfds" in calls[0]
+    assert told in calls[0] and "--config.seed=1" in calls[0]
+    assert told in calls[2] and "--config.seed=1" not in calls[2]
     (project / "broken").unlink()
     done, _, modes = make(project, "fashion")
     assert done.returncode == 0, done.stderr
