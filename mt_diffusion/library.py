@@ -54,10 +54,9 @@ def load(
     """The `Model` of a run, of an exported one, or of one that comes with the package.
 
     workdir: its folder, also gs://..., or a name, as "digits". step: of a checkpoint;
-    None for the newest. ema: whether its parameters are the averaged ones. trust: modules
-    outside of this package that its config may name and that then run, in this process
-    from here on. Raises
-    ValueError where there is none.
+    None for the newest. ema: whether its parameters are the averaged ones. trust:
+    modules outside of this package that its config may name and that then run, in this
+    process from here on. Raises ValueError where there is none.
     """
     mesh = sharding.make_mesh()
     with in_words(), quietly():
