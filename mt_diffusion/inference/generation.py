@@ -89,8 +89,8 @@ class Generator:
         """Examples `rows` of all that there could be, as {variable: values}."""
 
         def draw(some):
-            args = (params, seed, *self._placed(some, given))
-            return self._finite(sharding.fetch(self.draw(*args)), args)
+            args = (params, seed, *self.placed(some, given))
+            return self.checked(sharding.fetch(self.draw(*args)), args)
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
@@ -111,46 +111,22 @@ class Generator:
         walks.check(len(rows))
 
         def draw(some):
-            args = (params, seed, *self._placed(some, given))
+            args = (params, seed, *self.placed(some, given))
             drawn, kept = sharding.fetch(self.draw_and_keep(*args))
             values = {name: v[some % len(v)] for name, v in given.items()}
             seen = walks.estimates(kept, values, self._experiment)
-            return self._finite(drawn, args), seen
+            return self.checked(drawn, args), seen
 
         values, seen = batches.through(draw, rows, self.batch_size(len(rows)), what)
         schedule = self._experiment.process.schedule
         return self.postprocess(values), walks.of(seen, self._times, schedule)
 
-    def between(
-        self,
-        params: Any,
-        seeds: tuple[int, int],
-        angles: np.ndarray,
-        given: Mapping[str, np.ndarray],
-        what: str | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Example 0 at places from the noise of one seed to that of another.
-
-        angles: of each place, [N], 0 for the first seed alone and pi / 2 for the other.
-        given: {variable: values [N, ...]}. what: as of `trajectory`.
-        """
-
-        def draw(some):
-            at = (angles[some % len(angles)].astype(np.float32), 0 * some)
-            turned, rows = jax.device_put(at, sharding.over_batch(self._mesh))
-            _, values = self._placed(some, given)
-            args = (params, seeds[0], rows, values, (seeds[1], turned))
-            return self._finite(sharding.fetch(self.draw(*args)), args)
-
-        rows, size = range(len(angles)), self.batch_size(len(angles))
-        return self.postprocess(batches.through(draw, rows, size, what))
-
-    def _placed(self, some, given):
-        """Numbers of rows and their given values, on the devices."""
+    def placed(self, some, given):
+        """Numbers of rows and their given values, [B, ...], on the devices."""
         values = {name: v[some % len(v)] for name, v in given.items()}
         return jax.device_put((some, values), sharding.over_batch(self._mesh))
 
-    def _finite(self, drawn, args):
+    def checked(self, drawn, args):
         """What was drawn with these arguments of `draw`; UserError where it is not."""
         finite.check(drawn, self, self._settings, self._times, args)
         return drawn

@@ -82,7 +82,7 @@ def sample(
         warn_of_rare_state(experiment, generator.roles.states(values))
 
         if way is not None:
-            examples = generator.between(weights, way.seeds, way.angles, values, SAID)
+            examples = between.draw(generator, weights, way, SAID)
         elif trajectory:
             examples, walk = generator.trajectory(
                 weights, seed, range(num), values, SAID
