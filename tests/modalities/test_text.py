@@ -200,7 +200,9 @@ def test_words_of_a_list_need_a_model_that_reads_words(tmp_path):
         reading.asked(tmp_path / "a.txt", experiment, ["image=x"])
 
 
-@pytest.mark.parametrize("preset", ["smoke", "emoji"])
+@pytest.mark.parametrize(
+    "preset", ["smoke", pytest.param("emoji", marks=pytest.mark.wide)]
+)
 def test_any_to_any_can_be_built(preset):
     """Four modalities whose tokens are of one size, and whose codes have room."""
     config = config_of("anything", preset).unlock()
