@@ -56,6 +56,7 @@ def text(config: ConfigDict) -> dict:
         guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data
+        feature="caption",  # of config.data.captions, or another that examples have
         encoder=PACKAGE if has_captions else "letters",
         num_components=num,  # of the vector, that drift
         most_tokens=16 if has_captions else 4,  # that are read, of each text

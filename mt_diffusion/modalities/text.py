@@ -25,7 +25,6 @@ from mt_diffusion.models import sentences
 from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
-CAPTION = views.CAPTION  # of examples: a text, or several that mean the same
 MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
 MOST_KEPT = 50_000  # texts, with those that come later
 FILE = ".txt"  # ends what is given as a file with a text in each line
@@ -36,12 +35,14 @@ DIGITS = 5  # of whitening, in a config
 class Text(Projected):
     """A sentence; its code is a fixed isometry of its whitened vector.
 
-    encoder: 'letters', a folder, or a package that has one in it. num_components: D, of
-    the vector. most_tokens: L, that are read. encoder_digest, vector_mean [E],
-    whitening [D, E] and captions (of the training set, among which values are told):
-    empty, for `fit` to fill.
+    feature: of examples, 'caption' where config.data.captions gives them: a text, or
+    several that mean the same. encoder: 'letters', a folder, or a package that has one
+    in it. num_components: D, of the vector. most_tokens: L, that are read.
+    encoder_digest, vector_mean [E], whitening [D, E] and captions (of the training set,
+    among which values are told): empty, for `fit` to fill.
     """
 
+    feature: str
     encoder: str
     most_tokens: int
     num_components: int
@@ -54,7 +55,8 @@ class Text(Projected):
     def fit(cls, fields, source):
         if fields["vector_mean"]:
             return fields
-        known = list(dict.fromkeys(c for some in captions_of(source) for c in some))
+        of_all = captions_of(source, fields["feature"])
+        known = list(dict.fromkeys(text for texts in of_all for text in texts))
         known = [known[int(i)] for i in spread(len(known), MOST_KNOWN)]
         encoder = sentences.find(fields["encoder"])
         num, most = fields["num_components"], min(encoder.size, len(known) - 1)
@@ -136,7 +138,7 @@ class Text(Projected):
         return np.stack([made[t] if t in made else known[t] for t in texts])
 
     def preprocess(self, example, rng):
-        texts = as_texts(example.get(CAPTION, ()))
+        texts = as_texts(example.get(self.feature, ()))
         return self.values_of([texts[rng.integers(len(texts))]])[0] if texts else None
 
     def placeholder(self):
@@ -227,17 +229,18 @@ def as_texts(found: Any) -> list[str]:
     return [text for text in map(str, texts) if text.strip()]
 
 
-def captions_of(source: Any) -> list[list[str]]:
+def captions_of(source: Any, feature: str) -> list[list[str]]:
     """Of each example of a source. Raises UserError where none has any."""
-    found = getattr(source, "captions", None)
-    if found is None:
+    found = getattr(source, views.CAPTIONS, None)
+    if found is None or feature != views.CAPTION:
         chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
-        found = [as_texts(example.get(CAPTION, ())) for example in chosen]
+        found = [as_texts(example.get(feature, ())) for example in chosen]
     if not any(found):
         raise UserError(
-            "the data has no captions, so it can't train a text; name a table of them "
-            "with --config.data.captions=FILE.csv, or say --config.data.captions="
-            "classes for the names of classes."
+            f"the data has no {feature!r}, so it can't train a text; name a table of "
+            "them with --config.data.captions=FILE.csv, or say --config.data.captions="
+            "classes for the names of classes, or set config.modalities...feature to "
+            "one that examples have."
         )
     return list(found)
 

@@ -134,7 +134,8 @@ def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
     [
         (CAPTIONS, dict(num_components=65), "is 65, but 96 captions .* 1 to 64"),
         (CAPTIONS[:3], dict(num_components=6), "is 6, but 6 captions .* 1 to 5"),
-        ([[]] * 3, {}, "no captions.*--config.data.captions=FILE.csv"),
+        ([[]] * 3, {}, "no 'caption'.*--config.data.captions=FILE.csv"),
+        (CAPTIONS, dict(feature="txt"), "no 'txt'.*one that examples have"),
         (CAPTIONS, dict(encoder="nowhere"), "'nowhere' is no folder here"),
     ],
 )
@@ -199,7 +200,9 @@ def test_words_of_a_list_need_a_model_that_reads_words(tmp_path):
         reading.asked(tmp_path / "a.txt", experiment, ["image=x"])
 
 
-@pytest.mark.parametrize("preset", ["smoke", "emoji"])
+@pytest.mark.parametrize(
+    "preset", ["smoke", pytest.param("emoji", marks=pytest.mark.wide)]
+)
 def test_any_to_any_can_be_built(preset):
     """Four modalities whose tokens are of one size, and whose codes have room."""
     config = config_of("anything", preset).unlock()
