@@ -28,7 +28,6 @@ from tests.files import toy_bucket
 
 # By gRPC it would ask what kind of bucket it is, which the stand-in does not speak.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-pytest.importorskip("gcsfs", reason="of the extra gcs")
 CONFIG = common.get_config("smoke").lock()
 STATE = {"params": {"w": jnp.arange(6.0)}}
 TRAIN = ConfigDict({"train": {"num_steps": 9, "batch_size": 1}})
