@@ -55,11 +55,8 @@ BUILT_IN = {  # a config, and what differs in its only modality
         },
     ),
 }
-BUILT_IN |= {"text": ("text", {}), "text-U": ("text", {"conditions": False})}
-IN_NETWORKS = [
-    *list(BUILT_IN)[:4],
-    "text",
-]  # planes, drift alone, shared U-Net, tokens
+BUILT_IN |= {"text": ("text", {})}
+IN_NETWORKS = list(BUILT_IN)[:4]  # planes, drift alone, shared U-Net, tokens
 
 
 def generate(vectors):
