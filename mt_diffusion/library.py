@@ -11,40 +11,25 @@ What a command would refuse is a ValueError with the command's words; what is no
 of given values, a TypeError. The same seed gives what the command gives.
 """
 
-import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
-import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError, in_words
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.experiment.roles import READ_BELOW
 from mt_diffusion.files import paths
 from mt_diffusion.inference import bounding, calibration, reading, sampling
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.given import as_batch, take, with_settings
-from mt_diffusion.inference.restoring import prepare, restore
+from mt_diffusion.inference.restoring import prepare, quietly, restore
 from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.parallel import sharding
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Without what Orbax warns of, which is none of the user's."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
 
 
 def load(
@@ -200,7 +185,8 @@ class Model:
         primary = self.experiment.primary
         with in_words():
             z0 = primary.take(images)
-        levels = self._levels()
+        facts = {"step": self.step, "averaged": self._ema}
+        levels = reading.levels(self.workdir, facts, self.experiment)
         times = sorted({t for chosen in levels.values() for t in chosen})
         if self._reader is None:
             size = self.config.sampling.batch_size
@@ -233,12 +219,8 @@ class Model:
                     self.experiment, self.config.sampling, num_times, errors
                 )
             measure = self._measures[num_times]
-        num, size = len(batch.z0), self.config.sampling.batch_size
-        size = sharding.batch_size(size, num, self._mesh)
-        some = lambda rows: jax.tree.map(lambda x: x[rows % num], batch)  # noqa: E731
-        args = (size, num, seed, self._mesh)
-        terms, _ = bounding.run(measure, self.params, some, *args)
-        return {n: np.asarray(x) for named in terms.values() for n, x in named.items()}
+        size = self.config.sampling.batch_size
+        return bounding.of_batch(measure, self.params, batch, size, seed, self._mesh)
 
     def evaluate(
         self,
@@ -311,11 +293,3 @@ class Model:
     def _errors(self, config: ConfigDict) -> calibration.Found:
         args = (config, self.experiment, self.params, self._mesh)
         return calibration.find(self.workdir, self.step, self._ema, *args)
-
-    def _levels(self) -> dict[str, list[int]]:
-        facts = {"step": self.step, "averaged": self._ema}
-        with contextlib.suppress(UserError):
-            return reading.load_levels(self.workdir, facts)
-        num_steps = self.process.schedule.num_steps
-        low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
-        return {m.name: [int(t) for t in low] for m in self.experiment.modalities}

@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from mt_diffusion.errors import UserError
 
-# What is taken out of z_t before the network looks: nothing, the drift of what it
-# reads, and the expected drift of the rest as well.
+# Taken out of z_t first: nothing, the drift of what is read, that expected of the rest.
 FRAMES = ("none", "read", "evidence")
 GUESSES = ("held", "coherent", "fresh", "mean", "absent")  # see guess.py
 DRAW = "_drawn"  # after the name of a modality: a draw, where the name's is the mean
@@ -47,14 +46,11 @@ class Known(NamedTuple):
 
 
 class Level(NamedTuple):
-    """Where t is: sqrt(alpha_bar_t), sigma_t, and alpha_tilde_t by modality, [B] each.
-
-    drifts is 0 for what can't be in z_t.
-    """
+    """Where t is: sqrt(alpha_bar_t), sigma_t, and alpha_tilde_t by modality, [B] each."""
 
     signal: Float[Array, " b"]
     noise: Float[Array, " b"]
-    drifts: Mapping[str, Float[Array, " b"]]
+    drifts: Mapping[str, Float[Array, " b"]]  # 0 for what can't be in z_t
 
 
 class Evidence(NamedTuple):
@@ -113,8 +109,7 @@ class Variable:
     def read(self, text: str) -> np.ndarray | None:
         """Values [M, ...] from what a user typed after `--given=NAME=`.
 
-        None for a text that says: not given. Raises UserError where the text names no
-        value of this variable; as all do here.
+        None: not given. Raises UserError where it names no value; as all do here.
         """
         raise UserError(
             f"{self.name} can't be given: its class {type(self).__name__} reads no "
@@ -122,10 +117,9 @@ class Variable:
         )
 
     def take(self, given: Any) -> np.ndarray | None:
-        """Values [M, ...] from what a program gives: one value, or several.
+        """Values [M, ...] from what a program gives, one or more, as `postprocess` does.
 
-        None for what says: it is not given. Of the types and units that `postprocess`
-        makes. Raises UserError for others; as all are here.
+        None for what says: not given. Raises UserError for others; as all are here.
         """
         raise UserError(
             f"{self.name} can't be given: its class {type(self).__name__} takes no "
@@ -151,10 +145,9 @@ class Variable:
     def nearest(
         self, items: np.ndarray, texts: Sequence[str] = (), num: int = 1
     ) -> list[list[tuple[str, float]]] | None:
-        """The texts nearest to each of some postprocessed values, with their cosines.
+        """[(text, cosine)] of the nearest to each postprocessed value; None: no words.
 
-        texts: those that are compared, all that it knows where empty. None where
-        values have no words.
+        texts: that are compared; all that it knows where empty.
         """
         return None
 
@@ -223,8 +216,7 @@ class Modality(Variable):
     def measure(self, values: np.ndarray, sources: Mapping[str, np.ndarray]) -> dict:
         """Fields that follow from training examples, kept in the checkpoint.
 
-        values: [N, ...] of the examples. sources: what else may be in z_t, z_0 first,
-        [N, H, W, C] each.
+        values: [N, ...]. sources: what else may be in z_t, z_0 first, [N, H, W, C].
         """
         return {}
 

@@ -199,6 +199,17 @@ def run(
     return batches.through(of, range(num), batch_size, "bounding")
 
 
+def of_batch(
+    measure: Callable, params: Any, batch: Batch, size: int, seed: int, mesh: Mesh
+) -> dict[str, np.ndarray]:
+    """{term: [N]} of the N examples of a batch, `size` of them at a time."""
+    num = len(batch.z0)
+    some = lambda rows: jax.tree.map(lambda x: x[rows % num], batch)  # noqa: E731
+    size = sharding.batch_size(size, num, mesh)
+    terms, _ = run(measure, params, some, size, num, seed, mesh)
+    return {n: np.asarray(x) for named in terms.values() for n, x in named.items()}
+
+
 def tabulate(terms: Terms, available: dict[str, np.ndarray]) -> Table:
     """Mean and standard error of every term, over the examples that have its value."""
     table: Table = {}

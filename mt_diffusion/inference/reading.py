@@ -21,6 +21,7 @@ from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.experiment.roles import READ_BELOW
 from mt_diffusion.files import writing
 from mt_diffusion.files.captions import lines
 from mt_diffusion.inference import table
@@ -108,6 +109,17 @@ def load_levels(
         f"{paths[-1]} has no noise levels for this checkpoint ({facts}): let them be "
         "chosen first, by this command without --given."
     )
+
+
+def levels(
+    workdir: pathlib.Path, facts: Mapping[str, Any], experiment: Experiment
+) -> dict[str, list[int]]:
+    """The levels chosen for this checkpoint; where none were, six low ones."""
+    with contextlib.suppress(UserError):
+        return load_levels(workdir, facts)
+    num_steps = experiment.process.schedule.num_steps
+    low = np.unique(np.linspace(1, max(READ_BELOW * num_steps, 1), 6).astype(int))
+    return {m.name: low.tolist() for m in experiment.modalities}
 
 
 def read_images(

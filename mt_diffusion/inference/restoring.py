@@ -1,12 +1,14 @@
 """Models as checkpoints keep them: the one that is asked for, and its guide."""
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,6 +21,17 @@ from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import sharding
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without what Orbax warns of, which is none of the user's."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def restore(
