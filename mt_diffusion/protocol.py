@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
 
 class Level(NamedTuple):
-    """Where t is: sqrt(alpha_bar_t), sigma_t, and alpha_tilde_t by modality, [B] each."""
+    """Where t is: sqrt(alpha_bar_t), sigma_t and, by modality, alpha_tilde_t; [B]."""
 
     signal: Float[Array, " b"]
     noise: Float[Array, " b"]
@@ -117,7 +117,7 @@ class Variable:
         )
 
     def take(self, given: Any) -> np.ndarray | None:
-        """Values [M, ...] from what a program gives, one or more, as `postprocess` does.
+        """Values [M, ...] from what a program gives, one or more, as of `postprocess`.
 
         None for what says: not given. Raises UserError for others; as all are here.
         """
