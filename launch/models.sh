@@ -52,6 +52,7 @@ fi
 main --mode=evaluate --workdir="$exported" --num_samples="${NUM_SAMPLES:-5000}" \
   "${drawn[@]}" "${data[@]}"
 if [[ ! -e $ready ]]; then
+  main --mode=read --workdir="$exported" "${data[@]}" # the levels to read at
   main --mode=export --format=hub --workdir="$exported" --out="$ready" \
     --dtype="${DTYPE:-float16}" --license=apache-2.0
 fi

@@ -36,6 +36,19 @@ def test_digits_draws_digits_at_once(offline, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []  # and writes nothing
 
 
+def test_fashion_draws_what_is_asked_for(offline, tmp_path, monkeypatch):
+    """Trousers fill the height, sneakers the width and half the height at most."""
+    monkeypatch.chdir(tmp_path)
+    model = mt_diffusion.load("fashion")
+    given = {"label": ["Trouser"] * 4 + ["Sneaker"] * 4}
+    images = model.sample(8, given=given, steps=6, seed=0)["image"]
+    assert images.shape == (8, 28, 28, 1)
+    bright = images[..., 0] > 64
+    tall, wide = bright.any(2).sum(1), bright.any(1).sum(1)
+    assert np.all(tall[:4] >= 24) and np.all(tall[4:] <= 20) and np.all(wide[4:] >= 24)
+    assert model.names["label"][7] == "Sneaker"
+
+
 @pytest.mark.parametrize("name", exported.names())
 def test_each_has_its_size_its_card_and_figures(name):
     folder = exported.SHIPPED / name
@@ -48,5 +61,5 @@ def test_each_has_its_size_its_card_and_figures(name):
     assert not any(place in config for place in ('"/', '"~'))  # of another machine
 
 
-def test_digits_is_one_of_them():
-    assert "digits" in exported.names()
+def test_these_are_here():
+    assert exported.names() == ["digits", "fashion"]

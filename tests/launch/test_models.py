@@ -53,7 +53,7 @@ def test_it_goes_on_where_it_was_interrupted(project):
     (project / "broken").unlink()
     done, _, modes = make(project, "fashion")
     assert done.returncode == 0, done.stderr
-    assert modes == ["train", "evaluate", "export"]
+    assert modes == ["train", "evaluate", "read", "export"]
     assert (project / "mt_diffusion" / "shipped" / "fashion" / "made").exists()
     done, _, modes = make(project, "fashion")
     assert done.returncode == 0 and modes == [] and "remove it" in done.stdout
