@@ -84,7 +84,7 @@ def test_checkpoints_are_kept_verified_and_passed_over(store, run, capsys):
     names = {n: x for n, x in here(store, run).items() if n[-1:] not in ("", "/")}
     assert {n.split("/")[1] for n in names} == {"2", "3"}
     for step in ("2", "3"):
-        listed = set(json.loads(names[f"checkpoints/{step}/{digests.FILE}"]))
+        listed = set(json.loads(names[f"checkpoints/{step}/{digests.FILE}"])["files"])
         there = {n.removeprefix(f"checkpoints/{step}/") for n in names}
         assert listed == {n for n in there if "/" in n and not n.startswith("checkp")}
     step, _, found = newest(run)

@@ -61,12 +61,13 @@ class Progress(tqdm.tqdm):
 
     def wait(self) -> None:
         """Says nothing for the next 30 s, for somebody else has said where it is."""
-        self.last_print_t = self._time()
+        self.last_print_t, self._said = self._time(), self.n
 
     def close(self) -> None:
-        """As of tqdm; says the end, once."""
+        """As of tqdm; says that all is done, once."""
         if not self._is_terminal and not getattr(self, "disable", True):
-            if self.n not in (0, self._said):
+            is_done = self.total is None or self.n >= self.total
+            if is_done and self.n not in (0, self._said):
                 self.display()
             self.disable = True
         super().close()

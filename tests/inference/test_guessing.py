@@ -12,7 +12,7 @@ from mt_diffusion.diffusion.process import Process
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import presence
-from mt_diffusion.inference import generation
+from mt_diffusion.inference import denoising, generation
 from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.denoiser import Denoiser
@@ -115,7 +115,7 @@ def walk(draw, monkeypatch, given=None):
         def __getattr__(self, name):
             return getattr(sampler, name)
 
-    monkeypatch.setattr(generation, "sampler", Noting())
+    monkeypatch.setattr(denoising, "sampler", Noting())
     asked = draw._experiment.network.asked
     asked.clear()
     with jax.disable_jit():

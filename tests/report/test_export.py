@@ -114,13 +114,18 @@ def test_it_comes_back_bit_for_bit(model, folder):
     assert again.config.to_json() == model.config.to_json()
 
 
+def levels_of(model):
+    facts = {"step": model.step, "averaged": True}
+    return reading.levels(model.workdir, facts, model.experiment)
+
+
 def test_what_it_draws_and_reads_is_the_runs_without_data(model, folder, monkeypatch):
     monkeypatch.setattr(sources, "open_source", None)  # what was measured is there
     again = mt_diffusion.load(folder)
     drawn = [m.sample(4, given={"label": "7"}, seed=4) for m in (model, again)]
     for name, values in drawn[0].items():
         np.testing.assert_array_equal(values, drawn[1][name])
-    assert again._levels() == LEVELS["levels"]
+    assert levels_of(again) == LEVELS["levels"]
 
 
 def test_names_are_dotted_and_the_header_says_what_it_is(model, folder):
@@ -429,7 +434,7 @@ def test_so_does_all_else(named, tmp_path, monkeypatch):
     assert {p: p.stat().st_mtime_ns for p in named.rglob("*")} == before
     made = {p.name for p in (tmp_path / "here" / "runs" / "toy").iterdir()}
     assert made == {"measured", "reading.json", "bounds", "evaluation"}
-    assert mt_diffusion.load("toy")._levels() != LEVELS["levels"]  # those chosen since
+    assert levels_of(mt_diffusion.load("toy")) != LEVELS["levels"]  # those chosen since
 
 
 def test_runs_of_ones_own_are_left_alone(named):
