@@ -29,7 +29,7 @@ LONGEST = 80  # letters of what a link says that are shown again
 ALPHA = {2: "LA", 4: "RGBA"}
 HIDDEN, SEEN = 0, 255
 
-Given = Mapping[str, Any]  # {variable: a class's name, uint8 [H, W, C], floats [D]}
+Given = Mapping[str, Any]  # {variable: a class or words, uint8 [H, W, C], floats [D]}
 
 
 class Part(NamedTuple):
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
     classes: names to choose from. is_picture: it is shown as one, and can be dropped
     in. hides: a picture that can be known in part, [H, W, C + alpha] where it is given.
-    size: of a vector that can be typed, else 0.
+    size: of a vector that can be typed, else 0. words: whether it is given in words.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Part(NamedTuple):
     is_picture: bool
     hides: bool
     size: int
+    words: bool = False
 
 
 def part_of(variable: Variable) -> Part:
@@ -54,8 +55,9 @@ def part_of(variable: Variable) -> Part:
     classes = tuple(str(name) for name in getattr(variable, "class_names", ()))
     known = variable.known(jnp.asarray(value))
     hides = known is not None and not bool(np.all(known.mask))
-    size = item.shape[-1] if item.ndim == 2 and not classes else 0
-    return Part(variable.name, classes, item.ndim == 4, hides, size)
+    words = type(variable).nearest is not Variable.nearest
+    size = item.shape[-1] if item.ndim == 2 and not (classes or words) else 0
+    return Part(variable.name, classes, item.ndim == 4, hides, size, words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ POSSIBLE: dict[str, Callable[[Any], Any]] = {
 
 
 def link(settings: Settings, given: Given) -> str:
-    """The settings, and the classes that are given, as the query of an address.
+    """The settings, and the classes and words given, as the query of an address.
 
     Pictures are in no link: they stay with who dropped them in.
     """
@@ -144,7 +146,7 @@ def link(settings: Settings, given: Given) -> str:
 def read_link(
     query: Mapping[str, str], start: Settings, parts: Mapping[str, Part]
 ) -> tuple[Settings, dict[str, str], list[str]]:
-    """(settings, classes given, what in it means nothing here) of a link's query."""
+    """(settings, what is given in words, what means nothing here) of a link's query."""
     found, given, wrong = dataclasses.asdict(start), {}, []
     for word, text in query.items():
         name = word.removeprefix("given.")
@@ -154,7 +156,7 @@ def read_link(
             except ValueError:
                 wrong.append(f"{word}={text}")
         elif name != word:
-            if name in parts and text in parts[name].classes:
+            if name in parts and (parts[name].words or text in parts[name].classes):
                 given[name] = text
             else:
                 wrong.append(f"{word}={text}")

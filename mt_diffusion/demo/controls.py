@@ -61,7 +61,15 @@ class Control:
             return None if value in (MADE, None) else self.part.classes[int(value)]
         if self.part.hides:
             return asked.painted(value, more[0])
+        if self.part.words:
+            return (value or "").strip() or None
         return asked.vector(value, self.part) if self.part.size else value
+
+    def of_link(self, text: str | None) -> Any:
+        """What the component of classes or words shows of what a link gives."""
+        if self.part.classes:
+            return MADE if text is None else self.part.classes.index(text)
+        return text or ""
 
 
 def give(part: Part, studio: Studio) -> Control:
@@ -73,8 +81,9 @@ def give(part: Part, studio: Studio) -> Control:
             return brush(part, studio)
         if part.is_picture:
             return picture(part, studio)
-        if part.size:
-            label = f"{part.name}: {part.size} numbers, or nothing to have it made"
+        if part.size or part.words:
+            kind = "words" if part.words else f"{part.size} numbers"
+            label = f"{part.name}: {kind}, or nothing to have it made"
             return Control(part, [gr.Textbox(label=label)])
         return Control(part, [])
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mt_diffusion.demo import asked, controls, shown
 from mt_diffusion.demo.asked import Settings
-from mt_diffusion.demo.controls import MADE, MODEL, PRIVATE, QUIET, told
+from mt_diffusion.demo.controls import MODEL, PRIVATE, QUIET, Control, told
 from mt_diffusion.demo.studio import Studio
 from mt_diffusion.errors import UserError
 
@@ -132,10 +132,15 @@ class Page:
             **QUIET,
             **PRIVATE,
         )
-        classes = [c.inputs[0] for c in self._given if c.part.classes]
+        linked = [c.inputs[0] for c in self._linked]
         self.blocks.load(
-            self._on_load, None, [*self._settings, *classes, self._status], **PRIVATE
+            self._on_load, None, [*self._settings, *linked, self._status], **PRIVATE
         ).then(self._on_change, inputs, elsewhere, **QUIET, **PRIVATE)
+
+    @property
+    def _linked(self) -> list[Control]:
+        """The controls of what a link can give."""
+        return [c for c in self._given if c.part.classes or c.part.words]
 
     def _asked(self, values: Sequence) -> tuple[Settings, dict[str, Any]]:
         """(settings, given) of the values of all controls."""
@@ -207,14 +212,10 @@ class Page:
         studio = self._studio
         query = dict(request.query_params)
         found, given, wrong = asked.read_link(query, studio.defaults, studio.parts)
-        classes = [
-            c.part.classes.index(given[c.part.name]) if c.part.name in given else MADE
-            for c in self._given
-            if c.part.classes
-        ]
+        linked = [c.of_link(given.get(c.part.name)) for c in self._linked]
         said = f"this link says what this model can't have: {', '.join(wrong)}."
         status = shown.text(said) if wrong else "ready."
-        return [*vars(found).values(), *classes, status]
+        return [*vars(found).values(), *linked, status]
 
 
 def progress(done: int, num: int, begun: float, is_new: bool = False) -> str:

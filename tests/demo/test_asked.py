@@ -11,6 +11,7 @@ import pytest
 
 import mt_diffusion
 from configs import image_representation, image_transition
+from configs import text as words
 from mt_diffusion.command import options
 from mt_diffusion.demo import asked, shown
 from mt_diffusion.demo.studio import AT_ONCE, Studio
@@ -39,21 +40,33 @@ def given(studio):
 
 def test_controls_follow_from_what_values_a_variable_has(studio):
     found = studio.parts
-    assert found["image"] == ("image", (), True, False, 0)
-    assert found["label"] == ("label", CLASSES, False, False, 0)
-    assert found["masked_image"] == ("masked_image", (), True, True, 0)
+    assert found["image"] == ("image", (), True, False, 0, False)
+    assert found["label"] == ("label", CLASSES, False, False, 0, False)
+    assert found["masked_image"] == ("masked_image", (), True, True, 0, False)
 
 
 @pytest.mark.parametrize(
     "setting, part",
     [
-        (image_transition, ("image_b", (), True, False, 0)),
-        (image_representation, ("representation", (), False, False, 16)),
+        (image_transition, ("image_b", (), True, False, 0, False)),
+        (image_representation, ("representation", (), False, False, 16, False)),
+        (words, ("text", (), False, False, 0, True)),
     ],
 )
 def test_controls_of_other_modalities(setting, part):
     experiment, _ = small.resolved(setting)
     assert asked.part_of(experiment.variables[part[0]]) == part
+
+
+def test_words_are_given_as_they_were_typed():
+    part = asked.Part("text", (), False, False, 0, True)
+    settings, given, wrong = asked.read_link(
+        {"given.text": "a red heart"}, SETTINGS, {"text": part}
+    )
+    assert (settings, given, wrong) == (SETTINGS, {"text": "a red heart"}, [])
+    assert "'--given=text=a red heart'" in asked.command(
+        "m", settings, given, {"text": part}
+    )
 
 
 def test_a_link_says_what_is_set(studio, given):
