@@ -4,12 +4,12 @@ Nothing but configuration: the modalities of `image_transition.py`, `image_label
 and `text.py` side by side, all of them read. Any subset may be given, and the rest is
 generated.
 
-  bash launch/emoji.sh
+  bash launch/emoji.sh                # and the encoder, as in text.py
   bash launch/local.sh --config=configs/anything.py:emoji --workdir=runs/anything
   bash launch/local.sh --mode=sample --workdir=runs/anything \
       --given=text="a red heart" --given=label="Smileys & Emotion"
 
-How good it is was not measured yet: python -m studies.emoji.
+How good it is was not measured yet: python -m studies.emoji --only=anything.
 
 On digits: the image, its edges, its class, and the class's name.
 """

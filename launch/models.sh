@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the models that come with the package anew, those that are missing there:
-#   bash launch/models.sh digits       # trains for about 8 minutes on 2 CPU cores
-#   bash launch/models.sh fashion --config.data.data_dir=/data/tfds   # for an hour
+#   bash launch/models.sh digits     # trains for about 6 minutes on 2 CPU cores
+#   bash launch/models.sh fashion --config.data.data_dir=/data/tfds   # for an hour,
+#                                    # and half of one for its figures
 # What follows the name goes to training, and what it says of the data to judging, too.
 # Each step that is done stays done, so that the same command goes on where it was
 # interrupted; remove runs/models/NAME and mt_diffusion/shipped/NAME to begin again.
@@ -19,7 +20,7 @@ case $name in
     ;;
   fashion)
     training=(--config=configs/joint.py:fashion_small)
-    # Four times the study's; what more would give stands in its card.
+    # Four times the study's.
     training+=(--config.train.num_steps=12000 --config.train.ema_decay=0.9995)
     training+=(--config.watch.checkpoint_every=1000 --config.watch.sample_every=4000)
     training+=(--config.watch.keep_checkpoints=12)

@@ -139,6 +139,19 @@ def test_a_run_goes_on_with_its_log_whole_on_a_machine_that_has_none_of_it(store
     }
 
 
+def test_who_has_lost_the_workdir_sends_no_log_there(store, run):
+    def lost():
+        raise UserError("is being written to by another one")
+
+    with watch.Watch(run, 0, TRAIN) as winner:
+        winner.write(1, {"loss": 1.0})
+    with pytest.raises(UserError, match="another one"):
+        with watch.Watch(run, 1, TRAIN, check_lock=lost) as loser:
+            loser.write(2, {"loss": 2.0})
+            loser.send()
+    assert [row["step"] for row in watch.read_lines(run / watch.METRICS)] == [1]
+
+
 def test_logs_are_sent_at_times_and_large_ones_less_often(store, run, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(growing.time, "monotonic", lambda: now[0])

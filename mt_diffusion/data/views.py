@@ -133,17 +133,22 @@ def captioned(source: Any, config: ConfigDict, below: Any, split: str) -> Any:
             f"config.data.captions = {shown(config.captions)!r} has captions of "
             f"{len(found):,} files, as {shown(next(iter(found), ''))!r}, and of none "
             f"of the {len(of_all):,} in {shown(root)}, as "
-            f"{shown(below.paths[0].name)}. Write the names of files, or their paths "
+            f"{shown(below.places[0].name)}. Write the names of files, or their paths "
             "below that folder."
         )
     return Captioned(source, of_all)
 
 
-def names_of(
-    root: pathlib.Path, path: pathlib.Path, place: pathlib.PurePath
-) -> list[str]:
-    """What a table may call a file: its path below root, below its split, its name."""
-    below = [path.relative_to(root), place, pathlib.PurePath(path.name)]
+def names_of(root: pathlib.Path, path: Any, place: pathlib.PurePath) -> list[str]:
+    """What a table may call a file: its path below root, below its split, its name.
+
+    path: of a file, or what is read as one, as the member of a tar.
+    """
+    if isinstance(path, pathlib.Path):
+        below = [path.relative_to(root), place, pathlib.PurePath(path.name)]
+    else:  # its container stands first in its place
+        inside = pathlib.PurePath(*place.parts[1:])
+        below = [place, inside, pathlib.PurePath(place.name)]
     return [same(name.with_suffix("").as_posix()) for name in below]
 
 

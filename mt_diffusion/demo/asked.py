@@ -75,7 +75,8 @@ def defaults(config: ConfigDict) -> Settings:
     """Of a model, by its own config."""
     own = config.sampling
     steps = min(STEPS, own.num_steps)
-    return Settings(NUMBERS[1], steps, own.sampler, float(own.guidance), 0)
+    guidance = min(float(own.guidance), MOST_GUIDANCE)
+    return Settings(NUMBERS[1], steps, own.sampler, guidance, 0)
 
 
 def wishes(

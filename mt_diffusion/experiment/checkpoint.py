@@ -32,7 +32,8 @@ class Checkpoints:
     """The checkpoints below a workdir.
 
     keep: how many of the newest stay; None where none will be written. Where some are,
-    nobody else writes to the workdir until `close`.
+    nobody else writes to the workdir until `close`; in a bucket this is no promise, and
+    `check_lock` raises UserError where somebody does.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int | None = None):
@@ -44,7 +45,7 @@ class Checkpoints:
         self._folder = self._workdir / FOLDER
         literal = paths.literal(self._folder)
         self._lock = contextlib.ExitStack()
-        self._check_lock: Callable[[], None] = lambda: None
+        self.check_lock: Callable[[], None] = lambda: None
         if keep is not None:
             writing.stay_within(self._folder, self._workdir)
             self._workdir.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             try:
                 lock = locks.held(self._workdir, f"--workdir={self._workdir}")
-                self._check_lock = self._lock.enter_context(lock)
+                self.check_lock = self._lock.enter_context(lock)
             except UserError as error:
                 refusal = error
         if sharding.anywhere(refusal is not None):
@@ -83,7 +84,7 @@ class Checkpoints:
 
         Raises UserError where another process has taken the workdir for its own.
         """
-        self._check_lock()
+        self.check_lock()
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
         items[CONFIG] = ocp.args.JsonSave(json.loads(config.to_json()))
         with self._explained():

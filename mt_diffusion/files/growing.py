@@ -55,7 +55,8 @@ class Growing:
         """
         return self.is_apart and time.monotonic() > self._next
 
-    def close(self) -> None:
-        """Sends all; nothing can follow."""
+    def close(self, send: bool = True) -> None:
+        """Sends all, unless told not to; nothing can follow."""
         with self._stack:
-            self.send()
+            if send:
+                self.send()

@@ -27,7 +27,8 @@ def inputs_of(
         name, _, value = text.partition("=")
         if name not in values:  # it was said to be absent
             continue
-        is_there = pathlib.Path(value).expanduser().exists()
+        is_picture = values[name].ndim == 4  # words may be called as a folder is
+        is_there = is_picture and pathlib.Path(value).expanduser().exists()
         paths = finding.image_files(value) if is_there else []
         num = len(values[name])
         named = map(shown, paths if len(paths) == num else [text] * num)

@@ -102,6 +102,17 @@ class Text(Projected):
         return dict(zip(self.captions, self._as_values(found), strict=True))
 
     @functools.cached_property
+    def _told(self) -> tuple[list[str], np.ndarray]:
+        """Captions of the training set, and their vectors of length 1, [K, D]."""
+        names = list(self.captions)
+        return names, sentences.unit(self.values_of(names)[:, : self.size])
+
+    @functools.cached_property
+    def _asked(self) -> list[str]:
+        """The texts that were given last: one of them is shown as it was."""
+        return []
+
+    @functools.cached_property
     def _whitening(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.vector_mean), np.asarray(self.whitening)
 
@@ -148,8 +159,10 @@ class Text(Projected):
     def read(self, text):
         if not text.strip():
             return None
-        path = pathlib.Path(text).expanduser()
-        return self.values_of(files.lines(path) if path.suffix == FILE else [text])
+        self._asked[:] = [text]
+        if text.endswith(FILE):
+            self._asked[:] = files.lines(pathlib.Path(text).expanduser())
+        return self.values_of(self._asked)
 
     def take(self, given):
         texts = [given] if isinstance(given, str) else list(given)
@@ -160,6 +173,7 @@ class Text(Projected):
                 f"{self.name} is {shown(str(given))[:80]}; give a text, or several, "
                 "none of them empty."
             )
+        self._asked[:] = texts
         return self.values_of(texts)
 
     def postprocess(self, value):
@@ -173,14 +187,17 @@ class Text(Projected):
         return shown(nearest)
 
     def nearest(self, items, texts=(), num=1):
-        texts = list(texts) or list(self._values)
+        names, there = ([], np.zeros((0, self.size))) if texts else self._told
+        known = set(names)
+        if more := [t for t in dict.fromkeys(texts or self._asked) if t not in known]:
+            units = sentences.unit(self.values_of(more)[:, : self.size])
+            names, there = [*names, *more], np.concatenate([there, units])
         mean, whitening = self._whitening
         wanted = sentences.unit((np.asarray(items) - mean) @ whitening.T)
-        there = sentences.unit(self.values_of(texts)[:, : self.size])
         cosines = wanted @ there.T
         best = np.argsort(-cosines, axis=1, kind="stable")[:, :num]
         return [
-            [(texts[j], float(row[j])) for j in places]
+            [(names[j], float(row[j])) for j in places]
             for row, places in zip(cosines, best, strict=True)
         ]
 

@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import secrets
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ import PIL.Image
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import writing
+from mt_diffusion.files import paths, writing
 from mt_diffusion.files.names import shown
 from mt_diffusion.training.events import Events, flat
 
@@ -154,10 +155,11 @@ LOGS: Mapping[str, type[Log]] = {
 }
 
 
-def parse(text: str) -> tuple[str, ...]:
+def parse(text: str, workdir: pathlib.Path) -> tuple[str, ...]:
     """Names of logs, 'csv,wandb'; 'none' for none of them.
 
-    Raises UserError for one that there is not, or whose package is not installed.
+    Raises UserError for one that there is not, whose package is not installed, or whose
+    files can't be in that workdir.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
@@ -173,6 +175,12 @@ def parse(text: str) -> tuple[str, ...]:
             f"--log={shown(text)} needs the package of Weights & Biases: pip install "
             "'mt-diffusion[wandb]', or pip install wandb. metrics.jsonl is always "
             "there."
+        )
+    offline = os.environ.get("WANDB_MODE", "") in ("offline", "dryrun")
+    if "wandb" in names and offline and paths.is_remote(workdir):
+        raise UserError(
+            f"--log=wandb with WANDB_MODE=offline keeps a folder, and {workdir} is in "
+            "a bucket, which has none: leave WANDB_MODE out, or train in a folder."
         )
     return tuple(name for name in names if name != NONE)
 

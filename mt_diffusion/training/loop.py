@@ -61,7 +61,7 @@ def train(
     Raises UserError for a mistake in the config, the data or the workdir, and where too
     many steps in a row have gradients that are not finite.
     """
-    names = logs.parse(log)
+    names = logs.parse(log, workdir)
     experiments.check(config)
     check(config)
     modalities = config.copy_and_resolve_references().modalities.to_dict()
@@ -102,7 +102,8 @@ def train(
         in_flight: collections.deque[dict] = collections.deque()
         failed: list[Exception] = []
         wished = False
-        with watch.build(workdir, start, config, names) as view:
+        lock = checkpoints.check_lock
+        with watch.build(workdir, start, config, names, lock) as view:
             device_batches = pipeline.prefetch(
                 batches, start, num_steps, over_batch, config.data.num_workers
             )

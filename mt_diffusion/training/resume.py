@@ -29,6 +29,8 @@ CHANGEABLE = {
     "data.vectors": SAME_DATA,
     "data.pair_path": SAME_DATA,
     "data.data_dir": SAME_DATA,
+    "data.captions": SAME_DATA,
+    "data.prepared_by": "nothing",
     "data.download": "nothing, where the data is there",
     "data.num_workers": "how fast examples are read, and nothing in them",
     "data.broken": "what is done at an example that can't be read",

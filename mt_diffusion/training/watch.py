@@ -15,6 +15,7 @@ import PIL.Image
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mt_diffusion.errors import UserError
 from mt_diffusion.files import writing
 from mt_diffusion.files.growing import Growing
 from mt_diffusion.parallel.progress import Progress
@@ -61,22 +62,27 @@ def banner(
 
 
 def build(
-    workdir: pathlib.Path, start: int, config: ConfigDict, names: Sequence[str]
+    workdir: pathlib.Path,
+    start: int,
+    config: ConfigDict,
+    names: Sequence[str],
+    check_lock: Callable[[], None],
 ) -> "Watch | Silent":
     """What this process writes: all in the first one of a job, nothing in others.
 
-    names: of logs.
+    All else as of `Watch`.
     """
     if jax.process_index():
         return Silent()
-    return Watch(workdir, start, config, names)
+    return Watch(workdir, start, config, names, check_lock)
 
 
 class Watch:
     """Progress on the terminal, scalars in metrics.jsonl and logs, pictures as PNG.
 
     names: of logs. start: the step that a resumed run continues from; later lines of an
-    earlier attempt are dropped, so that no step is logged twice.
+    earlier attempt are dropped, so that no step is logged twice. check_lock: as of
+    `Checkpoints`.
     """
 
     def __init__(
@@ -85,8 +91,9 @@ class Watch:
         start: int,
         config: ConfigDict,
         names: Sequence[str] = (logs.USUAL,),
+        check_lock: Callable[[], None] = lambda: None,
     ):
-        self._workdir = workdir
+        self._workdir, self._check_lock = workdir, check_lock
         self._num_steps = config.train.num_steps
         self._batch_size = config.train.batch_size
         self._start = start
@@ -190,6 +197,7 @@ class Watch:
     def send(self) -> None:
         """Sees to it that all that was written so far is in a workdir in a bucket."""
         if self._growing.is_apart:
+            self._check_lock()
             for log in self._logs:  # whole records: TensorBoard ends at half a one
                 with self._explained(log):
                     log.flush()
@@ -204,11 +212,21 @@ class Watch:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.close()
-        for log in self._logs:
-            with self._explained(log):
-                log.close()
+        with contextlib.ExitStack() as stack:  # all are closed, whichever fails
+            stack.callback(self._close_growing)
+            for log in self._logs:
+                stack.enter_context(self._explained(log))
+                stack.callback(log.close)
+
+    def _close_growing(self) -> None:
+        """Sends the last lines, unless the workdir is another process's now."""
+        is_ours = True
+        try:
+            self._check_lock()
+        except UserError:
+            is_ours = False
         with writing.explained(self._workdir / METRICS):
-            self._growing.close()
+            self._growing.close(is_ours)
 
 
 class Silent(contextlib.nullcontext):

@@ -88,6 +88,20 @@ def test_shards_are_parts_by_their_names_and_keep_all_that_is_asked_for(tmp_path
     assert train.facts["classes"] == "0 cat (4), 1 dog (4), 2 eel (4)"
 
 
+def test_a_table_of_captions_names_its_examples(tmp_path):
+    path = write(tmp_path / "a.tar", examples(range(10)))
+    (tmp_path / "a.csv").write_text("file,caption\nx/0003.png,by path\n0004,by name\n")
+    fields = dict(captions=str(tmp_path / "a.csv"), splits="none")
+    source, _ = open_both(path, **fields)
+    by_level = {levels(source)[i]: source[i]["caption"] for i in range(len(source))}
+    assert (
+        by_level[3] == ["by path"] and by_level[4] == ["by name"] and by_level[5] == []
+    )
+    (tmp_path / "a.csv").write_text("file,caption\nother.png,one\n")
+    with pytest.raises(UserError, match="of none.*as 000"):
+        open_both(path, **fields)
+
+
 def test_one_tar_is_split_by_the_names_of_its_examples(tmp_path):
     """Whatever else comes, and however they lie in shards."""
     one = open_both(write(tmp_path / "a.tar", examples(range(100))))

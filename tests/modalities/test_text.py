@@ -88,6 +88,8 @@ def test_captions_are_nearest_to_themselves(text):
 def test_what_was_typed_is_shown(text):
     item = text.postprocess(text.read("a purple unicorn"))[0]
     assert text.show(item) == "a purple unicorn"
+    text.take(["a green boat"])  # by somebody else, later
+    assert text.show(item) != "a purple unicorn"
 
 
 def test_an_example_has_one_of_its_captions(text):

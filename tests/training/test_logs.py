@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import paths
 from mt_diffusion.training import logs
 from mt_diffusion.training.watch import Watch
 
@@ -41,7 +42,7 @@ def files(folder):
     ],
 )
 def test_what_is_named_is_written_beside_what_always_is(names, wanted, tmp_path):
-    run(tmp_path, logs.parse(names), 0, [2.0])
+    run(tmp_path, logs.parse(names, tmp_path), 0, [2.0])
     assert files(tmp_path) == wanted | {"metrics.jsonl", "samples"}
 
 
@@ -68,21 +69,28 @@ def test_a_run_gets_a_table_when_it_is_asked_for_later(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["wnadb", "csv,none", "", "csv;wandb"])
-def test_what_is_no_log_is_refused(text):
+def test_what_is_no_log_is_refused(text, tmp_path):
     with pytest.raises(UserError, match="none of tensorboard, csv, wandb") as caught:
-        logs.parse(text)
+        logs.parse(text, tmp_path)
     assert "\n" not in str(caught.value)
     assert text != "wnadb" or "the nearest is wandb" in str(caught.value)
 
 
-def test_weights_and_biases_that_is_not_installed_is_said(monkeypatch):
+def test_weights_and_biases_that_is_not_installed_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mt-diffusion\[wandb\]'"):
-        logs.parse("csv,wandb")
+        logs.parse("csv,wandb", tmp_path)
+
+
+def test_an_offline_folder_can_not_be_in_a_bucket(monkeypatch):
+    monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with pytest.raises(UserError, match="gs://b/run is in a bucket.*WANDB_MODE"):
+        logs.parse("wandb", paths.Literal("gs://b/run"))
 
 
 def test_only_who_asks_for_it_loads_what_sends(tmp_path):
-    run(tmp_path, logs.parse("csv,tensorboard"), 0, [2.0])
+    run(tmp_path, logs.parse("csv,tensorboard", tmp_path), 0, [2.0])
     assert "wandb" not in sys.modules
 
 
@@ -109,8 +117,8 @@ def test_weights_and_biases_keeps_a_run_on_disk(tmp_path, monkeypatch):
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    run(tmp_path, logs.parse("wandb"), 0, [4.0, 3.0])
-    run(tmp_path, logs.parse("wandb"), 2, [2.0])
+    run(tmp_path, logs.parse("wandb", tmp_path), 0, [4.0, 3.0])
+    run(tmp_path, logs.parse("wandb", tmp_path), 2, [2.0])
     ids, found = set(), []
     for file in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
         for data in records(file.read_bytes()):

@@ -91,7 +91,7 @@ def samples_of(path: pathlib.Path, column: str) -> list[Sample]:
     column: the suffix of images, '' for any. Raises UserError for a file that is there
     twice, and an example with several images.
     """
-    found: dict[str, Files] = {}
+    column, found = column.lower(), dict[str, Files]()
     for part in tars.index(path):
         place = pathlib.PurePosixPath(part.name)
         stem, _, suffix = place.name.partition(".")
