@@ -16,7 +16,7 @@ import pytest
 
 from configs import common
 from mt_diffusion.data import sources
-from mt_diffusion.data.prepared import emoji
+from mt_diffusion.data.prepared import bases, emoji
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import download
 
@@ -189,15 +189,20 @@ def test_no_net_is_said_in_a_paragraph(tmp_path):
     ],
 )
 def test_variants_have_the_base_of_their_kind(variant, base):
-    assert emoji.base_of(variant) == base
+    assert bases.base_of(variant) == base
 
 
 def test_bases_with_the_same_picture_are_of_one_kind():
-    made = [emoji.Emoji(b.lower(), b, "g", "s", ("x",)) for b in "ABCD"]
+    of_file = dict(zip("abcd", "ABCD", strict=True))
     light, dark = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2, 3), np.uint8)
     one = dict(zip("abcd", [light, dark, dark, 2 * dark], strict=True))
     other = dict(zip("abcd", [light, 3 * dark, 2 * dark, light], strict=True))
-    assert emoji.kinds(made, [one, other]) == {"A": "A", "B": "B", "C": "B", "D": "A"}
+    assert bases.kinds(of_file, [one, other]) == {
+        "A": "A",
+        "B": "B",
+        "C": "B",
+        "D": "A",
+    }
 
 
 def test_the_command_names_its_own_flags():

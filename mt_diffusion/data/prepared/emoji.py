@@ -10,13 +10,12 @@ reads two npm packages (136 MB), and leaves a folder
   LICENSES/                           of the pictures, their text, and whose they are
 
 Pictures are on white; the same name is the same emoji in both hands. No two pictures of
-one kind are in different splits: `base_of`, `kinds`.
+one kind are in different splits (bases.py).
 """
 
 import argparse
 import collections
 import csv
-import hashlib
 import io
 import json
 import pathlib
@@ -31,6 +30,7 @@ import numpy as np
 import PIL.Image
 import tqdm
 
+from mt_diffusion.data.prepared import bases
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import download, images, locks, writing
 
@@ -49,20 +49,8 @@ HANDS = {  # bytes of the package, and what npm calls its integrity
     ),
 }
 SIZES = (32, 64)
-HOLDOUT = 5  # of so many kinds one is for testing
 LARGEST = 1 << 20  # bytes of a picture of 64x64, and more than any has
 TEXTS = 1 << 24  # bytes of emoji.json, likewise
-TONES = {
-    "1F3FB": "light skin tone",
-    "1F3FC": "medium-light skin tone",
-    "1F3FD": "medium skin tone",
-    "1F3FE": "medium-dark skin tone",
-    "1F3FF": "dark skin tone",
-}
-SIGNS = {"2640", "2642", "FE0F"}  # female, male, and "as a picture"
-ADULTS = {"1F468": "1F9D1", "1F469": "1F9D1"}  # man and woman, as person
-JOINER = "200D"
-CLOCKS = range(0x1F550, 0x1F568)
 ATTRIBUTION = """# Whose pictures these are
 
 The packages emoji-datasource-twitter and emoji-datasource-google, version {version}, of
@@ -117,7 +105,7 @@ def prepare(
         emoji = [e for e in emoji if e.file in everywhere]
         if not emoji:
             raise UserError(f"the packages in {work} have no emoji in common.")
-        splits = split(emoji, pictures.values())
+        splits = bases.split({e.file: e.base for e in emoji}, pictures.values())
         write(draft, emoji, pictures, splits, packages)
         draft.replace(out)
     shutil.rmtree(work)
@@ -159,12 +147,12 @@ def entries(entry: Mapping) -> Iterable[Emoji]:
     names = captions(entry)
     found = {entry["image"]: ""}
     for key, variation in entry.get("skin_variations", {}).items():
-        tones = [TONES[code] for code in key.split("-") if code in TONES]
+        tones = [bases.TONES[c] for c in key.split("-") if c in bases.TONES]
         found[variation["image"]] = ", " + " and ".join(tones)
     for image, tone in found.items():
         yield Emoji(
             file=pathlib.PurePosixPath(image).stem,
-            base=base_of(entry["unified"]),
+            base=bases.base_of(entry["unified"]),
             group=entry["category"],
             subgroup=entry["subcategory"],
             captions=tuple(name + tone for name in names),
@@ -178,22 +166,6 @@ def captions(entry: Mapping) -> list[str]:
     # Two letters of a country say nothing to an encoder.
     kept = [s for s in spelled if s and not re.fullmatch(r"flag [a-z]{2}", s)]
     return list(dict.fromkeys(kept or spelled[:1]))
-
-
-def base_of(unified: str) -> str:
-    """The code points of an emoji without what makes variants of it.
-
-    Skin tone, sex and direction, and the time of a clock.
-    """
-    codes = unified.upper().split("-")
-    if len(codes) == 1 and int(codes[0], 16) in CLOCKS:
-        return f"{CLOCKS[0]:X}"
-    codes = [c for c in codes if c not in SIGNS and c not in TONES]
-    if JOINER in codes:
-        codes = [ADULTS.get(c, c) for c in codes]
-    while codes and codes[-1] in (JOINER, "27A1"):  # an arrow to the right
-        codes.pop()
-    return "-".join(codes) or unified
 
 
 def read_pictures(
@@ -211,42 +183,6 @@ def read_pictures(
                     pixels = np.asarray(file.convert("RGBA"))
                 found[path.stem] = images.resize(pixels, (64, 64, 3))
     return found
-
-
-def kinds(
-    emoji: Sequence[Emoji], hands: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, str]:
-    """{base: the least base of its kind}: bases that share a picture are of one.
-
-    So the flag of Norway and that of Bouvet Island, which is the same.
-    """
-    kind = {e.base: e.base for e in emoji}
-
-    def root(base: str) -> str:
-        while kind[base] != base:
-            base = kind[base]
-        return base
-
-    for pictures in hands:
-        seen: dict[bytes, str] = {}
-        for e in emoji:
-            first = seen.setdefault(pictures[e.file].tobytes(), e.base)
-            low, high = sorted((root(first), root(e.base)))
-            kind[high] = low
-    return {base: root(base) for base in kind}
-
-
-def split(
-    emoji: Sequence[Emoji], hands: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, str]:
-    """{file: 'train' or 'test'}, by a hash of its kind."""
-    kind = kinds(emoji, hands)
-    return {e.file: _part(kind[e.base]) for e in emoji}
-
-
-def _part(kind: str) -> str:
-    number = int.from_bytes(hashlib.sha256(kind.encode()).digest()[:6]) / 2**48
-    return "test" if number < 1 / HOLDOUT else "train"
 
 
 def write(
