@@ -58,12 +58,13 @@ def test_imports_point_down_alone():
 
 
 def test_rooms_are_small():
-    """At most five files at the top, fifteen in a folder, __init__ aside."""
+    """At most five files at the top, fifteen in a folder, 300 lines in a file."""
     folders = {path.parent for path, _ in modules()}
     for folder in folders:
         most = 5 if folder == PACKAGE else 15
         files = [p.name for p in folder.glob("*.py") if p.name != "__init__.py"]
         assert len(files) <= most, folder
+    assert not [p for p, _ in modules() if len(p.read_text().splitlines()) > 300]
 
 
 def test_packages_import_nothing():
