@@ -42,10 +42,9 @@ def words_of(
     """{variable: the word of each example}, of those that people see as words."""
     found = {}
     for name, values in examples.items():
-        told = [experiment.of(name).show(value) for value in values]
-        words = [word for word in told if isinstance(word, str)]
-        if len(words) == len(told):
-            found[name] = words
+        show = experiment.of(name).show
+        if isinstance(show(values[0]), str):  # else pictures, and none is drawn here
+            found[name] = [str(show(value)) for value in values]
     return found
 
 
@@ -61,9 +60,13 @@ def tell(
 
 def files_of(examples: Mapping[str, np.ndarray], experiment: Experiment) -> list[str]:
     """The name of each example's picture: its number, and its words, as 00003_cat."""
-    words = words_of(examples, experiment)
+    num = len(examples[experiment.primary.name])
+    return _files(words_of(examples, experiment), num)
+
+
+def _files(words: Mapping[str, Sequence[str]], num: int) -> list[str]:
     files = []
-    for i in range(len(examples[experiment.primary.name])):
+    for i in range(num):
         told = "_".join(re.sub(r"\W+", "-", x[i]).strip("-") for x in words.values())
         files.append(f"{i:05d}_{told[:LONGEST]}".rstrip("_-") + ".png")
     return files
@@ -94,7 +97,8 @@ def write(
     seed: int,
 ) -> None:
     """A row for each example: its file, what it was made of, its words, the seed."""
-    words, files = words_of(examples, experiment), files_of(examples, experiment)
+    words = words_of(examples, experiment)
+    files = _files(words, len(examples[experiment.primary.name]))
     with (
         writing.draft_of(folder / FILE) as draft,
         open(draft, "w", newline="", encoding="utf8") as file,
