@@ -126,6 +126,7 @@ def digits() -> ConfigDict:
         keep_checkpoints=2,
         sample_every=3500,  # 0: never
         num_pictures=32,
+        walk=True,  # a strip of how the joint ones came about; of 64 pictures at most
         gradient_shares=True,  # of the terms in the shared network, with each picture
     )
     config.sampling = dict(
@@ -250,6 +251,7 @@ def imagenet64() -> ConfigDict:
     config.optimizer.update(learning_rate=3e-4, final_fraction=1.0)
     config.train.update(num_steps=540_000, batch_size=2048, ema_decay=0.9999)
     config.watch.update(checkpoint_every=5000, sample_every=25_000)
+    config.watch.walk = False  # the devices would hold all 250 steps of it
     return config
 
 

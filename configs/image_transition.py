@@ -27,6 +27,8 @@ The paper's data, files with both images side by side, as pix2pix released them:
       --config.data.path=cityscapes/ --config.data.pair=left_right
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from configs import common
@@ -48,8 +50,8 @@ def pair(config: ConfigDict, preset: str) -> None:
     """Says how the data have second images: the other hand, or else edges."""
     config.data.pair = "edges"
     if preset == "emoji":
-        other = config.data.path.replace("twitter", "google")
-        config.data.update(pair="folders", pair_path=other)
+        other = pathlib.PurePath(config.data.path).with_name("google")
+        config.data.update(pair="folders", pair_path=str(other))
 
 
 def image_b(config: ConfigDict) -> dict:

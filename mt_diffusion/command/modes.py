@@ -150,7 +150,9 @@ def export() -> None:
     from mt_diffusion.report import export
 
     parsing.need(options.WORKDIR, options.OUT)
-    export.check(options.FORMAT.value, options.DTYPE.value, options.PUSH.value)
+    export.check(
+        options.FORMAT.value, options.DTYPE.value, options.PUSH.value, needed_out()
+    )
     export.export(
         export.of_workdir(workdir()),
         needed_out(),

@@ -39,6 +39,8 @@ class Source(Protocol):
     def __getitem__(self, i: int) -> dict: ...
 
 
+COLUMNS = "image_column", "label_column", "other_columns"
+HAVE_COLUMNS = "tar", "hf"
 BY_NAME = {"digits": Digits, "tfds": Tfds, "folder": Folder, "tar": Tars, "hf": Tables}
 
 
@@ -50,6 +52,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
             f"config.data.source is {config.source!r}; choose one of {list(BY_NAME)}, "
             "or name a class of your own, package.module.Class."
         )
+    check_columns(config)
     policy.check(config)
     pairs.check(config)
     with warnings.catch_warnings():
@@ -61,6 +64,17 @@ def open_source(config: ConfigDict, split: str) -> Source:
     told = views.captioned(pairs.add(source, config), config, source, split)
     found = views.of(told, config, split, labels)
     return policy.of(found, config, refused)
+
+
+def check_columns(config: ConfigDict) -> None:
+    """Raises UserError for a column of what has none, which nothing would read."""
+    named = [name for name in COLUMNS if config.get(name)]
+    if named and config.source in BY_NAME and config.source not in HAVE_COLUMNS:
+        raise UserError(
+            f"config.data.{named[0]} = {config[named[0]]!r} names a column, and the "
+            f"examples of config.data.source = {config.source!r} have none; leave it "
+            f"out, or take a source that has: {' or '.join(HAVE_COLUMNS)}."
+        )
 
 
 def read_labels(source: Any) -> np.ndarray:

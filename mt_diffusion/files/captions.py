@@ -1,6 +1,7 @@
 """Files of captions: tables of pictures' words, and lists of words alone."""
 
 import csv
+import io
 import json
 import pathlib
 
@@ -37,7 +38,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _csv(path: pathlib.Path) -> list[tuple[str, str]]:
-    rows = csv.DictReader(_text(path).splitlines(keepends=True))
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
     columns = [
         next((name for name in names if name in (rows.fieldnames or ())), None)
         for names in (FILES, TEXTS)

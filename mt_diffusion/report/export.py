@@ -74,13 +74,15 @@ def export(
     for the card, as apache-2.0. push: USER/NAME on the hub, where it is then uploaded
     to; nothing is sent without. Raises UserError for what can't be, before it writes.
     """
-    send = check(form, dtype, push)
+    send = check(form, dtype, push, out)
     FORMS[form](model, out, dtype, license)
     if send:
         send(out)
 
 
-def check(form: str, dtype: str, push: str) -> Callable[[pathlib.Path], None] | None:
+def check(
+    form: str, dtype: str, push: str, out: pathlib.Path
+) -> Callable[[pathlib.Path], None] | None:
     """Raises UserError for what can't be; what uploads a folder where that is asked."""
     for what, value, known in (("format", form, FORMS), ("dtype", dtype, DTYPES)):
         if value not in known:
@@ -89,6 +91,11 @@ def check(form: str, dtype: str, push: str) -> Callable[[pathlib.Path], None] | 
         raise UserError(
             f"--push={push} uploads what --format=hub writes, and --format={form} is "
             "asked for; take that, or leave --push out."
+        )
+    if push and paths.is_remote(out):
+        raise UserError(
+            f"--push={push} uploads a folder of this machine, and --out={out} is none; "
+            "name one here, or leave --push out."
         )
     return hub.sender(push) if push else None
 

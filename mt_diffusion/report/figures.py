@@ -15,6 +15,7 @@ import PIL.Image
 from mt_diffusion.report import plots
 from mt_diffusion.report.plots import Line
 from mt_diffusion.report.record import NORM, SHARE, SPEED, TEST, Run, Series
+from mt_diffusion.training.watch import WALK
 
 MOST_SIDE = 1400  # pixels of a picture
 SIDE_BY_SIDE = 800  # the same where there are many, none of them wider than a column
@@ -168,7 +169,9 @@ def grids(run: Run) -> dict[str, list[Figure]]:
 
 
 def kind_in_words(kind: str) -> str:
-    """'joint' or 'given_NAME' for people."""
+    """'joint', 'walk' or 'given_NAME' for people."""
+    if kind == WALK:
+        return "From noise on the left to the examples that are generated"
     is_given, name = kind.startswith("given_"), kind.removeprefix("given_")
     return f"Given {name}, the rest generated" if is_given else "Everything generated"
 

@@ -25,6 +25,7 @@ from mt_diffusion.training.logs import LOGS, METRICS, Log
 SPEED, WAIT = "images_per_second", "data_wait"
 CLOCK = {SPEED, WAIT}  # scalars that no second run would have
 SAMPLES = "samples"
+WALK = "walk"  # the kind of a picture
 T = TypeVar("T")
 
 

@@ -138,7 +138,8 @@ def test_a_run_says_what_it_does_and_leaves_pictures_and_metrics(trained):
     assert any("test_loss" in x for x in lines)
     assert len(list(workdir.glob("events.out.tfevents.*"))) == 1
     pictures = sorted(p.name for p in (workdir / "samples").iterdir())
-    assert pictures == ["0000012_given_label.png", "0000012_joint.png"]
+    kinds = "given_label", "joint", "walk"
+    assert pictures == [f"0000012_{kind}.png" for kind in kinds]
     with PIL.Image.open(workdir / "samples" / pictures[0]) as picture:
         assert picture.width > 100
     steps = sorted(int(p.name) for p in (workdir / "checkpoints").iterdir())

@@ -55,6 +55,13 @@ def test_a_table_names_files_by_name_or_path(folder, name, content):
     assert [len(source.captions) for source in both] == [len(s) for s in both]
 
 
+def test_a_caption_may_have_lines_of_any_kind(tmp_path):
+    """Text from a web page has U+2028, which ends no line of a table."""
+    path, words = tmp_path / "a.csv", "one\u2028half,\nand \x0bmore"
+    path.write_text(f'file,caption\n1.png,"{words}"\n2.png,two\n', "utf-8")
+    assert captions.table(path) == {"1": [words], "2": ["two"]}
+
+
 def test_second_images_and_captions_go_together(folder):
     (folder / "a.csv").write_text(TABLE)
     config = config_of(folder, captions=str(folder / "a.csv"), pair="grey")

@@ -83,6 +83,16 @@ def fill(root, files):
         PIL.Image.new("L", (10, 10), level).save(root / name)
 
 
+@pytest.mark.parametrize(
+    "column", [{"image_column": "photo"}, {"other_columns": ("depth",)}]
+)
+def test_columns_of_what_has_none_are_refused(column):
+    config = common.get_config("smoke").data
+    config.update(column)
+    with pytest.raises(UserError, match=f"{[*column][0]}.*'digits' have none.*tar or"):
+        sources.open_source(config, "train")
+
+
 def test_a_folder_names_and_counts_its_classes(tmp_path):
     levels = {name: 10 * i for i, name in enumerate(["ant", "bee", "cat"])}
     fill(tmp_path, {f"{n}/{i}.png": levels[n] + i for n in levels for i in range(5)})

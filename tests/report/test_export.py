@@ -23,7 +23,7 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.files import weights
 from mt_diffusion.inference import bounding, calibration, reading, sampling
-from mt_diffusion.report import report
+from mt_diffusion.report import export, report
 from mt_diffusion.training import init_from, loop
 from tests.arbitrary import parameters
 
@@ -336,6 +336,13 @@ def test_what_cant_be_leaves_no_trace(
     with pytest.raises(ValueError, match=words):
         model.export(tmp_path / "out", **{"format": "hub"} | settings)
     assert list(tmp_path.iterdir()) == [] and (hub is None or hub.sent == [])
+
+
+def test_a_bucket_is_no_folder_to_upload_from(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub())
+    with pytest.raises(UserError, match="gs://a/b is none"):
+        export.check("hub", "float32", "me/mine", "gs://a/b")
+    assert export.check("hub", "float32", "me/mine", "a/b")
 
 
 def test_a_refused_upload_says_how_to_go_on(model, tmp_path, monkeypatch):

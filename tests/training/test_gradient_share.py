@@ -140,7 +140,7 @@ def test_a_look_writes_them_where_the_config_says(
 ):
     config, experiment, params, batch = parts
     config = config.copy_and_resolve_references()
-    config.watch.gradient_shares = is_on
+    config.watch.update(gradient_shares=is_on, walk=False)
     config.objective.tasks = tasks
     samples = {"image": np.zeros((1, 8, 8, 1), np.uint8)}
     monkeypatch.setattr(look, "Generator", lambda *_: lambda *_: samples)
