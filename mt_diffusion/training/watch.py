@@ -101,9 +101,9 @@ class Watch:
         self.restart_clock(start)
         writing.make_folder(workdir / SAMPLES, f"--workdir={workdir}", workdir)
         writing.stay_within(workdir / METRICS, workdir)
-        keep_lines(workdir / METRICS, start)
         self._growing = Growing(workdir)
         with writing.explained(workdir / METRICS):
+            keep_lines(workdir / METRICS, start)
             self._metrics = self._growing.take(METRICS)
         self._logs: list[Log] = []
         for name in names:
