@@ -1,7 +1,7 @@
 """Does a run survive what a cluster does to it? Random injections into real training.
 
 python -m studies.injections --out=runs/injections [--num=200] [--seed=0] \
-    [--summary=OUT/summary.json]
+    [--kinds=SIGHUP] [--summary=OUT/summary.json]
 
 Trains a small network on digits by the command itself. Each call of it is disturbed
 once: by kill -9, also with half a line left in the log or one bit turned in the newest
@@ -232,13 +232,20 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=out, help="(%(default)s)")
     parser.add_argument("--num", type=int, default=200, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="(%(default)s)")
     parser.add_argument("--summary", type=pathlib.Path, help="(OUT/summary.json)")
     args = parser.parse_args()
     if args.num < 1:
         parser.error(f"--num={args.num}: at least one.")
+    kinds = tuple(args.kinds.split(","))
+    if not set(kinds) <= set(KINDS):
+        parser.error(f"--kinds={args.kinds}: choose from {', '.join(KINDS)}.")
+    # A handler is of this process alone; what nohup has it ignore, its calls would, too.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     out = args.out
     out.mkdir(parents=True, exist_ok=True)
-    kinds = KINDS if shutil.disk_usage(out).total < SMALL else KINDS[:-1]
+    if shutil.disk_usage(out).total >= SMALL:
+        kinds = tuple(kind for kind in kinds if kind != KINDS[-1])
     lengths = undisturbed(out)
     while True:
         attempts, runs = read(out / "attempts.jsonl"), read(out / "runs.jsonl")

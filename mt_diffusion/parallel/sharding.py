@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
@@ -11,6 +12,9 @@ from jaxtyping import PRNGKeyArray
 from mt_diffusion.errors import UserError
 
 AXES = ("data", "fsdp")
+GATHERED = "gathered"
+# All that a gradient needs is kept, but for what is gathered, which is gathered again.
+IN_PIECES = jax.checkpoint_policies.save_any_names_but_these(GATHERED)
 SMALL = 2**10  # elements of an array that is not worth a message to gather it
 
 
@@ -58,13 +62,27 @@ def by_shape(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree.map(of, shapes)
 
 
-def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:
-    """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`."""
+# The next three are for `jax.shard_map`; place: of an array, as `by_shape` says.
+
+
+def own(x: jax.Array, place: PartitionSpec) -> jax.Array:
+    """A device's own piece or copy, whose gradient is of that device's examples."""
+    return jax.lax.pcast(x, tuple(a for a in AXES if a not in place), to="varying")
+
+
+def whole(x: jax.Array, place: PartitionSpec) -> jax.Array:
+    """What lies in pieces, gathered; its gradient is summed over fsdp, and in pieces."""
     if "fsdp" not in place:
-        return jax.lax.psum(x, AXES)
+        return x
     axis = place.index("fsdp")
-    part = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True)
-    return jax.lax.psum(part, "data")
+    return checkpoint_name(
+        jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True), GATHERED
+    )
+
+
+def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:
+    """The sum of all devices' gradients with respect to what is their `own`."""
+    return jax.lax.psum(x, "data" if "fsdp" in place else AXES)
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
