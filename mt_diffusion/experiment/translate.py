@@ -66,8 +66,11 @@ def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A modality's fields, with the recipe of what was of one size alone."""
-    kept = dict(fields)
+    """A modality's fields, with the recipe of what was of one size alone.
+
+    And with fields that its class did not have then.
+    """
+    kept = base.with_added(fields)
     if "token_size" in kept and issubclass(base.locate(kept["kind"]), Coded):
         kept["tokens"] = {"size": kept.pop("token_size"), "seed": 0, "version": 0}
     return kept

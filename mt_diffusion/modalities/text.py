@@ -8,6 +8,7 @@ it, L tokens and which of them there are.
 import dataclasses
 import functools
 import pathlib
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,9 @@ class Text(Projected):
 
     feature: of examples, 'caption' where config.data.captions gives them: a text, or
     several that mean the same. encoder: 'letters', a folder, or a package that has one
-    in it. num_components: D, of the vector. most_tokens: L, that are read.
+    in it. num_components: D, of the vector. most_tokens: L, that are read. own_tokens:
+    as the encoder has them, for a network that was trained on these; or else of unit
+    RMS, turned to the size that all tokens have.
     encoder_digest, vector_mean [E], whitening [D, E] and captions (of the training set,
     among which values are told): empty, for `fit` to fill.
     """
@@ -45,11 +48,14 @@ class Text(Projected):
     feature: str
     encoder: str
     most_tokens: int
+    own_tokens: bool
     num_components: int
     encoder_digest: str
     vector_mean: Sequence[float]
     whitening: Sequence[Sequence[float]]
     captions: Sequence[str]
+
+    added = types.MappingProxyType({"own_tokens": False})
 
     @classmethod
     def fit(cls, fields, source):
@@ -116,11 +122,19 @@ class Text(Projected):
     def _whitening(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.vector_mean), np.asarray(self.whitening)
 
-    @functools.cached_property
-    def _resize(self) -> np.ndarray:
-        """[E, size of a token]."""
+    def _as_read(self, told: np.ndarray) -> np.ndarray:
+        """[N, L, size of a token] of the encoder's, [N, L, E]."""
+        width, size = told.shape[-1], self.tokens["size"]
+        if self.own_tokens:
+            if width != size:
+                raise UserError(
+                    f"config.modalities.{self.name}.own_tokens is true, so tokens.size "
+                    f"must be that of {shown(self.encoder)}, {width}; it is {size}."
+                )
+            return told
+        rms = np.sqrt(np.mean(told**2, axis=-1, keepdims=True))
         seed = tokens.seed_of(self.tokens, self.name)
-        return tokens.resized(len(self.vector_mean), self.tokens["size"], seed)
+        return told / np.maximum(rms, 1e-6) @ tokens.resized(width, size, seed)
 
     @property
     def _num_read(self) -> int:
@@ -131,9 +145,7 @@ class Text(Projected):
         mean, whitening = self._whitening
         parts = [(found.pooled - mean) @ whitening.T]
         if self._num_read:
-            told = found.tokens.astype(np.float32)
-            rms = np.sqrt(np.mean(told**2, axis=-1, keepdims=True))
-            told = told / np.maximum(rms, 1e-6) @ self._resize
+            told = self._as_read(found.tokens.astype(np.float32))
             parts += [told.reshape(len(told), -1), found.mask]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
