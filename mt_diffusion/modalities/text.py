@@ -10,23 +10,20 @@ import functools
 import pathlib
 import types
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import views
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import captions as files
 from mt_diffusion.files.names import shown
-from mt_diffusion.modalities import tokens
+from mt_diffusion.modalities import tokens, words
 from mt_diffusion.modalities.vector import Projected
 from mt_diffusion.models import sentences
 from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
-MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
 MOST_KEPT = 50_000  # texts, with those that come later
 FILE = ".txt"  # ends what is given as a file with a text in each line
 DIGITS = 5  # of whitening, in a config
@@ -61,9 +58,7 @@ class Text(Projected):
     def fit(cls, fields, source):
         if fields["vector_mean"]:
             return fields
-        of_all = captions_of(source, fields["feature"])
-        known = list(dict.fromkeys(text for texts in of_all for text in texts))
-        known = [known[int(i)] for i in spread(len(known), MOST_KNOWN)]
+        known = words.known(source, fields["feature"])
         encoder = sentences.find(fields["encoder"])
         num, most = fields["num_components"], min(encoder.size, len(known) - 1)
         if not 1 <= num <= most:
@@ -161,7 +156,7 @@ class Text(Projected):
         return np.stack([made[t] if t in made else known[t] for t in texts])
 
     def preprocess(self, example, rng):
-        texts = as_texts(example.get(self.feature, ()))
+        texts = words.as_texts(example.get(self.feature, ()))
         return self.values_of([texts[rng.integers(len(texts))]])[0] if texts else None
 
     def placeholder(self):
@@ -247,36 +242,6 @@ class Text(Projected):
         """A value that has no tokens."""
         room = self._num_read * (self.tokens["size"] + 1)
         return jnp.pad(vector, ((0, 0), (0, room)))
-
-
-def as_texts(found: Any) -> list[str]:
-    """The texts of an example: one or several, as text or bytes; no empty ones."""
-    several = [found] if isinstance(found, str | bytes) else list(found)
-    texts = [
-        t.decode("utf8", "replace") if isinstance(t, bytes) else t for t in several
-    ]
-    return [text for text in map(str, texts) if text.strip()]
-
-
-def captions_of(source: Any, feature: str) -> list[list[str]]:
-    """Of each example of a source. Raises UserError where none has any."""
-    found = getattr(source, views.CAPTIONS, None)
-    if found is None or feature != views.CAPTION:
-        chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
-        found = [as_texts(example.get(feature, ())) for example in chosen]
-    if not any(found):
-        raise UserError(
-            f"the data has no {feature!r}, so it can't train a text; name a table of "
-            "them with --config.data.captions=FILE.csv, or say --config.data.captions="
-            "classes for the names of classes, or set config.modalities...feature to "
-            "one that examples have."
-        )
-    return list(found)
-
-
-def spread(num: int, most: int) -> np.ndarray:
-    """At most so many indices, evenly over all `num`."""
-    return np.linspace(0, num - 1, min(num, most)).astype(int)
 
 
 def whiten(

@@ -11,6 +11,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import images, weights
 from mt_diffusion.files.names import shown
 from mt_diffusion.models.clip import saved, towers
+from mt_diffusion.models.encoded import unit
 
 PREPARED = "preprocessor_config.json"
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, of pixels in [0, 1]
@@ -19,14 +20,16 @@ BICUBIC = PIL.Image.Resampling.BICUBIC
 
 
 class Images:
-    """The vectors of images uint8 [N, H, W, 1 or 3], float32 [N, D], as they come.
+    """The vectors of images uint8 [N, H, W, 1 or 3], float32 [N, D], of length 1.
 
-    Sharper or coarser than the model's own size, they are resized to it.
+    shape: (H, W, C) of the model's own images, to which others are resized.
     """
 
     def __init__(self, folder: pathlib.Path):
         """Raises UserError for what is no CLIP that reads images."""
         self._tower = saved.read(folder, saved.VISION)
+        size = self._tower.config["image_size"]
+        self.shape = (size, size, 3)
         path = folder / PREPARED
         told = weights.read_json(path) if path.is_file() else {}
         if told.get("resample", BICUBIC) != BICUBIC:
@@ -41,15 +44,15 @@ class Images:
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """float32 [N, H, W, 3], at the model's size and scale."""
-        size = self._tower.config["image_size"]
-        resize = functools.partial(images.fit, shape=(size, size, 3))
+        resize = functools.partial(images.fit, shape=self.shape)
         rows = [resize(PIL.Image.fromarray(as_colour(row))) for row in pixels]
         return (np.stack(rows).astype(np.float32) / 255 - self._mean) / self._std
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """The vectors, not of length 1."""
+        """The vectors."""
         prepared = jnp.asarray(self.prepare(pixels))
-        return np.asarray(towers.image(self._tower.state, prepared, self._tower.form))
+        found = towers.image(self._tower.state, prepared, self._tower.form)
+        return unit(np.asarray(found))
 
 
 def as_colour(pixels: np.ndarray) -> np.ndarray:
