@@ -138,11 +138,24 @@ def of_text(folder):
     return arrays | saved(model, folder, "text")
 
 
+def of_real():
+    """The names and shapes of all weights of ViT-L/14, which take no room."""
+    text = dict(hidden_size=768, intermediate_size=3072, num_attention_heads=12)
+    vision = dict(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24)
+    vision |= dict(num_attention_heads=16, patch_size=14)
+    config = dict(text_config=text, vision_config=vision, projection_dim=768)
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig(**config))
+    shapes = {n: tuple(x.shape) for n, x in model.state_dict().items()}
+    told = {"real/shapes": shapes, "real/config": config | {"model_type": "clip"}}
+    return {name: np.array(json.dumps(x)) for name, x in told.items()}
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     found = {}
     for make in (of_tokenizer, of_both, of_text):
         with tempfile.TemporaryDirectory() as folder:
             found |= make(pathlib.Path(folder))
-    np.savez_compressed(OUT, **found)
+    np.savez_compressed(OUT, **found, **of_real())
     print(f"{OUT}: {OUT.stat().st_size:,} bytes")

@@ -80,6 +80,16 @@ def test_the_image_tower_is_the_originals(tmp_path):
     np.testing.assert_array_equal(found(grey), found(np.repeat(grey, 3, axis=-1)))
 
 
+def test_every_weight_of_a_published_one_is_known():
+    """Of ViT-L/14, by name and shape."""
+    wanted, config = told("real/shapes"), told("real/config")
+    found = {}
+    for tower in (saved.TEXT, saved.VISION):
+        found |= saved.shapes_of(tower, saved.part_of(config, tower), True)
+    known = {n: tuple(x) for n, x in wanted.items() if n not in saved.UNREAD}
+    assert found == known and len(wanted) > 580
+
+
 @pytest.mark.parametrize("pad, name", [("", "end"), ("!", "mark")])
 def test_the_tokenizer_is_the_originals(tmp_path, pad, name):
     pytest.importorskip("tokenizers")

@@ -41,6 +41,20 @@ KINDS = {
     ),
 }
 
+REAL = {
+    "sd1": dict(cross_attention_dim=768),
+    "sd2": dict(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20))
+    | dict(use_linear_projection=True),
+}
+
+
+def of_real(kind):
+    """The names and shapes of all weights of a published one, which take no room."""
+    with torch.device("meta"):
+        model = UNet2DConditionModel(**REAL[kind])
+    shapes = {n: tuple(x.shape) for n, x in model.state_dict().items()}
+    return {"real": np.array(json.dumps(shapes)), "told": json.dumps(REAL[kind])}
+
 
 def of_unet(kind):
     """What a small network of random weights says of random latents and tokens."""
@@ -84,7 +98,7 @@ def of_schedule():
 
 
 if __name__ == "__main__":
-    found = {k: of_unet(k) for k in KINDS} | {"schedule": of_schedule()}
+    found = {k: of_unet(k) | of_real(k) for k in KINDS} | {"schedule": of_schedule()}
     flat = {f"{k}/{n}": x for k, part in found.items() for n, x in part.items()}
     np.savez_compressed(OUT, **flat)
     print(f"{OUT}: {OUT.stat().st_size:,} bytes")

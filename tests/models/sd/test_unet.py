@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from configs import common
 from mt_diffusion.diffusion import prediction, schedule
@@ -81,6 +81,25 @@ def test_the_unet_is_the_originals(kind, tmp_path):
     assert features["out"].shape == (2, 8, 8, 4)
     other, _ = jax.jit(module.apply)({"params": params}, x, t, tokens=-tokens)
     assert np.abs(other - out).max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_weight_of_a_published_one_has_its_place(kind, tmp_path):
+    """Of Stable Diffusion 1.5 (860 million parameters) and 2.1, by name and shape."""
+    (tmp_path / "config.json").write_text(str(ORIGINAL[f"{kind}/told"]))
+    module = unet_of(tmp_path)
+    size = json.loads(str(ORIGINAL[f"{kind}/told"]))["cross_attention_dim"]
+    x, t, tokens = jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), jnp.zeros((1, 1, size))
+    init = lambda: module.init(jax.random.key(0), x, t, tokens=tokens)  # noqa: E731
+    shapes = jax.eval_shape(init)["params"]
+    wanted = json.loads(str(ORIGINAL[f"{kind}/real"]))
+    state = {n: np.broadcast_to(np.float32(0), shape) for n, shape in wanted.items()}
+    found, rest = saved.match(state, shapes, module.num_res_blocks)
+    assert rest == {} and len(found) == len(wanted) == 686
+    leaves = flatten_dict(shapes)
+    assert {p: x.shape for p, x in found.items()} == {
+        path: leaf.shape for path, leaf in leaves.items()
+    }
 
 
 def test_names_are_those_of_stable_diffusions():
