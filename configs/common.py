@@ -16,7 +16,8 @@ def digits() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
     # What a new run's parameters start from: "" for noise, the WORKDIR of another run
-    # (its averaged ones), or adm:FILE.pt|.npz|.safetensors of guided-diffusion.
+    # (its averaged ones), adm:FILE.pt|.npz|.safetensors of guided-diffusion, or
+    # sd:FOLDER of Stable Diffusion 1.x or 2.x, as diffusers saves it.
     config.init_from = ""
     # What training must run on: tpu, gpu, cpu; "" for what there is. Never another one.
     config.platform = ""
@@ -67,7 +68,7 @@ def digits() -> ConfigDict:
         random_flip=False,
     )
     config.diffusion = dict(
-        schedule="cosine",
+        schedule="cosine",  # cosine, linear, scaled_linear (Stable Diffusion's)
         num_steps=1000,
         prediction="aggregate",  # of the network: aggregate (noise), eps (paper's), v
     )
@@ -82,6 +83,7 @@ def digits() -> ConfigDict:
         dropout=0.0,
         use_scale_shift_norm=True,
         resblock_updown=False,
+        transformer_depth=0,  # of Stable Diffusion's blocks where it attends; 0: ADM's
         use_new_attention_order=False,
         learn_variance=False,
         token_places=True,  # learned: of what is read as tokens, whose it is and where

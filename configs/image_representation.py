@@ -12,11 +12,12 @@ off images, and both from nothing.
 test vectors all are nearest to their own; of vectors drawn for test images 98.3%
 (seed 0; results/digits.md).
 
-Vectors of any encoder of your own, CLIP for one, a function from uint8 [N, H, W, C] to
-float [N, D] in clip.py, are computed once and attached to the data:
+Vectors of a CLIP in a folder, or of any encoder of your own, a function from uint8
+[N, H, W, C] to float [N, D] named as module:function, are computed once and attached to
+the data:
 
   bash launch/local.sh --mode=precompute --config=configs/image_representation.py \
-      --encoder=clip:encode --out=runs/vectors.npz
+      --encoder=models/clip --out=runs/vectors.npz
   bash launch/local.sh --config=configs/image_representation.py --workdir=runs/clip \
       --config.data.vectors=runs/vectors.npz \
       --config.modalities.representation.vectors=feature:vector \
@@ -69,6 +70,10 @@ def representation(config: ConfigDict) -> dict:
         vector_std=(),
         head_width=width,
         tokens=common.tokens(width),
+        clip="",  # the folder of the CLIP that vectors are of: words can be given then
+        gap="shift",  # from vectors of words to those of images: shift, none
+        clip_digest="",  # these two: found when training starts
+        text_mean=(),
         generator="",  # of .Pretrained: package.module:function
         std=0.5,  # bounds depend on it: best is the head's error
     )

@@ -63,6 +63,7 @@ def text(config: ConfigDict) -> dict:
         encoder=PACKAGE if has_captions else "letters",
         num_components=num,  # of the vector, that drift
         most_tokens=16 if has_captions else 4,  # that are read, of each text
+        own_tokens=False,  # as the encoder has them: for a start from Stable Diffusion
         encoder_digest="",  # these four: found when training starts
         vector_mean=(),
         whitening=(),

@@ -34,8 +34,8 @@ Whether a data set can be read, all of it:
   python -m mt_diffusion.main --mode=check --config=configs/image_label.py \
       --config.data.source=folder --config.data.path=photos
 
-Vectors of a data set by an encoder of yours, for --config.data.vectors:
-  python -m mt_diffusion.main --mode=precompute --encoder=my_package.clip:encode \
+Vectors of a data set by a CLIP, or an encoder of yours, for --config.data.vectors:
+  python -m mt_diffusion.main --mode=precompute --encoder=models/clip \
       --config=configs/image_representation.py --out=vectors.npz
 
 A model for others, and one that comes with the package, by its name:

@@ -215,7 +215,8 @@ NUM_TIMES = flags.DEFINE_integer(
 ENCODER = flags.DEFINE_string(
     "encoder",
     None,
-    "precompute: package.module:function, from uint8 [N, H, W, C] to [N, D].",
+    "precompute: the folder of a CLIP, or package.module:function, from uint8 "
+    "[N, H, W, C] to [N, D].",
 )
 DRAWS = flags.DEFINE_string(
     "draws", "", "evaluate: some of joint, given_A, given_A_B, ... (all subsets)."

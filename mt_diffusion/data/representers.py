@@ -98,16 +98,15 @@ def fit_pca(images: np.ndarray, num_components: int) -> tuple[np.ndarray, np.nda
 
 
 class Encoder(OfImages):
-    """A frozen encoder of a user's own, 'package.module:function'.
+    """A frozen encoder: a function from uint8 [N, H, W, C] to float [N, D].
 
-    The function takes uint8 [N, H, W, C] and gives float [N, D]. In training it is
-    called for one example after the other; what is slow is better precomputed.
+    text: what it is called by. In training it is called for one example after the
+    other; what is slow is better precomputed.
     """
 
-    def __init__(self, text: str):
-        """Raises UserError where there is no such function."""
+    def __init__(self, text: str, function: Callable[[np.ndarray], Any]):
         self._text = text
-        self._function = find_function(text)
+        self._function = function
 
     def represent(self, images: np.ndarray) -> np.ndarray:
         """float32; raises UserError for an output that is no finite float [N, D]."""
@@ -197,7 +196,7 @@ def build(
         return Pca(components, pixel_mean)
     if text.startswith(FEATURE):
         return Feature(text.removeprefix(FEATURE))
-    return Encoder(text)
+    return Encoder(text, find_function(text))
 
 
 def module_of(text: str) -> str:

@@ -76,6 +76,17 @@ def slow_ramp(schedule: Schedule, scale: float) -> np.ndarray:
     return scale * time**1.5 * np.sqrt(schedule.alpha_bar)
 
 
+def vanishing_ramp(schedule: Schedule, scale: float) -> np.ndarray:
+    """The ramp of a signal that has gone at T: nothing is left there on any schedule.
+
+    alpha_tilde_t = scale (t / T) sqrt((alpha_bar_t - alpha_bar_T) / (1 - alpha_bar_T));
+    a ramp leaves scale sqrt(alpha_bar_T), and Stable Diffusion's alpha_bar_T is 0.0047.
+    """
+    time = np.arange(schedule.num_steps + 1) / schedule.num_steps
+    last = schedule.alpha_bar[-1]
+    return scale * time * np.sqrt((schedule.alpha_bar - last) / (1 - last))
+
+
 def constant(schedule: Schedule, scale: float) -> np.ndarray:
     """w_t = scale / T."""
     return accumulate(
@@ -98,6 +109,7 @@ def none(schedule: Schedule, scale: float) -> np.ndarray:
 DESIGNS = {
     "ramp": ramp,
     "slow_ramp": slow_ramp,
+    "vanishing_ramp": vanishing_ramp,
     "constant": constant,
     "first": first,
     "none": none,
@@ -167,5 +179,6 @@ def check_forgotten(name: str, alpha_tilde: np.ndarray, numbers: int) -> None:
             f"config.modalities.{name}.drift leaves {nats:.3g} nats of the code at the "
             f"last step, in {numbers:,} numbers, but sampling starts from pure noise: "
             f"at most {MAX_FINAL_NATS:g} may be left. Use the cosine schedule "
-            "(config.diffusion.schedule), or less energy (or drift_scale)."
+            "(config.diffusion.schedule), the 'vanishing_ramp' design, or less energy "
+            "(or drift_scale)."
         )

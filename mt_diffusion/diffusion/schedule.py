@@ -35,6 +35,15 @@ def linear(num_steps: int) -> Schedule:
     return from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps))
 
 
+def scaled_linear(num_steps: int) -> Schedule:
+    """Roots of betas linear in t, at any T of equal noise (Rombach et al. 2022).
+
+    Stable Diffusion's; even z_T holds a fifteenth of z_0.
+    """
+    roots = np.linspace(0.00085**0.5, 0.012**0.5, num_steps)
+    return from_betas(1000 / num_steps * roots**2)
+
+
 def cosine(num_steps: int) -> Schedule:
     """alpha_bar follows a squared cosine, beta <= 0.999 (Nichol & Dhariwal 2021)."""
     time = np.arange(num_steps + 1, dtype=np.float64) / num_steps
@@ -42,7 +51,7 @@ def cosine(num_steps: int) -> Schedule:
     return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999))
 
 
-BY_NAME = {"linear": linear, "cosine": cosine}
+BY_NAME = {"linear": linear, "cosine": cosine, "scaled_linear": scaled_linear}
 
 
 def build(schedule: str, num_steps: int) -> Schedule:

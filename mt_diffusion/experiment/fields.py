@@ -44,6 +44,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "unet.num_heads": (1, 65536),
     "unet.num_head_channels": (-1, 65536),  # guided-diffusion's -1 is explained
     "unet.num_groups": (1, 65536),
+    "unet.transformer_depth": (0, 64),
     "unet.dropout": BELOW_1,
     "train.num_steps": COUNT,
     "train.batch_size": COUNT,

@@ -63,7 +63,7 @@ def with_walk(config: dict[str, Any]) -> dict[str, Any]:
 def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
     """One from before there were recipes of tokens, which had no places then."""
     return config | {
-        "unet": {"token_places": False} | config["unet"],
+        "unet": {"token_places": False, "transformer_depth": 0} | config["unet"],
         "modalities": {
             name: with_recipe(fields) for name, fields in config["modalities"].items()
         },
@@ -71,8 +71,11 @@ def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_recipe(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A modality's fields, with the recipe of what was of one size alone."""
-    kept = dict(fields)
+    """A modality's fields, with the recipe of what was of one size alone.
+
+    And with fields that its class did not have then.
+    """
+    kept = base.with_added(fields)
     if "token_size" in kept and issubclass(base.locate(kept["kind"]), Coded):
         kept["tokens"] = {"size": kept.pop("token_size"), "seed": 0, "version": 0}
     return kept

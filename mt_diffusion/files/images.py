@@ -164,7 +164,7 @@ def to_8_bits(pixels: np.ndarray) -> np.ndarray:
 def resize_ids(ids: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Ids of classes, uint8 [h, w, 1], at [H, W, 1]: never mixed, cropped as images."""
     image = PIL.Image.fromarray(ids[..., 0])
-    return _fit(image, (*shape[:2], 1), PIL.Image.Resampling.NEAREST)
+    return fit(image, (*shape[:2], 1), PIL.Image.Resampling.NEAREST)
 
 
 def _flat(path: Stored, shape: Sequence[int]) -> PIL.Image.Image:
@@ -179,11 +179,13 @@ def _crop(image: PIL.Image.Image, shape: Sequence[int]) -> np.ndarray:
         image = image.resize(
             (image.width // 2, image.height // 2), PIL.Image.Resampling.BOX
         )
-    return _fit(image, shape, PIL.Image.Resampling.BICUBIC)
+    return fit(image, shape)
 
 
-def _fit(
-    image: PIL.Image.Image, shape: Sequence[int], resampling: PIL.Image.Resampling
+def fit(
+    image: PIL.Image.Image,
+    shape: Sequence[int],
+    resampling: PIL.Image.Resampling = PIL.Image.Resampling.BICUBIC,
 ) -> np.ndarray:
     """Resizes the shorter side to fit, crops the centre."""
     height, width, channels = shape

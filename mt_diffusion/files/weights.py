@@ -1,6 +1,7 @@
 """Weights in files, by the names that they have elsewhere: PyTorch's state dicts."""
 
 import hashlib
+import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from mt_diffusion.files.names import shown
 NUMBERS = "fiub"
 KINDS = {"F64", "F32", "F16", "BF16", "BOOL"}  # of safetensors
 KINDS |= {f"{sign}{bits}" for sign in "IU" for bits in (8, 16, 32, 64)}
+INDEX = ".safetensors.index.json"  # of weights in several files
+PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".safetensors"}
 MOST = 5  # names that are written out
 
 
@@ -45,6 +48,56 @@ def read(file: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
     check_finite(found, file)
     return found
+
+
+def read_saved(folder: pathlib.Path, stem: str) -> dict[str, np.ndarray]:
+    """The weights of a folder as `save_pretrained` writes them: one file, or several.
+
+    stem: `model` of transformers, `diffusion_pytorch_model` of diffusers. Safetensors
+    alone. Raises UserError where there are none, or a part is missing.
+    """
+    whole = folder / f"{stem}.safetensors"
+    index = folder / f"{stem}{INDEX}"
+    if whole.is_file() or not index.is_file():
+        if not whole.is_file():
+            others = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLED)
+            there = f" (it has {_some(others)}, which are not read)" if others else ""
+            raise UserError(
+                f"{shown(folder)} has no {whole.name}{there}. Give the folder of a "
+                "model that was saved as safetensors (save_pretrained with "
+                "safe_serialization=True)."
+            )
+        return read(whole)
+    told = read_json(index).get("weight_map")
+    if not isinstance(told, dict) or not all(is_part(x) for x in told.values()):
+        raise UserError(
+            f"{shown(index)} does not say in which file beside it each weight is, as "
+            "weight_map; download it once more."
+        )
+    parts = sorted(set(told.values()))
+    if missing := [name for name in parts if not (folder / name).is_file()]:
+        raise UserError(
+            f"{shown(folder)} lacks {_some(missing)} of the {len(parts)} files that "
+            f"{index.name} names; download them too."
+        )
+    found: dict[str, np.ndarray] = {}
+    for name in parts:
+        found |= read(folder / name)
+    return found
+
+
+def is_part(name: Any) -> bool:
+    """Whether an index may name this file: one beside it, of safetensors."""
+    path = pathlib.PurePath(str(name))
+    return path.name == str(name) and path.suffix == ".safetensors"
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a file of JSON says; UserError where it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{shown(path)} can't be read as JSON ({error}).") from error
 
 
 def as_float32(name: str, x: np.ndarray) -> np.ndarray:

@@ -6,28 +6,33 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import sources, views
-from mt_diffusion.data.representers import Encoder
+from mt_diffusion.data.representers import Encoder, find_function
 from mt_diffusion.data.views import SPLITS
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import vectors
+from mt_diffusion.models.clip.images import Images
 from mt_diffusion.parallel.progress import Progress
 
 
 def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
     """Writes the vectors of both splits of config.data, for config.data.vectors.
 
-    encoder: 'package.module:function', from images uint8 [N, H, W, C] to float [N, D];
-    it gets config.sampling.batch_size of them at a time. out: an .npz with the arrays
-    `train` and `test`. Raises UserError for a config that can't be, a function that is
-    not there or gives something else, and an `out` that exists.
+    encoder: 'package.module:function', from images uint8 [N, H, W, C] to float [N, D],
+    or the folder of a CLIP; it gets config.sampling.batch_size of them at a time. out:
+    an .npz with the arrays `train` and `test`. Raises UserError for a config that can't
+    be, an encoder that is not there or gives something else, and an `out` that exists.
     """
     batch_size = config.sampling.batch_size
     if batch_size < 1:
         raise UserError(f"config.sampling.batch_size is {batch_size}; use 1 or more.")
     experiments.check(config)
     vectors.check_writable(out)
-    represent = Encoder(encoder)
+    is_folder = pathlib.Path(encoder).is_dir()
+    represent = Encoder(
+        encoder,
+        Images(pathlib.Path(encoder)) if is_folder else find_function(encoder),
+    )
     data = images_alone(config.data)
     both = {split: sources.open_source(data, split) for split in SPLITS}
     found, extra, size = {}, {}, None

@@ -46,11 +46,26 @@ def named_code(modalities: Mapping[str, Mapping]) -> Iterator[tuple[str, str]]:
     """
     for name, fields in modalities.items():
         kind = fields["kind"]
-        module = kind.rpartition(".")[0]
-        if not (module.isidentifier() and (FOLDER / f"{module}.py").exists()):
-            yield f"config.modalities.{name}.kind", module
+        if not is_here(kind):
+            yield f"config.modalities.{name}.kind", kind.rpartition(".")[0]
         for field, named in locate(kind).named_code(fields).items():
             yield f"config.modalities.{name}.{field}", named
+
+
+def is_here(kind: str) -> bool:
+    """Whether a class is one of this folder."""
+    module = kind.rpartition(".")[0]
+    return module.isidentifier() and (FOLDER / f"{module}.py").exists()
+
+
+def with_added(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an earlier version's config, with those that came since.
+
+    A class says in `added` what these were while there were none.
+    """
+    kind = str(fields.get("kind"))
+    added = getattr(locate(kind), "added", {}) if is_here(kind) else {}
+    return {**added, **fields}
 
 
 def check_trusted(modalities: Mapping[str, Mapping], origin: str) -> None:

@@ -2,24 +2,33 @@
 
 Values are normalised: (vector - mean) / std in each dimension, of the training set, so
 that codes of unit RMS stand for vectors. Three encoders, two of them the paper's.
+
+Where the vectors are those of images by a CLIP, words can be given as well. CLIP's
+vectors of words lie elsewhere than those of images (Liang et al. 2022), so their mean
+is moved to that of images, which are what the network has seen.
 """
 
 import dataclasses
 import functools
 import math
 import pathlib
+import types
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import representers
+from mt_diffusion.data import representers, views
 from mt_diffusion.data.representers import Representer
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import finding, vectors
+from mt_diffusion.files import captions, finding, vectors
 from mt_diffusion.files import images as files
+from mt_diffusion.files.names import shown
+from mt_diffusion.modalities import words
 from mt_diffusion.modalities.vector import Projected, Vector
+from mt_diffusion.models import sentences
+from mt_diffusion.models.clip.images import Images
 from mt_diffusion.protocol import Code
 
 BRIGHTEST = 3.0  # standard deviations that have the strongest colour
@@ -33,6 +42,10 @@ class Representation(Vector):
     'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
     uint8 [N, H, W, C] -> float [N, D]).
     components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
+    clip: the folder of the CLIP that the vectors are of, by which images and words are
+    represented that are given; '' for none. gap: what is added to a vector of words,
+    one of GAPS. text_mean (of the training captions by that CLIP) and clip_digest:
+    empty, for `fit` to fill.
     generator: of Pretrained alone.
     """
 
@@ -42,14 +55,41 @@ class Representation(Vector):
     pixel_mean: Sequence[float]
     vector_mean: Sequence[float]
     vector_std: Sequence[float]
+    clip: str
+    clip_digest: str
+    gap: str
+    text_mean: Sequence[float]
     generator: str
+
+    added = types.MappingProxyType(
+        {"clip": "", "clip_digest": "", "gap": "shift", "text_mean": ()}
+    )
+
+    def __post_init__(self):
+        """Refuses what is no way over the gap."""
+        super().__post_init__()
+        if self.gap not in GAPS:
+            raise UserError(
+                f"config.modalities.{self.name}.gap is {self.gap!r}; choose one of "
+                f"{list(GAPS)}."
+            )
 
     @classmethod
     def fit(cls, fields, source):
         if fields["vector_mean"]:
             return fields
         way = fields["vectors"], fields["num_components"]
-        return fields | representers.fit(source, *way)
+        fields = fields | representers.fit(source, *way)
+        if not fields["clip"]:
+            return fields
+        encoder = sentences.find(fields["clip"])
+        check_size(fields["clip"], encoder.size, len(fields["vector_mean"]))
+        fields["clip_digest"] = encoder.digest
+        if getattr(source, views.CAPTIONS, None):
+            known = words.known(source, views.CAPTION)
+            mean = sentences.cached(encoder, known, 0).pooled.mean(axis=0)
+            fields["text_mean"] = tuple(mean.tolist())
+        return fields
 
     @classmethod
     def named_code(cls, fields):
@@ -92,13 +132,53 @@ class Representation(Vector):
         if path.suffix in (".npy", ".npz"):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
+        elif self.clip and path.suffix == ".txt":
+            return self.of_words(captions.lines(path))
+        elif self.clip and not (path.exists() or path.suffix in finding.SUFFIXES):
+            return self.of_words([text])
         else:
-            paths = finding.image_files(text)
-            images = np.stack([files.read_image(p, self.shape) for p in paths])
-            found = self.representer.represent(images)
+            found = self._of_images(text)
         return self.normalise(np.asarray(found))
 
+    def _of_images(self, text: str) -> np.ndarray:
+        paths = finding.image_files(text)
+        if self.clip:
+            encoder = Images(pathlib.Path(self.clip).expanduser())
+            return encoder(
+                np.stack([files.read_image(p, encoder.shape) for p in paths])
+            )
+        images = np.stack([files.read_image(p, self.shape) for p in paths])
+        return self.representer.represent(images)
+
+    def of_words(self, texts: Sequence[str]) -> np.ndarray:
+        """Values of texts by the CLIP, over the gap to those of images."""
+        field = f"config.modalities.{self.name}"
+        encoder = sentences.find(self.clip)
+        if encoder.digest != self.clip_digest:
+            raise UserError(
+                f"{field}.clip = {shown(self.clip)!r} is not the CLIP that this model "
+                f"was trained with ({self.clip_digest}, not {encoder.digest}); put "
+                "that one there."
+            )
+        found = encoder(texts, 0).pooled
+        return self.normalise(found + GAPS[self.gap](self))
+
+    def shift(self) -> np.ndarray:
+        """From the mean of words to that of images, [D]; UserError without words."""
+        if not self.text_mean:
+            raise UserError(
+                f"{self.name} can't be given as words: this model was trained without "
+                "captions (config.data.captions), so where its CLIP has words and "
+                f"images is not known; config.modalities.{self.name}.gap = 'none' "
+                "takes them as they are."
+            )
+        return np.asarray(self.vector_mean) - np.asarray(self.text_mean)
+
     def take(self, given):
+        if self.clip and isinstance(given, str):
+            return self.of_words([given])
+        if self.clip and given and all(isinstance(text, str) for text in given):
+            return self.of_words(given)
         found = np.asarray(given, np.float32)
         found = found[None] if found.ndim == 1 else found
         if found.ndim != 2 or found.shape[1] != self.size:
@@ -125,6 +205,22 @@ class Representation(Vector):
     def energy_of(cls, scale, fields, numbers):
         size = len(fields["vector_mean"]) or fields["num_components"]
         return super().energy_of(scale, fields, numbers) / size
+
+
+GAPS: dict[str, Callable[[Representation], np.ndarray | float]] = {
+    "shift": Representation.shift,
+    "none": lambda _: 0.0,
+}
+
+
+def check_size(clip: str, size: int, wanted: int) -> None:
+    """Raises UserError for a CLIP whose vectors have not the size of the data's."""
+    if size != wanted:
+        raise UserError(
+            f"the CLIP {shown(clip)} makes vectors of {size} numbers, and the data has "
+            f"some of {wanted}; make them by that CLIP (--mode=precompute "
+            f"--encoder={shown(clip)})."
+        )
 
 
 class Projection(Projected, Representation):

@@ -8,24 +8,22 @@ it, L tokens and which of them there are.
 import dataclasses
 import functools
 import pathlib
+import types
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.data import views
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import captions as files
 from mt_diffusion.files.names import shown
-from mt_diffusion.modalities import tokens
+from mt_diffusion.modalities import tokens, words
 from mt_diffusion.modalities.vector import Projected
 from mt_diffusion.models import sentences
 from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
-MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
 MOST_KEPT = 50_000  # texts, with those that come later
 FILE = ".txt"  # ends what is given as a file with a text in each line
 DIGITS = 5  # of whitening, in a config
@@ -37,7 +35,9 @@ class Text(Projected):
 
     feature: of examples, 'caption' where config.data.captions gives them: a text, or
     several that mean the same. encoder: 'letters', a folder, or a package that has one
-    in it. num_components: D, of the vector. most_tokens: L, that are read.
+    in it. num_components: D, of the vector. most_tokens: L, that are read. own_tokens:
+    as the encoder has them, for a network that was trained on these; or else of unit
+    RMS, turned to the size that all tokens have.
     encoder_digest, vector_mean [E], whitening [D, E] and captions (of the training set,
     among which values are told): empty, for `fit` to fill.
     """
@@ -45,19 +45,20 @@ class Text(Projected):
     feature: str
     encoder: str
     most_tokens: int
+    own_tokens: bool
     num_components: int
     encoder_digest: str
     vector_mean: Sequence[float]
     whitening: Sequence[Sequence[float]]
     captions: Sequence[str]
 
+    added = types.MappingProxyType({"own_tokens": False})
+
     @classmethod
     def fit(cls, fields, source):
         if fields["vector_mean"]:
             return fields
-        of_all = captions_of(source, fields["feature"])
-        known = list(dict.fromkeys(text for texts in of_all for text in texts))
-        known = [known[int(i)] for i in spread(len(known), MOST_KNOWN)]
+        known = words.known(source, fields["feature"])
         encoder = sentences.find(fields["encoder"])
         num, most = fields["num_components"], min(encoder.size, len(known) - 1)
         if not 1 <= num <= most:
@@ -116,11 +117,19 @@ class Text(Projected):
     def _whitening(self) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(self.vector_mean), np.asarray(self.whitening)
 
-    @functools.cached_property
-    def _resize(self) -> np.ndarray:
-        """[E, size of a token]."""
+    def _as_read(self, told: np.ndarray) -> np.ndarray:
+        """[N, L, size of a token] of the encoder's, [N, L, E]."""
+        width, size = told.shape[-1], self.tokens["size"]
+        if self.own_tokens:
+            if width != size:
+                raise UserError(
+                    f"config.modalities.{self.name}.own_tokens is true, so tokens.size "
+                    f"must be that of {shown(self.encoder)}, {width}; it is {size}."
+                )
+            return told
+        rms = np.sqrt(np.mean(told**2, axis=-1, keepdims=True))
         seed = tokens.seed_of(self.tokens, self.name)
-        return tokens.resized(len(self.vector_mean), self.tokens["size"], seed)
+        return told / np.maximum(rms, 1e-6) @ tokens.resized(width, size, seed)
 
     @property
     def _num_read(self) -> int:
@@ -131,9 +140,7 @@ class Text(Projected):
         mean, whitening = self._whitening
         parts = [(found.pooled - mean) @ whitening.T]
         if self._num_read:
-            told = found.tokens.astype(np.float32)
-            rms = np.sqrt(np.mean(told**2, axis=-1, keepdims=True))
-            told = told / np.maximum(rms, 1e-6) @ self._resize
+            told = self._as_read(found.tokens.astype(np.float32))
             parts += [told.reshape(len(told), -1), found.mask]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -149,7 +156,7 @@ class Text(Projected):
         return np.stack([made[t] if t in made else known[t] for t in texts])
 
     def preprocess(self, example, rng):
-        texts = as_texts(example.get(self.feature, ()))
+        texts = words.as_texts(example.get(self.feature, ()))
         return self.values_of([texts[rng.integers(len(texts))]])[0] if texts else None
 
     def placeholder(self):
@@ -235,36 +242,6 @@ class Text(Projected):
         """A value that has no tokens."""
         room = self._num_read * (self.tokens["size"] + 1)
         return jnp.pad(vector, ((0, 0), (0, room)))
-
-
-def as_texts(found: Any) -> list[str]:
-    """The texts of an example: one or several, as text or bytes; no empty ones."""
-    several = [found] if isinstance(found, str | bytes) else list(found)
-    texts = [
-        t.decode("utf8", "replace") if isinstance(t, bytes) else t for t in several
-    ]
-    return [text for text in map(str, texts) if text.strip()]
-
-
-def captions_of(source: Any, feature: str) -> list[list[str]]:
-    """Of each example of a source. Raises UserError where none has any."""
-    found = getattr(source, views.CAPTIONS, None)
-    if found is None or feature != views.CAPTION:
-        chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
-        found = [as_texts(example.get(feature, ())) for example in chosen]
-    if not any(found):
-        raise UserError(
-            f"the data has no {feature!r}, so it can't train a text; name a table of "
-            "them with --config.data.captions=FILE.csv, or say --config.data.captions="
-            "classes for the names of classes, or set config.modalities...feature to "
-            "one that examples have."
-        )
-    return list(found)
-
-
-def spread(num: int, most: int) -> np.ndarray:
-    """At most so many indices, evenly over all `num`."""
-    return np.linspace(0, num - 1, min(num, most)).astype(int)
 
 
 def whiten(

@@ -63,6 +63,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
         **options,
         num_groups=NUM_GROUPS,
         use_tokens=False,
+        transformer_depth=0,
         remat="none",
         dtype=jnp.float32,
     )

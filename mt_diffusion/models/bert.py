@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-PRECISION = jax.lax.Precision.HIGHEST  # for a TPU's single pass of bfloat16 is coarse
-NEVER = -1e9  # the logit of what is not attended to
+from mt_diffusion.models import transformer
 
 
 class Form(NamedTuple):
@@ -37,40 +35,24 @@ def hidden(
     form: Form,
 ) -> Float[Array, "b l d"]:
     """The last hidden states of tokens, of which those outside of the mask are none."""
-
-    def dense(x, name):
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        return jnp.matmul(x, weight.T, precision=PRECISION) + bias[None, None]
-
-    def norm(x, name):
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.mean(centred**2, axis=-1, keepdims=True)
-        unit = centred / jnp.sqrt(variance + form.epsilon)
-        return unit * weight[None, None] + bias[None, None]
+    dense = functools.partial(transformer.dense, state)
+    norm = functools.partial(transformer.norm, state, epsilon=form.epsilon)
 
     def attention(x, name):
-        split = (*ids.shape, form.heads, -1)
-        q, k, v = (
-            dense(x, f"{name}.self.{part}").reshape(split)
-            for part in ("query", "key", "value")
-        )
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, precision=PRECISION)
-        logits = logits / jnp.sqrt(jnp.float32(q.shape[-1]))
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, NEVER))
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v, precision=PRECISION)
-        return dense(mixed.reshape(x.shape), f"{name}.output.dense")
+        q, k, v = (dense(f"{name}.self.{n}", x) for n in ("query", "key", "value"))
+        mixed = transformer.attention(q, k, v, form.heads, mask[:, None, None])
+        return dense(f"{name}.output.dense", mixed)
 
     places = state["embeddings.position_embeddings.weight"][form.first :]
     x = state["embeddings.word_embeddings.weight"][ids]
     x = x + places[None, : ids.shape[1]]
     x = x + state["embeddings.token_type_embeddings.weight"][None, :1]
-    x = norm(x, "embeddings.LayerNorm")
+    x = norm("embeddings.LayerNorm", x)
     for i in range(form.layers):
         name = f"encoder.layer.{i}"
         attended = attention(x, f"{name}.attention")
-        x = norm(x + attended, f"{name}.attention.output.LayerNorm")
-        wide = dense(x, f"{name}.intermediate.dense")
+        x = norm(f"{name}.attention.output.LayerNorm", x + attended)
+        wide = dense(f"{name}.intermediate.dense", x)
         wide = jax.nn.gelu(wide, approximate=False)
-        x = norm(x + dense(wide, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+        x = norm(f"{name}.output.LayerNorm", x + dense(f"{name}.output.dense", wide))
     return x

@@ -8,11 +8,10 @@ run, and weights are safetensors: nothing is unpickled.
 import functools
 import hashlib
 import importlib.util
-import json
 import pathlib
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,43 +19,19 @@ import numpy as np
 from mt_diffusion.errors import UserError, needs
 from mt_diffusion.files import weights, writing
 from mt_diffusion.files.names import shown
-from mt_diffusion.models import bert
+from mt_diffusion.models import bert, encoded
+from mt_diffusion.models.clip import saved
+from mt_diffusion.models.clip.texts import Texts
+from mt_diffusion.models.encoded import AT_ONCE, Encoded, Sentences, unit
 
 LETTERS = "letters"
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 READ = (WEIGHTS, TOKENIZER, "config.json")
+PIPELINE = "model_index.json"  # of diffusers
 PREFIXES = ("bert.", "roberta.")  # of weights that were saved with a head
 PADDING = {"bert": None, "roberta": 1, "xlm-roberta": 1}  # before the first place
-AT_ONCE = 64  # texts
 STEP = 8  # lengths are multiples of it, so that few programs are compiled
 POOLED = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
-
-
-class Encoded(NamedTuple):
-    """Texts as an encoder has them.
-
-    pooled: float32 [N, D], of length 1. tokens: float32 [N, L, D]. mask: bool [N, L].
-    """
-
-    pooled: np.ndarray
-    tokens: np.ndarray
-    mask: np.ndarray
-
-
-@runtime_checkable
-class Sentences(Protocol):
-    """An encoder; size: D."""
-
-    size: int
-
-    @property
-    def digest(self) -> str:
-        """Stands for all that its vectors depend on."""
-        ...
-
-    def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
-        """Texts, of which the first `num_tokens` tokens are given beside the vector."""
-        ...
 
 
 class Letters:
@@ -65,7 +40,7 @@ class Letters:
     For tests, for a first look, and for names that no language model knows.
     """
 
-    size = 64
+    size = width = 64
     digest = "letters-1"
 
     def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
@@ -92,12 +67,6 @@ def word_vector(word: str, size: int) -> np.ndarray:
     return unit(np.stack(drawn).sum(axis=0))
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32; a row of zeros stays."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-
-
 class Folder:
     """BERT or RoBERTa with the mean of its tokens, or the first, as the vector."""
 
@@ -110,7 +79,7 @@ class Folder:
                 f"{', '.join(missing)}. Save the model as safetensors, with its fast "
                 "tokenizer (save_pretrained of transformers does)."
             )
-        config = read_json(folder / "config.json")
+        config = weights.read_json(folder / "config.json")
         kind = config.get("model_type")
         if kind not in PADDING or config.get("hidden_act") != "gelu":
             raise UserError(
@@ -126,11 +95,13 @@ class Folder:
             config["layer_norm_eps"],
             first,
         )
-        self.size = config["hidden_size"]
+        self.size = self.width = config["hidden_size"]
         self._is_mean = pools_by_mean(folder)
         places = config["max_position_embeddings"] - first
         limits = folder / "sentence_bert_config.json"
-        told = read_json(limits).get("max_seq_length") if limits.exists() else None
+        told = (
+            weights.read_json(limits).get("max_seq_length") if limits.exists() else None
+        )
         self.most = min(told or places, places)
 
     @functools.cached_property
@@ -179,24 +150,15 @@ class Folder:
 
     def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
         """Says of which texts the end is not read."""
-        parts = [
-            self._some(texts[i : i + AT_ONCE], num_tokens)
-            for i in range(0, len(texts), AT_ONCE)
-        ]
-        return Encoded(*map(np.concatenate, zip(*parts, strict=True)))
+        return encoded.in_parts(self._some, texts, num_tokens)
 
     def _some(self, texts: Sequence[str], num_tokens: int) -> Encoded:
         found = [each.ids for each in self._tokenizer.encode_batch(list(texts))]
-        if long := [i for i, ids in enumerate(found) if len(ids) > self.most]:
-            print(
-                f"{len(long)} texts are longer than the {self.most} tokens that the "
-                f"encoder reads, and were cut: {shown(texts[long[0]][:60])!r} ..."
-            )
-            for i in long:  # which keeps what ends each text
-                found[i] = found[i][: self.most - 1] + found[i][-1:]
+        encoded.cut(found, self.most, texts)
         length = max(num_tokens, *map(len, found))
         length = min(-(-length // STEP) * STEP, self.most)
-        ids = np.zeros((AT_ONCE if len(texts) > STEP else len(texts), length), np.int32)
+        rows = AT_ONCE if len(texts) > STEP else len(texts)
+        ids = np.zeros((rows, length), np.int32)
         mask = np.zeros(ids.shape, bool)
         for i, row in enumerate(found):
             ids[i, : len(row)], mask[i, : len(row)] = row, True
@@ -223,7 +185,7 @@ def pools_by_mean(folder: pathlib.Path) -> bool:
     """
     if not (folder / "modules.json").exists():
         return True  # as sentence-transformers takes a plain model of transformers
-    for module in read_json(folder / "modules.json"):
+    for module in weights.read_json(folder / "modules.json"):
         kind = module["type"].rpartition(".")[2]
         if kind not in ("Transformer", "Pooling", "Normalize"):
             raise UserError(
@@ -231,7 +193,7 @@ def pools_by_mean(folder: pathlib.Path) -> bool:
                 "not read here; take an encoder of Transformer, Pooling and Normalize."
             )
         if kind == "Pooling":
-            modes = read_json(folder / module["path"] / "config.json")
+            modes = weights.read_json(folder / module["path"] / "config.json")
             used = [n for n, on in modes.items() if n.startswith("pooling_mode") and on]
             used += [f"pooling_mode_{m}" for m in [modes.get("pooling_mode")] if m]
             if len(used) != 1 or not used[0].startswith(POOLED):
@@ -243,12 +205,17 @@ def pools_by_mean(folder: pathlib.Path) -> bool:
     return True
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """What a file of JSON says; UserError where it is none."""
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{shown(path)} can't be read as JSON ({error}).") from error
+def of_folder(folder: pathlib.Path) -> Sentences:
+    """The encoder in a folder, by what its config.json says."""
+    config = folder / "config.json"
+    if (folder / PIPELINE).is_file() and not config.is_file():
+        raise UserError(
+            f"{shown(folder)} holds the parts of a pipeline, each in a folder of its "
+            f"own; the encoder of texts is {shown(folder / 'text_encoder')}."
+        )
+    if config.is_file() and saved.is_one(weights.read_json(config)):
+        return Texts(folder)
+    return Folder(folder)
 
 
 @functools.lru_cache(4)
@@ -261,11 +228,11 @@ def find(text: str) -> Sentences:
         return Letters()
     path = pathlib.Path(text).expanduser()
     if path.is_dir():
-        return Folder(path)
+        return of_folder(path)
     spec = importlib.util.find_spec(text) if text.isidentifier() else None
     for place in spec.submodule_search_locations or [] if spec else []:
         for found in sorted(pathlib.Path(place).rglob(WEIGHTS)):
-            return Folder(found.parent)
+            return of_folder(found.parent)
     package = text.replace("_", "-")
     raise UserError(
         f"the sentence encoder {shown(text)!r} is no folder here, and no package that "

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from mt_diffusion.models import layers
 from mt_diffusion.models.layers import Features
+from mt_diffusion.models.sd.blocks import SpatialTransformer
 
 CROSS = "_cross"  # at the end of names that guided-diffusion has not
 PRODUCTS = {jax.lax.conv_general_dilated_p, jax.lax.dot_general_p}
@@ -31,6 +32,7 @@ class UNet(nn.Module):
     num_classes: 0 for an unconditional network.
     num_groups: of every normalisation (32 in ADM).
     use_tokens: a cross-attention block follows each self-attention.
+    transformer_depth: of Stable Diffusion's blocks, which stand for both; 0: ADM's.
     remat: what blocks compute again for the gradient, one of REMAT; less memory.
     """
 
@@ -44,6 +46,7 @@ class UNet(nn.Module):
     dropout: float
     use_scale_shift_norm: bool
     resblock_updown: bool
+    transformer_depth: int
     use_new_attention_order: bool
     num_classes: int
     num_groups: int
@@ -133,6 +136,13 @@ class UNet(nn.Module):
         heads = self.num_heads
         if self.num_head_channels:
             heads = channels // self.num_head_channels
+        if self.transformer_depth:
+            transformer = self._remat(SpatialTransformer)(
+                heads, self.num_groups, self.transformer_depth, self.dtype, name=name
+            )
+            return transformer(
+                h, tokens.astype(self.dtype) if self.use_tokens else None
+            )
         h = self._remat(layers.AttentionBlock)(
             heads,
             self.num_groups,

@@ -202,6 +202,12 @@ def copy_known(model: Trained, draft: pathlib.Path) -> None:
 
 def to_adm(model: Trained, out: pathlib.Path, dtype: str, license: str) -> None:
     """The U-Net's weights in a file; beside it, what that needs and what it lacks."""
+    if model.config.unet.transformer_depth:
+        raise UserError(
+            "--format=adm is for guided-diffusion, which has not the transformer "
+            f"blocks of this model (config.unet.transformer_depth = "
+            f"{model.config.unet.transformer_depth}); take --format=own."
+        )
     beside = out.with_suffix(".json")
     weights.check_writable(out, dtype)
     for path in (out, beside):

@@ -1,4 +1,4 @@
-"""Starting a new run from trained parameters: another run's, or ADM's."""
+"""Starting a new run from trained parameters: another run's, ADM's, or SD's."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -21,10 +21,11 @@ from mt_diffusion.files import paths, weights
 from mt_diffusion.models import adm
 from mt_diffusion.models.adm import Path
 from mt_diffusion.models.mt_diffusion import TABLES
+from mt_diffusion.models.sd import saved as sd
 from mt_diffusion.training.resume import differences
 from mt_diffusion.training.state import TrainState
 
-ADM = "adm:"
+ADM, SD = "adm:", "sd:"
 UNET = ("params", "unet")
 SHAPING = ("unet.", "modalities.", "data.image_size", "data.channels")
 MEANING = ("unet.", "modalities.", "diffusion.")  # of parameters of the same shapes
@@ -37,6 +38,11 @@ ADM_REMEDY = (
     "out_2 follows learn_variance (true in ADM's released models) and "
     "input_blocks_0_0 the planes of modalities that condition (conditions=false), "
     "both of them config.data.channels."
+)
+SD_REMEDY = (
+    "attn2 follows the size of the tokens (768 for Stable Diffusion 1.x, 1024 for 2.x: "
+    "tokens.size of every modality), out_2 learn_variance=false, and input_blocks_0_0 "
+    "the channels of latents and the planes of modalities (conditions=false has none)."
 )
 
 
@@ -55,6 +61,10 @@ def load(config: ConfigDict, shapes: Any) -> dict[Path, np.ndarray]:
     if config.init_from.startswith(ADM):
         file = paths.of(config.init_from.removeprefix(ADM))
         origin, source, remedy = str(file), from_adm(file, shapes), ADM_REMEDY
+    elif config.init_from.startswith(SD):
+        folder = sd.find(pathlib.Path(config.init_from.removeprefix(SD)).expanduser())
+        origin, source, remedy = str(folder), from_sd(folder, config, shapes), SD_REMEDY
+        notes = [f"{'differs':>20}: {line}" for line in other_noise(config, folder)]
     else:
         workdir = exported.find(config.init_from)
         step, saved, source = from_workdir(workdir)
@@ -107,8 +117,8 @@ def from_workdir(
         there = "has no checkpoint" if workdir.is_dir() else "is no folder"
         raise UserError(
             f"config.init_from = {workdir} {there}; give the workdir of a run that has "
-            f"written a checkpoint, an exported model, or {ADM}FILE for one of "
-            "guided-diffusion."
+            f"written a checkpoint, an exported model, {ADM}FILE for one of "
+            f"guided-diffusion, or {SD}FOLDER for a Stable Diffusion."
         )
     step, config, state = found
     return step, config, flatten_dict(state["ema_params"])
@@ -120,6 +130,24 @@ def from_adm(file: pathlib.Path, shapes: Any) -> dict[Path, np.ndarray]:
     known = {UNET + path: weight for path, weight in adm.match(state, unet).items()}
     names = adm.unread(state, unet)
     return known | {UNET + tuple(name.split(".")): state[name] for name in names}
+
+
+def from_sd(
+    folder: pathlib.Path, config: ConfigDict, shapes: Any
+) -> dict[Path, np.ndarray]:
+    """Stable Diffusion's U-Net; names that the U-Net has not keep their words."""
+    known, rest = sd.load(folder, config.unet.to_dict(), shapes["params"]["unet"])
+    unread = {tuple(name.split(".")): weight for name, weight in rest.items()}
+    return {UNET + path: weight for path, weight in (known | unread).items()}
+
+
+def other_noise(config: ConfigDict, folder: pathlib.Path) -> list[str]:
+    """Lines of what differs from the noise that a Stable Diffusion was trained with."""
+    return [
+        f"config.diffusion.{name}: {config.diffusion[name]!r} here, {there} there"
+        for name, (there, same) in sd.noise_of(folder).items()
+        if config.diffusion[name] not in same
+    ]
 
 
 def check_shapes(

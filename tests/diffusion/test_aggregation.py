@@ -126,3 +126,15 @@ def test_drift_adds_each_code_with_the_weight_of_its_example():
     np.testing.assert_allclose(drift[0], 31.0)
     np.testing.assert_allclose(drift[1], 62.0)
     assert aggregation.Aggregation(tables).drift({}, jnp.array([1, 2])) == 0
+
+
+@pytest.mark.parametrize("name", sorted(schedule.BY_NAME))
+def test_a_vanishing_ramp_leaves_nothing_on_any_schedule(name):
+    """And is the ramp, where the schedule's own signal vanishes."""
+    table = schedule.build(name, 1000)
+    found = aggregation.weights("x", "vanishing_ramp", 100.0, table)
+    assert found[0] == found[-1] == 0 and (found[1:-1] > 0).all()
+    ramp = aggregation.ramp(table, 100.0)
+    assert (found <= ramp).all()
+    most = 100 * np.sqrt(table.alpha_bar[-1])  # which is what the ramp leaves
+    assert np.abs(found - ramp).max() == pytest.approx(most)

@@ -1,0 +1,47 @@
+"""Captions of examples, as modalities that read words take them from a data set."""
+
+from typing import Any
+
+import numpy as np
+
+from mt_diffusion.data import views
+from mt_diffusion.errors import UserError
+
+MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
+
+
+def known(source: Any, feature: str) -> list[str]:
+    """Captions of a source, each once; UserError where it has none."""
+    of_all = captions_of(source, feature)
+    found = list(dict.fromkeys(text for texts in of_all for text in texts))
+    return [found[int(i)] for i in spread(len(found), MOST_KNOWN)]
+
+
+def as_texts(found: Any) -> list[str]:
+    """The texts of an example: one or several, as text or bytes; no empty ones."""
+    several = [found] if isinstance(found, str | bytes) else list(found)
+    texts = [
+        t.decode("utf8", "replace") if isinstance(t, bytes) else t for t in several
+    ]
+    return [text for text in map(str, texts) if text.strip()]
+
+
+def captions_of(source: Any, feature: str) -> list[list[str]]:
+    """Of each example of a source. Raises UserError where none has any."""
+    found = getattr(source, views.CAPTIONS, None)
+    if found is None or feature != views.CAPTION:
+        chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
+        found = [as_texts(example.get(feature, ())) for example in chosen]
+    if not any(found):
+        raise UserError(
+            f"the data has no {feature!r}, so it can't train a text; name a table of "
+            "them with --config.data.captions=FILE.csv, or say --config.data.captions="
+            "classes for the names of classes, or set config.modalities...feature to "
+            "one that examples have."
+        )
+    return list(found)
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """At most so many indices, evenly over all `num`."""
+    return np.linspace(0, num - 1, min(num, most)).astype(int)

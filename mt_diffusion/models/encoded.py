@@ -1,0 +1,69 @@
+"""What encoders of sentences give, and what they have in common."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from mt_diffusion.files.names import shown
+
+AT_ONCE = 64  # texts
+
+
+class Encoded(NamedTuple):
+    """Texts as an encoder has them.
+
+    pooled: float32 [N, D], of length 1. tokens: float32 [N, L, E], E mostly D. mask:
+    bool [N, L].
+    """
+
+    pooled: np.ndarray
+    tokens: np.ndarray
+    mask: np.ndarray
+
+
+@runtime_checkable
+class Sentences(Protocol):
+    """An encoder; size: D, width: E."""
+
+    size: int
+    width: int
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that its vectors depend on."""
+        ...
+
+    def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
+        """Texts, of which the first `num_tokens` tokens are given beside the vector."""
+        ...
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float32; a row of zeros stays."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+
+
+def in_parts(
+    some: Callable[[Sequence[str], int], Encoded],
+    texts: Sequence[str],
+    num_tokens: int,
+) -> Encoded:
+    """What `some` gives of texts, of which it gets AT_ONCE at most."""
+    parts = [
+        some(texts[i : i + AT_ONCE], num_tokens) for i in range(0, len(texts), AT_ONCE)
+    ]
+    return Encoded(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def cut(found: list[list[int]], most: int, texts: Sequence[str]) -> None:
+    """Cuts the ids of texts to `most`, but for those that end each; says so."""
+    long = [i for i, ids in enumerate(found) if len(ids) > most]
+    for i in long:
+        found[i] = found[i][: most - 1] + found[i][-1:]
+    if long:
+        print(
+            f"{len(long)} texts are longer than the {most} tokens that the encoder "
+            f"reads, and were cut: {shown(texts[long[0]][:60])!r} ..."
+        )
