@@ -33,6 +33,7 @@ class GroupNorm(nn.Module):
     """
 
     groups: int
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
@@ -52,7 +53,7 @@ class GroupNorm(nn.Module):
         mean = over_groups(x.mean(axis=(1, 2)))
         mean_square = over_groups(jnp.square(x).mean(axis=(1, 2)))
         variance = jnp.maximum(mean_square - jnp.square(mean), 0)
-        factor = jax.lax.rsqrt(variance + 1e-5) * scale[None]
+        factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         mean, factor = mean[:, None, None], factor[:, None, None]
         return (x - mean) * factor + bias[None, None, None]
 
