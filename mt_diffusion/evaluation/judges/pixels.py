@@ -34,7 +34,7 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
         return []
     known = variable.known(jnp.asarray(drawn.true(variable.name)))
     assert known is not None  # for it fixes pixels
-    seen = np.asarray(known.mask) > 0
+    seen = experiment.space.seen(np.asarray(known.mask)) > 0
     if seen.all():
         return []
     primary = experiment.primary

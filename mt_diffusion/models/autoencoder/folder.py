@@ -10,7 +10,7 @@ import importlib.util
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -89,11 +89,19 @@ class Autoencoder:
     def _decode(self) -> Any:
         return jax.jit(functools.partial(self._module.apply, method="decode"))
 
-    def encode(self, images: np.ndarray, at_once: int = AT_ONCE) -> Moments:
-        """The Gaussian of the latents of images [N, H, W, C] in [-1, 1], unscaled."""
+    def encode(
+        self,
+        images: np.ndarray,
+        at_once: int = AT_ONCE,
+        place: Callable[[np.ndarray], Any] = np.asarray,
+    ) -> Moments:
+        """The Gaussian of the latents of images [N, H, W, C] in [-1, 1], unscaled.
+
+        at_once: how many go through together. place: puts these where they are to be.
+        """
 
         def both(x):
-            return np.concatenate(self._encode(self.params, x), axis=-1)
+            return np.concatenate(self._encode(self.params, place(x)), axis=-1)
 
         out = self._tile // self.form.factor
         found = self._in_batches(both, images, at_once, self._tile, out)
