@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 from mt_diffusion.errors import UserError
 
-FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions")
-FIELDS += ("broken", "changed")
+FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
+    "broken",
+    "changed",
+)
 AUTOENCODER = "primary.space.autoencoder"
 MODES = ("sample", "read", "bound", "evaluate")
 

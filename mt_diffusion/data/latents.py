@@ -24,8 +24,11 @@ MOMENTS = ("mean", "sample")
 FEATURES = ("image", "pair")  # that an example may have latents of
 MEAN, STD, DRAWN = "{}_mean", "{}_std", "{}_latent"  # names of an example's features
 WEIGHTS = "latents_of"  # the name of the digest of the weights that made them
-SHAPING = ("image_size", "channels", "pair", "pair_feature")
-SHAPING += ("pair_levels", "swap_pair")  # fields of config.data that make the images
+# Fields of config.data that make the images what they are.
+SHAPING = ("image_size", "channels", "pair", "pair_feature") + (
+    "pair_levels",
+    "swap_pair",
+)
 AGAIN = "make them with --mode=precompute, the same --config, and --out=FOLDER"
 
 

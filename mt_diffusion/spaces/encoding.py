@@ -125,7 +125,7 @@ def shard(
             for flip, turned in enumerate([pixels, pixels[:, :, ::-1]][: shape[1]]):
                 turned = turned[np.arange(at_once) % len(there)]  # of one size, always
                 moments = space.model.encode(to_unit(turned), at_once, place)
-                both = moments.mean
+                both: Any = moments.mean
                 if space.moments == "sample":
                     both = np.concatenate(moments, axis=-1)
                 check(both, some, space)

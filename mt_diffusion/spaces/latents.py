@@ -74,6 +74,11 @@ class Latents:
         return height // self.factor, width // self.factor, self.channels
 
     @property
+    def files(self):
+        place = self.model.folder
+        return [place / folder.CONFIG, place / folder.WEIGHTS]
+
+    @property
     def limit(self):
         return self.found.get("limit", math.inf)
 

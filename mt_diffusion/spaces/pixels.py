@@ -27,6 +27,7 @@ class Pixels:
 
     unit: ClassVar[str] = "bits_per_dim"
     limit: ClassVar[float] = 1.0
+    files: ClassVar[tuple] = ()
 
     @property
     def shape(self):

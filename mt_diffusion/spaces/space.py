@@ -6,7 +6,8 @@ becomes a picture, how far values go, which of them a mask of pixels leaves know
 what their likelihood is.
 """
 
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,11 @@ class Space(Protocol):
     @property
     def shape(self) -> Shape:
         """(h, w, c) of the diffusion; UserError for pictures that it can't have."""
+        ...
+
+    @property
+    def files(self) -> Sequence[pathlib.Path]:
+        """Files of weights, and what tells of them, that a picture needs."""
         ...
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.models.autoencoder import folder, tiles
+from mt_diffusion.models.autoencoder import folder, layout, tiles
 from tests.models import autoencoders
 
 EQUAL = dict(atol=1e-4, rtol=1e-4)
@@ -64,20 +64,20 @@ def test_what_is_written_is_read_again(both, tmp_path):
     again = folder.find(str(place))
     assert again.scaling == 0.5 and again.form == model.form
     kind = "sd" if model.form.latent_channels == 4 else "wide"
-    for name, x in folder.to_state(again.params["params"]).items():
+    for name, x in layout.to_state(again.params["params"]).items():
         np.testing.assert_array_equal(x, autoencoders.state(kind)[name])
 
 
 def test_earlier_names_and_kernels_of_attention_are_known(tmp_path):
     modern, earlier = autoencoders.state("sd"), {}
     for name, x in modern.items():
-        for old, new in folder.EARLIER.items():
+        for old, new in layout.EARLIER.items():
             name = name.replace(f"attentions.0.{new}.", f"attentions.0.{old}.")
         is_kernel = ".attentions." in name and x.ndim == 2
         earlier[name] = x[:, :, None, None] if is_kernel else x
     assert modern.keys() != earlier.keys()
     place = autoencoders.save(tmp_path / "pipeline" / "vae", weights=earlier)
-    found = folder.to_state(folder.find(str(place.parent)).params["params"])
+    found = layout.to_state(folder.find(str(place.parent)).params["params"])
     assert found.keys() == modern.keys()
     for name, x in found.items():
         np.testing.assert_array_equal(x, modern[name])

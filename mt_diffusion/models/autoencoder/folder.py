@@ -13,15 +13,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import weights, writing
 from mt_diffusion.files.names import shown
-from mt_diffusion.models.autoencoder import tiles
+from mt_diffusion.models.autoencoder import layout, tiles
 from mt_diffusion.models.autoencoder.kl import AutoencoderKL, Form, Moments
 
 CLASS, CONFIG = "AutoencoderKL", "config.json"
@@ -39,12 +37,9 @@ USUAL = {
     "use_post_quant_conv": True,
     "mid_block_add_attention": True,
 }
-EARLIER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?")
 AT_ONCE = 8  # images
 SIDE = 512  # of a tile, where the config has none
-
-Path = tuple[str, ...]  # of a parameter
 
 
 class Autoencoder:
@@ -79,7 +74,9 @@ class Autoencoder:
         side = 2 * self.form.factor
         image = jax.ShapeDtypeStruct((1, side, side, self.form.in_channels), np.float32)
         shapes = jax.eval_shape(self._module.init, jax.random.key(0), image)
-        return {"params": from_state(weights.read(self._file), shapes["params"], self)}
+        what = f"{shown(self._file)} has other weights than its {CONFIG} tells of"
+        state = weights.read(self._file)
+        return {"params": layout.from_state(state, shapes["params"], what)}
 
     @functools.cached_property
     def _encode(self) -> Any:
@@ -229,66 +226,6 @@ def form_of(config: Mapping[str, Any], folder: pathlib.Path) -> Form:
     return found
 
 
-def from_state(
-    state: Mapping[str, np.ndarray], shapes: dict, model: Autoencoder
-) -> dict:
-    """Parameters from diffusers' state dict; every key of both is accounted for."""
-    state = {modern(name): x for name, x in state.items()}
-    leaves = flax.traverse_util.flatten_dict(shapes)
-    wanted = {name_of(path): (path, leaf) for path, leaf in leaves.items()}
-    found = {
-        name: to_flax(x, len(wanted[name][1].shape) if name in wanted else x.ndim)
-        for name, x in state.items()
-    }
-    weights.check(
-        {name: x.shape for name, x in found.items()},
-        {name: leaf.shape for name, (_, leaf) in wanted.items()},
-        f"{shown(model.folder / WEIGHTS)} has other weights than its {CONFIG} tells of "
-        "(save the model once more)",
-    )
-    flat = {wanted[name][0]: jnp.asarray(x) for name, x in found.items()}
-    return flax.traverse_util.unflatten_dict(flat)
-
-
-def to_state(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Diffusers' state dict of parameters."""
-    leaves = flax.traverse_util.flatten_dict(params)
-    return {name_of(path): from_flax(np.asarray(x)) for path, x in leaves.items()}
-
-
-def name_of(path: Path) -> str:
-    """("decoder", "up_blocks_0", "norm", "scale"): decoder.up_blocks.0.norm.weight."""
-    *modules, leaf = path
-    parts = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
-    return ".".join([*parts, "bias" if leaf == "bias" else "weight"])
-
-
-def modern(name: str) -> str:
-    """The name of a weight now; those of attention were others once."""
-    head, dot, kind = name.rpartition(".")
-    front, _, last = head.rpartition(".")
-    is_earlier = last in EARLIER and ".attentions." in name
-    return f"{front}.{EARLIER[last]}{dot}{kind}" if is_earlier else name
-
-
-def to_flax(x: np.ndarray, rank: int) -> np.ndarray:
-    """PyTorch's layout as Flax's; earlier 1x1 kernels of attention are matrices."""
-    if rank == 2 and x.ndim == 4 and x.shape[2:] == (1, 1):
-        x = x[:, :, 0, 0]
-    return x.transpose(from_first(x.ndim)) if x.ndim in (2, 4) else x
-
-
-def from_first(rank: int) -> tuple[int, ...]:
-    """Axes of a matrix or kernel of PyTorch's, outputs first, as Flax has them."""
-    return (2, 3, 1, 0) if rank == 4 else (1, 0)
-
-
-def from_flax(x: np.ndarray) -> np.ndarray:
-    """Flax's layout as PyTorch's."""
-    axes = {4: (3, 2, 0, 1), 2: (1, 0)}
-    return x.transpose(axes[x.ndim]) if x.ndim in axes else x
-
-
 def write(
     folder: pathlib.Path, form: Form, params: Mapping[str, Any], side: int, scale: float
 ) -> None:
@@ -307,5 +244,5 @@ def write(
         "scaling_factor": scale,
         "shift_factor": None,
     }
-    weights.write(folder / WEIGHTS, to_state(params), {"format": "pt"})
+    weights.write(folder / WEIGHTS, layout.to_state(params), {"format": "pt"})
     writing.as_json(folder / CONFIG, told)

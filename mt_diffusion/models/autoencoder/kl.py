@@ -1,7 +1,7 @@
 """Stable Diffusion's autoencoder, AutoencoderKL, with diffusers' parameter layout.
 
 Rombach et al. 2022. Submodules carry the names of diffusers' state dict, dots as
-underscores, so that `folder.py` translates by name. All arithmetic is float32.
+underscores, so that `layout.py` translates by name. All arithmetic is float32.
 """
 
 import functools

@@ -20,21 +20,17 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import fields
-from mt_diffusion.files import locks, weights, writing
-from mt_diffusion.inference.drawing import pictures
+from mt_diffusion.files import locks, writing
 from mt_diffusion.modalities import build as base
-from mt_diffusion.models.autoencoder import folder as folders
 from mt_diffusion.models.autoencoder.kl import AutoencoderKL, Form
 from mt_diffusion.parallel import sharding
-from mt_diffusion.protocol import Variable
 from mt_diffusion.training import logs, watch
+from mt_diffusion.training.autoencoder import figures
 from mt_diffusion.training.optimizer import build_optimizer
 
-FOLDER, STATE = "autoencoder", "autoencoder_state.msgpack"
+STATE = "autoencoder_state.msgpack"
 SECTION = "autoencoder"  # of a config that is of none but an autoencoder
 FIXED = {"in_channels", "out_channels", "use_quant_conv", "use_post_quant_conv"}
-LEVELS = 255
-MEASURED = 1024  # images that reconstructions and the scale of latents are measured on
 
 
 class State(NamedTuple):
@@ -69,11 +65,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
         start = int(state.step)
         tell(workdir, form, state, config, (len(source), len(test)), names)
         state = jax.device_put(state, sharding.replicated(mesh))
-        preprocess = preprocess_of(config, config.data.random_flip)
+        preprocess = figures.preprocess_of(config, config.data.random_flip)
         batches = pipeline.training_batches(
             source, preprocess, config.train.batch_size, config.seed
         )
-        look = functools.partial(reconstruct, module, test, config)
+        look = functools.partial(figures.reconstruct, module, test, config)
         with watch.build(workdir, start, config, names, check_lock) as view:
             found = pipeline.prefetch(
                 batches, start, config.train.num_steps, sharding.over_batch(mesh)
@@ -90,7 +86,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
                     view.picture(step, "reconstructed", grid)
                 if is_due(config, "checkpoint_every", step):
                     save(workdir, state)
-        finish(workdir, module, state, source, test, config)
+        figures.finish(workdir, module, state, source, test, config)
 
 
 def check(config: ConfigDict) -> Form:
@@ -111,7 +107,7 @@ def check(config: ConfigDict) -> Form:
             fields.check_type(name, value, known[name])
         fields.check_number(name, value)
     weight, colors = own.pop("kl_weight"), config.data.channels
-    quant = {"use_quant_conv": True, "use_post_quant_conv": True}
+    quant: dict[str, Any] = {"use_quant_conv": True, "use_post_quant_conv": True}
     own["block_out_channels"] = tuple(own["block_out_channels"])
     form = Form(in_channels=colors, out_channels=colors, **own, **quant)
     numbers = (*form.block_out_channels, form.layers_per_block, form.latent_channels)
@@ -205,17 +201,6 @@ def build_step(module: AutoencoderKL, optimizer: Any, config: ConfigDict) -> Any
     return step
 
 
-def preprocess_of(config: ConfigDict, random_flip: bool) -> pipeline.Preprocess:
-    """Pixels of examples."""
-    return pipeline.Preprocess(image_of(config), (), random_flip)
-
-
-def image_of(config: ConfigDict) -> Variable:
-    """What is encoded and decoded."""
-    side, colors = config.data.image_size, config.data.channels
-    return base.build("image", {"kind": "image.Image"}, (side, side, colors))
-
-
 def is_due(config: ConfigDict, interval: str, step: int) -> bool:
     """Whether what happens every config.watch[interval] steps, and last, is due."""
     every = config.watch[interval]
@@ -246,56 +231,3 @@ def tell(workdir, form, state, config, numbers, names) -> None:
     }
     for name, value in lines.items():
         print(f"{name:>12}: {value}")
-
-
-def images_of(source: Any, most: int, config: ConfigDict) -> np.ndarray:
-    """Images spread over a source, as the autoencoder has them."""
-    rows = np.linspace(0, len(source) - 1, min(len(source), most)).astype(int)
-    preprocess, rng = preprocess_of(config, False), np.random.default_rng(0)
-    return np.stack([preprocess(source[int(i)], rng).z0 for i in rows])
-
-
-def reconstruct(module, test, config, params) -> tuple[float, Any]:
-    """PSNR of test images there and back by the mean, and a picture of some."""
-    images, variable = images_of(test, MEASURED, config), image_of(config)
-    made = through(jax.jit(module.apply), params, images)
-    both = {"image": images, "reconstructed": made}
-    files = {name: variable.postprocess(x) for name, x in both.items()}
-    error = np.mean((files["image"].astype(np.float64) - files["reconstructed"]) ** 2)
-    first = {name: x[: config.watch.num_pictures] for name, x in files.items()}
-    grid = pictures.grid(first, dict.fromkeys(first, variable))
-    return float(10 * np.log10(LEVELS**2 / max(error, 1e-10))), grid
-
-
-def through(apply: Any, params: Any, images: np.ndarray, size: int = 64) -> Any:
-    """What a jitted way makes of images, some at a time."""
-    parts = [
-        jax.device_get(apply({"params": params}, images[i : i + size]))
-        for i in range(0, len(images), size)
-    ]
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-
-def finish(workdir, module, state, source, test, config) -> None:
-    """Writes the averaged autoencoder, with the scale of its latents, and figures."""
-    average = jax.device_get(state.average)
-    images = images_of(source, MEASURED, config)
-    encode = jax.jit(functools.partial(module.apply, method="encode"))
-    mean, std = through(encode, average, images)
-    spread = float(np.sqrt(np.var(mean) + np.mean(std**2)))
-    decibels, _ = reconstruct(module, test, config, average)
-    out = workdir / FOLDER
-    writing.make_folder(out, f"--workdir={workdir}", workdir)
-    folders.write(out, module.form, average, config.data.image_size, 1 / spread)
-    shape = [config.data.image_size // module.form.factor] * 2
-    facts = {
-        "step": int(state.step),
-        "test_psnr": decibels,
-        "test_images": min(MEASURED, len(test)),
-        "latents": [*shape, module.form.latent_channels],
-        "standard_deviation": spread,
-        "of_a_draw": float(np.sqrt(np.mean(std**2))),
-        "digest": weights.digest(folders.to_state(average)),
-    }
-    writing.as_json(workdir / "reconstruction.json", facts)
-    print(f"done: test images come back with a PSNR of {decibels:.2f} dB. Wrote {out}")
