@@ -129,6 +129,11 @@ def check(config: ConfigDict) -> Form:
             f"config.{SECTION}.block_out_channels, {len(form.block_out_channels)} of "
             "them, halve it once less often than there are; leave some out."
         )
+    if jax.process_count() > 1:
+        raise UserError(
+            "an autoencoder is trained in one process; leave out what makes this one a "
+            "part of a job."
+        )
     num = jax.device_count()
     if config.train.batch_size % num:
         raise UserError(
