@@ -29,6 +29,7 @@ SHAPING = ("image_size", "channels", "pair", "pair_feature") + (
     "pair_levels",
     "swap_pair",
 )
+UNKNOWN = "unknown"  # the digest of weights that are not here
 AGAIN = "make them with --mode=precompute, the same --config, and --out=FOLDER"
 
 
@@ -53,6 +54,20 @@ class Encoded(View):
             if moments.shape[-1] > channels:
                 found[STD.format(feature)] = moments[..., channels:]
         return example | found
+
+
+class Noise(View):
+    """A source with noise for latents, where these are not here."""
+
+    def __init__(self, source: Any, shape: tuple[int, int, int]):
+        super().__init__(source)
+        self._shape = shape
+
+    def __getitem__(self, i: int) -> dict:
+        example, rng = self._source[i], np.random.default_rng(i)
+        z = rng.standard_normal((1, *self._shape), np.float32)
+        means = {MEAN.format(f): z for f in FEATURES if f in example}
+        return example | means | {WEIGHTS: UNKNOWN}
 
 
 def shard_name(split: str, feature: str, number: int) -> str:

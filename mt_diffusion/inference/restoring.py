@@ -90,6 +90,11 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
         part = config
         for section in sections or ["sampling"]:
             part = part[section]
+        if field not in part:
+            raise UserError(
+                f"this run has no config.{name}, for it is none of latents; leave "
+                f"--config.{name}={value} out."
+            )
         part[field] = value
 
 

@@ -105,7 +105,14 @@ class Latents:
             )
         return model
 
+    @property
+    def stand_in(self):
+        told = {"digest": latents.UNKNOWN, "scaling": 1.0, "shift": 0.0, "limit": 1.0}
+        return {"found": told}
+
     def fit(self, source):
+        if self.found:
+            return {}
         model = self.model
         scaling = self.scaling or model.scaling
         if scaling is None:

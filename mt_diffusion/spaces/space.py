@@ -38,8 +38,16 @@ class Space(Protocol):
         """How far from 0 values go."""
         ...
 
+    @property
+    def stand_in(self) -> Mapping[str, Any]:
+        """What `fit` gives, where neither weights nor data are here; none: {}."""
+        ...
+
     def fit(self, source: Any) -> Mapping[str, Any]:
-        """Fields that this space takes from the training data; kept in checkpoints."""
+        """Fields that it takes from the training data, unless it has them already.
+
+        They are kept in checkpoints.
+        """
         ...
 
     def value(self, example: dict, feature: str) -> np.ndarray:

@@ -16,10 +16,11 @@ from mt_diffusion.data import latents, pipeline, sources
 from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.inference import bounding, precompute
+from mt_diffusion.inference import bounding, precompute, restoring
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.models.autoencoder import folder, kl
 from mt_diffusion.parallel import sharding
+from mt_diffusion.preflight import program
 from mt_diffusion.spaces import encoding
 
 FORM = kl.Form(1, 1, (4, 4), 1, 2, 2, True, True, False)
@@ -270,6 +271,21 @@ def test_other_weights_than_those_of_training_decode_nothing(place, resolved):
     config.primary.space.found.digest = "0" * 16
     with pytest.raises(UserError, match="has other weights"):
         experiments.build(config).primary.postprocess(np.zeros((1, 4, 4, 2)))
+
+
+def test_devices_can_be_asked_without_weights_and_data():
+    config = of_digits("nowhere", "nowhere")
+    found = experiments.build(program.resolve(config))
+    assert found.shape == (4, 4, 2)
+    assert config.primary.space.found.to_dict() == {}
+
+
+def test_a_run_of_pixels_has_no_autoencoder_to_move():
+    config = image_label.get_config("smoke").lock()
+    with pytest.raises(UserError, match="none of latents"):
+        restoring.override(config, {"primary.space.autoencoder": "x"})
+    restoring.override(config, {"data.path": "x", "num_steps": 3})
+    assert (config.data.path, config.sampling.num_steps) == ("x", 3)
 
 
 def test_pixels_have_no_latents_to_make(tmp_path):
