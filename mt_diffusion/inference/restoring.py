@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
-from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.experiment.experiment import Experiment, init_params
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
@@ -66,6 +65,8 @@ def restore_run(
     workdir: pathlib.Path, use_ema: bool, mesh: Mesh, step: int | None
 ) -> tuple[int, ConfigDict, Any]:
     """(step, config, parameters on the mesh) of a checkpoint, as `restore` has it."""
+    from mt_diffusion.experiment.checkpoint import Checkpoints  # Orbax: not in models
+
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
