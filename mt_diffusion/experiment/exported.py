@@ -21,7 +21,6 @@ from ml_collections import ConfigDict
 import mt_diffusion
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.experiment.stored import FOLDER, of_this_version, stored_config
 from mt_diffusion.files import paths, weights
 from mt_diffusion.models.mt_diffusion import TABLES
@@ -171,7 +170,7 @@ def read(
         raise UserError(
             f"{folder / CONFIG} is no config of a model ({error}). {AGAIN}"
         ) from error
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    shapes = experiments.shapes_of(experiment)
     wanted = {dotted(path): (path, x) for path, x in flatten_dict(shapes).items()}
     weights.check(
         {name: x.shape for name, x in state.items()},

@@ -13,8 +13,10 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.variance import Errors
+from mt_diffusion.experiment import programs
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.roles import Roles
+from mt_diffusion.files import weights
 from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.denoising import Denoising
 from mt_diffusion.inference.guiding import Guiding
@@ -54,6 +56,7 @@ class Generator:
         self._step, self._times = walks.build(settings, experiment.process.schedule)
         variance.check(settings.variance, settings.correction)
         self._clip = sampler.build_clip(settings.clip)
+        self._draw = programs.Traced(self.draw, self._name(errors or {}, guide))
         self.roles = Roles(experiment, settings.guess)
         self._denoising = Denoising(
             experiment=experiment,
@@ -90,7 +93,7 @@ class Generator:
 
         def draw(some):
             args = (params, seed, *self.placed(some, given))
-            return self.checked(sharding.fetch(self.draw(*args)), args)
+            return self.checked(sharding.fetch(self._draw(*args)), args)
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
@@ -144,6 +147,18 @@ class Generator:
     def batch_size(self, num: int) -> int:
         """How many of `num` are drawn at a time: a multiple of the devices."""
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
+
+    def _name(self, errors: Mapping[str, Errors], guide: Denoiser | None) -> str:
+        """What `draw` depends on besides its arguments; '' where that can't be said."""
+        origin = self._experiment.origin
+        if not origin or guide is not None:
+            return ""
+        measured = {
+            f"{which}/{name}": x
+            for which, found in errors.items()
+            for name, x in found.as_arrays().items()
+        }
+        return f"{origin} {self._settings.to_json()} {weights.digest(measured)}"
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
-from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -71,7 +71,7 @@ def restore_run(
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
-        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        shapes = experiments.shapes_of(experiment)
         return {part: sharding.placed(shapes, sharding.replicated(mesh))}
 
     found = Checkpoints(workdir).newest(abstract, step)
