@@ -21,6 +21,7 @@ from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.denoising import Denoising
 from mt_diffusion.inference.guiding import Guiding
 from mt_diffusion.inference.walks import Trajectory
+from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
 
@@ -149,16 +150,22 @@ class Generator:
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
 
     def _name(self, errors: Mapping[str, Errors], guide: Denoiser | None) -> str:
-        """What `draw` depends on besides its arguments; '' where that can't be said."""
+        """What `draw` depends on besides its arguments; '' where that can't be said.
+
+        As of a sampler of one's own, whose code may change.
+        """
         origin = self._experiment.origin
-        if not origin or guide is not None:
+        parts = self._step, self._clip, *guess.GUESSES.values()
+        are_ours = all(part.__module__.startswith("mt_diffusion.") for part in parts)
+        if not (origin and are_ours) or guide is not None:
             return ""
         measured = {
             f"{which}/{name}": x
             for which, found in errors.items()
             for name, x in found.as_arrays().items()
         }
-        return f"{origin} {self._settings.to_json()} {weights.digest(measured)}"
+        said = self._settings.to_json(), self._times.tolist(), weights.digest(measured)
+        return f"{origin} {said}"
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:

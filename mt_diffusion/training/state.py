@@ -63,6 +63,7 @@ def abstract_state(
 ) -> TrainState:
     """The shapes of a state, each with its place on the mesh."""
     key = jax.eval_shape(jax.random.key, 0)
+    key = sharding.placed(key, sharding.replicated(mesh))  # as that of `new_state`
     shapes = jax.eval_shape(starter(experiment, optimizer), key)
     tables = jax.eval_shape(lambda: experiment.tables)
     shapes = shapes.replace(tables=tables)
