@@ -4,13 +4,14 @@
 
 which calls this and then trains the joint model. One training step of `configs/ddpm.py`
 with an ADM U-Net of 64x64 images, in float32 and in bfloat16, and of diffusers' same
-network where the Python of --torch has PyTorch, in turn. MFU: three times the network's
+network where the Python of --torch has PyTorch. MFU: three times the network's
 forward operations, as a share of the chip's in bfloat16.
 """
 
 import argparse
 import json
 import pathlib
+import sys
 import tempfile
 import time
 from typing import Any
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.speed import __main__ as sides
+from benchmarks.speed import __main__ as speed
 from benchmarks.speed.shapes import ACCELERATED
 from mt_diffusion.files import writing
 from mt_diffusion.models import attention
@@ -76,25 +77,22 @@ def compare_attention(size: int) -> dict[str, Any]:
 
 
 def compare_steps(shape: str, torch: str, rounds: int) -> dict[str, dict]:
-    """Seconds of training steps of each side, in turn."""
-    variants = OURS | (THEIRS if torch else {})
+    """Seconds of training steps of each side, one side after the other.
+
+    For a TPU belongs to one process at a time, and most of a GPU's memory as well.
+    """
     found: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as caches:
-        running = {}
-        for name, variant in variants.items():
+        for name, variant in (OURS | (THEIRS if torch else {})).items():
             order = {"shape": shape, "job": "train", "variant": variant}
             side = "ours" if name in OURS else "pytorch"
-            python = sides.sys.executable if name in OURS else torch
+            python = sys.executable if name in OURS else torch
             command = [python, "-m", f"benchmarks.speed.{side}", json.dumps(order)]
-            # Both sides want the whole memory of a GPU, and JAX would take most of it.
-            environment = sides.environment(caches, "")
-            environment |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            running[name] = sides.Side(command, environment)
-            found[name] = running[name].facts | {"seconds": [], "peak_bytes": 0}
-            found[name]["first_seconds"] = running[name].first_seconds
-        sides.take_turns(running, found, rounds)
-        for side in running.values():
-            side.close()
+            running = speed.Side(command, speed.environment(caches, ""))
+            found[name] = running.facts | {"seconds": [], "peak_bytes": 0}
+            found[name]["first_seconds"] = running.first_seconds
+            speed.take_turns({name: running}, found, rounds)
+            running.close()
     return found
 
 
@@ -104,10 +102,10 @@ def said(shape: str, found: dict[str, dict]) -> list[str]:
     best = [np.median(found[name]["seconds"]) for name in THEIRS if name in found]
     for name, side in found.items():
         middle = float(np.median(side["seconds"]))
-        speed = images / middle
-        line = f"{name}: {speed:.1f} images/s, first {side['first_seconds']:.0f} s"
+        rate = images / middle
+        line = f"{name}: {rate:.1f} images/s, first {side['first_seconds']:.0f} s"
         if most:
-            line += f", MFU {3 * side['flops_per_image'] * speed / most:.1%}"
+            line += f", MFU {3 * side['flops_per_image'] * rate / most:.1%}"
         if best and name in OURS:
             line += f", {min(best) / middle:.2f} of PyTorch's fastest"
         lines.append(line)
@@ -127,22 +125,23 @@ def main() -> None:
     shape, sizes, rounds = (
         ("8x8x1", [4], 2) if args.smoke else ("64x64x3", [16, 32], 30)
     )
-    device = jax.devices()[0]
-    print(f"{jax.device_count()} x {device.device_kind}, JAX {jax.__version__}")
     writing.make_folder(args.out, f"--out={args.out}")
-    report: dict[str, Any] = {"device": device.device_kind, "jax": jax.__version__}
-    report["attention"] = [compare_attention(size) for size in sizes]
-    for row in report["attention"]:
+    if args.torch and (problem := speed.lacks(args.torch)):
+        print(f"without PyTorch, for {args.torch}: {problem}")
+        args.torch = ""
+    steps = compare_steps(shape, args.torch, rounds)
+    device = jax.devices()[0]  # from here on this process has it
+    print(f"{jax.device_count()} x {device.device_kind}, JAX {jax.__version__}")
+    print(*said(shape, steps), sep="\n")
+    attended = [compare_attention(size) for size in sizes]
+    for row in attended:
         print(
             f"attention, {row['pixels']} pixels: {row['ms']:.2f} ms"
             f"{' fused' if row['fused'] else ''}, {row['ms_by_products']:.2f} ms by "
             f"products, which differ by {row['rms_difference']:.1e}"
         )
-    if args.torch and (problem := sides.lacks(args.torch)):
-        print(f"without PyTorch, for {args.torch}: {problem}")
-        args.torch = ""
-    report["steps"] = compare_steps(shape, args.torch, rounds)
-    print(*said(shape, report["steps"]), sep="\n")
+    report = {"device": device.device_kind, "jax": jax.__version__}
+    report |= {"steps": steps, "attention": attended}
     writing.as_json(args.out / "accelerator.json", report)
 
 

@@ -155,7 +155,7 @@ class Generator:
         As of a sampler of one's own, whose code may change.
         """
         origin = self._experiment.origin
-        parts = self._step, self._clip, *guess.GUESSES.values()
+        parts: list[Any] = [self._step, self._clip, *guess.GUESSES.values()]
         are_ours = all(part.__module__.startswith("mt_diffusion.") for part in parts)
         if not (origin and are_ours) or guide is not None:
             return ""
