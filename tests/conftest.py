@@ -1,5 +1,6 @@
 """Eight simulated devices, and every strictness that JAX and jaxtyping offer."""
 
+import functools
 import os
 from importlib import metadata
 
@@ -36,7 +37,7 @@ jaxtyping.install_import_hook(
 from mt_diffusion.experiment import programs  # noqa: E402
 
 # Tests replace functions, and a program that was kept would know nothing of it.
-programs.keep = lambda: None
+programs.keep = functools.wraps(programs.keep)(lambda: None)
 
 
 def pytest_addoption(parser):

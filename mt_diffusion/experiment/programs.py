@@ -39,14 +39,20 @@ def keep() -> None:
     """Lets this process keep programs, and use those of others.
 
     They lie where JAX_COMPILATION_CACHE_DIR says, or who set that option of JAX, else
-    in the user's cache folder; nowhere with JAX_ENABLE_COMPILATION_CACHE=false.
+    in the user's cache folder; nowhere with JAX_ENABLE_COMPILATION_CACHE=false, and
+    where that folder can't be made.
     """
-    if not asked("jax_compilation_cache_dir"):
-        cache = str(writing.user_cache("xla"))
-        jax.config.update("jax_compilation_cache_dir", cache)
+    Traced.are_kept = True
+    if asked("jax_compilation_cache_dir"):
+        return
+    cache = writing.user_cache("xla")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # of which JAX would warn at every program
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-    Traced.are_kept = True
 
 
 class Traced:

@@ -152,6 +152,18 @@ print(jax.config.jax_compilation_cache_dir, *heavy & sys.modules.keys())
 """
 
 
+def test_a_cache_folder_that_can_not_be_made_keeps_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(Traced, "are_kept", False)
+    before = programs.asked("jax_compilation_cache_dir")
+    jax.config.update("jax_compilation_cache_dir", None)
+    programs.keep.__wrapped__()  # conftest.py has tests keep none
+    assert programs.asked("jax_compilation_cache_dir") is None
+    assert programs.folder() is None
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.mark.parametrize("is_told", [True, False])
 def test_the_library_keeps_programs_where_its_user_does(tmp_path, is_told, monkeypatch):
     """And has imported nothing that a model which comes along does not need."""
