@@ -136,7 +136,8 @@ def digits() -> ConfigDict:
         gradient_shares=True,  # of the terms in the shared network, with each picture
     )
     config.sampling = dict(
-        sampler="ancestral",  # ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s
+        # ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, unipc
+        sampler="ancestral",
         num_steps=250,
         spacing="",  # of its times: even (in t), log_snr; "": the sampler's own
         resample=1,  # how often each step is taken (RePaint); for pixels that are known

@@ -8,7 +8,8 @@
     model.read(drawn["image"])["label"]             # probabilities [16, K]
 
 What a command would refuse is a ValueError with the command's words; what is no dict
-of given values, a TypeError. The same seed gives what the command gives.
+of given values, a TypeError. The same seed gives what the command gives. Programs are
+kept between processes, see experiment/programs.py.
 """
 
 import json
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
 from mt_diffusion.errors import UserError, in_words
-from mt_diffusion.experiment import exported
+from mt_diffusion.experiment import exported, programs
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import paths
 from mt_diffusion.inference import bounding, calibration, reading, sampling
@@ -47,6 +48,7 @@ def load(
     process from here on. autoencoder: where that of a model of latents is now. Raises
     ValueError where there is none.
     """
+    programs.keep()
     mesh = sharding.make_mesh()
     moved = {"primary.space.autoencoder": autoencoder} if autoencoder else {}
     with in_words(), quietly():
@@ -76,6 +78,7 @@ def train(
     from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
 
+    programs.keep()
     with in_words():
         trusted.ask(trust)
         if isinstance(config, str):

@@ -83,13 +83,16 @@ class Side:
         return json.loads(line)
 
 
-def environment(caches: str) -> dict[str, str]:
-    """What all sides get: one thread per CPU that they may use, and empty caches."""
+def environment(caches: str, platform: str = "cpu") -> dict[str, str]:
+    """What all sides get: one thread per CPU that they may use, and empty caches.
+
+    platform: of JAX; '' for what there is.
+    """
     threads = str(len(os.sched_getaffinity(0)))
     return os.environ | {
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": platform,
         "JAX_COMPILATION_CACHE_DIR": f"{caches}/xla",
         "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor",
     }

@@ -17,8 +17,11 @@ from mt_diffusion.training import state, step
 from mt_diffusion.training.optimizer import build_optimizer
 
 
-def build(shape: shapes.Shape):
-    """Config and experiment of that shape: plain DDPM, without modalities."""
+def build(shape: shapes.Shape, variant: str):
+    """Config and experiment of that shape: plain DDPM, without modalities.
+
+    variant: 'bf16', or '' for float32.
+    """
     config = ddpm.get_config()
     config.data.update(image_size=shape.size, channels=shape.channels)
     config.diffusion.num_steps = shapes.DIFFUSION_STEPS
@@ -29,6 +32,7 @@ def build(shape: shapes.Shape):
         attention_resolutions=tuple(2**i for i, on in enumerate(shape.attends) if on),
         num_head_channels=shape.head_channels,
         num_groups=shape.num_groups,
+        dtype="bfloat16" if variant == "bf16" else "float32",
     )
     config.optimizer.update(
         learning_rate=shapes.LEARNING_RATE, clip_norm=shapes.CLIP_NORM
@@ -53,7 +57,7 @@ def facts(experiment, params) -> dict:
 
 def train(shape: shapes.Shape, variant: str):
     """One training step: loss, gradient, clipping, AdamW and the average."""
-    config, experiment = build(shape)
+    config, experiment = build(shape, variant)
     mesh, optimizer = sharding.make_mesh(), build_optimizer(config)
     abstract = state.abstract_state(experiment, optimizer, mesh)
     here = state.new_state(jax.random.key(0), experiment, optimizer, abstract)
@@ -76,7 +80,7 @@ def train(shape: shapes.Shape, variant: str):
 
 def sample(shape: shapes.Shape, variant: str):
     """One batch of samples."""
-    (config, experiment), mesh = build(shape), sharding.make_mesh()
+    (config, experiment), mesh = build(shape, variant), sharding.make_mesh()
     init = jax.jit(
         lambda key: state.init_params(key, experiment),
         out_shardings=sharding.replicated(mesh),

@@ -32,5 +32,12 @@ SHAPES = {
         32, 3, 64, (1, 2, 2, 2), 2, (False, True, True, False), 32, 32, 32, 8
     ),
 }
+# Of benchmarks/accelerator.sh: one that keeps a GPU busy, and a look at all parts.
+ACCELERATED = {
+    "64x64x3": Shape(
+        64, 3, 128, (1, 2, 3, 4), 2, (False, True, True, True), 64, 32, 128, 64
+    ),
+    "8x8x1": Shape(8, 1, 32, (1, 2), 1, (False, True), 16, 8, 8, 8),
+}
 LEARNING_RATE, CLIP_NORM, EMA_DECAY = 1e-4, 1.0, 0.999
 DIFFUSION_STEPS, SAMPLING_STEPS = 1000, 20

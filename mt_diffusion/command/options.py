@@ -87,8 +87,8 @@ STEPS = flags.DEFINE_integer(
 SAMPLER = flags.DEFINE_string(
     "sampler",
     None,
-    "sample, evaluate: ancestral, ddim, dpmpp_2m, dpmpp_2m_sde or dpmpp_2s (the "
-    "config's).",
+    "sample, evaluate: ancestral, ddim, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s or "
+    "unipc (the config's).",
 )
 SPACING = flags.DEFINE_string(
     "spacing",

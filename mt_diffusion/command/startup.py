@@ -1,6 +1,5 @@
 """What comes before a mode: JAX is set up, and the job of several processes joined."""
 
-import os
 import sys
 import warnings
 
@@ -33,23 +32,12 @@ def set_up_jax() -> None:
     """Makes JAX what runs here need: a platform, a precision, a cache."""
     import jax
 
+    from mt_diffusion.experiment import programs
+
     leave_aside()
     if platform := platform_of_config():
         jax.config.update("jax_platforms", platform)
-    keep_programs()
-
-
-def keep_programs() -> None:
-    """Keeps compiled programs between runs, below the user's cache folder."""
-    import jax
-
-    from mt_diffusion.files import writing
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = str(writing.user_cache("xla"))
-        jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    programs.keep()
 
 
 def leave_aside() -> None:

@@ -4,8 +4,8 @@ import collections
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -43,11 +43,13 @@ class Preprocess:
 
 def training_batches(
     source: Source, preprocess: Preprocess, batch_size: int, seed: int
-) -> grain.MapDataset:
+) -> Sequence[Batch]:
     """Random access to this process's share of the global batch of each step.
 
     Every epoch is a new permutation; process p of P takes the p-th of P parts.
     """
+    import grain  # where batches are, and not where a model is only asked
+
     processes = jax.process_count()
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     batches = examples.random_map(preprocess).batch(batch_size // processes)
@@ -56,8 +58,10 @@ def training_batches(
 
 def batches_in_order(
     source: Source, preprocess: Preprocess, batch_size: int, seed: int
-) -> grain.MapDataset:
+) -> Sequence[Batch]:
     """Random access to batches of the source as it is, begun anew at its end."""
+    import grain
+
     examples = grain.MapDataset.source(source).seed(seed).repeat()
     return examples.random_map(preprocess).batch(batch_size)
 
@@ -70,7 +74,7 @@ def first_examples(
 
 
 def prefetch(
-    batches: grain.MapDataset,
+    batches: Sequence[Batch],
     start: int,
     stop: int,
     sharding: jax.sharding.Sharding,
@@ -94,8 +98,10 @@ def prefetch(
         yield from ahead
 
 
-def loaded(batches: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
-    """An iterator of batches, which begins at once to load them; to be closed."""
+def loaded(batches: Any, num_workers: int) -> Any:
+    """Grain's iterator of its batches, which begins at once to load; to be closed."""
+    import grain
+
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)
     found = batches.to_iter_dataset(options)
     if not num_workers:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mt_diffusion.command import exits, startup
 from mt_diffusion.demo import serving
+from mt_diffusion.experiment import programs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     flags = parser.parse_args(arguments)
     startup.set_up_python()
-    startup.keep_programs()
+    programs.keep()
     trust = [module for module in flags.trust.split(",") if module]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidily
     with exits.decided(), exits.explained():

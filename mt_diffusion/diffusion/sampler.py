@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from mt_diffusion.diffusion.aggregation import Codes, over
 from mt_diffusion.diffusion.process import Image, Process, Transition
-from mt_diffusion.diffusion.solvers import Point, Step
+from mt_diffusion.diffusion.solvers import Point, Step, corrector
 from mt_diffusion.errors import UserError
 
 
@@ -137,6 +137,8 @@ def sample(
     transitions = process.transition(times[:-1][steps], times[1:][steps])
     transitions = jax.tree.map(jnp.asarray, transitions)
 
+    mend = corrector(step)
+
     def noise(*numbers: Array | int) -> Float[Array, "b h w c"]:
         def draw(key):
             for number in numbers:
@@ -166,6 +168,9 @@ def sample(
         (i, repeat, again), transition, count = this
         z0, v, values, guesses, codes, means = denoise(z_t, transition, i == 0, guesses)
         here = Point(transition, z_t, restrict(z0), codes)
+        if mend is not None:
+            here = mend(here, before, i, soft)
+            here = here._replace(before=before._replace(before=None))
         if read_from > 1:
             mean = lambda x, so_far: so_far + (x - so_far) / count  # noqa: E731
             values = jax.tree.map(mean, values, told)
@@ -181,6 +186,8 @@ def sample(
     shapes = jax.eval_shape(lambda: denoise(z_T, first, jnp.array(True), start))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     nowhere = Point(first, z_T, z_T, zeros.codes)
+    if mend is not None:
+        nowhere = nowhere._replace(before=nowhere)
     carry = (z_T, nowhere, zeros.values, start)
     (z0, _, values, _), kept = jax.lax.scan(
         body, carry, (visit, transitions, jnp.asarray(counts))

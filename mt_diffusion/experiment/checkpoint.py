@@ -14,15 +14,11 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from mt_diffusion import trust
-from mt_diffusion.data.kinds import own
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import fields, translate
+from mt_diffusion.experiment.stored import FOLDER, of_this_version, stored_config
 from mt_diffusion.files import digests, locks, paths, writing
-from mt_diffusion.modalities import build as base
 from mt_diffusion.parallel import sharding
 
-FOLDER = "checkpoints"
 BROKEN = "broken_checkpoints"
 CONFIG = "config"  # its name beside the parts of a state
 COMMIT = "commit_success.txt"
@@ -230,33 +226,6 @@ class Checkpoints:
             writing.move_folder(self._folder / str(step), target)
         self._manager.reload()
         return target
-
-
-def stored_config(stored: Mapping[str, Any], origin: str) -> ConfigDict:
-    """A config as it was stored, in the words of this version.
-
-    origin: where it was stored. Raises UserError for one that names code which is
-    neither this package's nor trusted, and has no say in what is downloaded.
-    """
-    base.check_trusted(stored.get("modalities", {}), origin)
-    for field, module in own.named_code(stored.get("data", {})):
-        trust.check(module, f"{field}, stored in {origin},")
-    config = ConfigDict(translate.translated(dict(stored)))
-    config.data.download = False  # only who asks for it now gets it
-    return fields.of_this_version(config, f"the config in {origin}").lock()
-
-
-@contextlib.contextmanager
-def of_this_version(step: int) -> Iterator[None]:
-    """Makes a UserError of what a checkpoint's config, of another time, has not."""
-    try:
-        yield
-    except (AttributeError, KeyError) as error:
-        raise UserError(
-            f"the config of checkpoint {step} lacks what this version reads ({error}): "
-            "it was written by another one. Use that, or train anew in another "
-            "--workdir."
-        ) from error
 
 
 def collect_abandoned_reads() -> None:

@@ -1,11 +1,14 @@
 """A config as the parts that every command needs: modalities, process, network."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import PRNGKeyArray
 from ml_collections import ConfigDict
 
@@ -16,7 +19,7 @@ from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.process import Process
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import fields, leak, presence
+from mt_diffusion.experiment import fields, leak, presence, programs
 from mt_diffusion.experiment.presence import Presence
 from mt_diffusion.modalities import build as base
 from mt_diffusion.modalities.image import Image
@@ -31,12 +34,16 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
-    """What a config describes; shape is (H, W, C) of the diffusion space."""
+    """What a config describes; shape is (H, W, C) of the diffusion space.
+
+    origin: the config, as text, but for how is drawn; '' where it names others' code.
+    """
 
     shape: tuple[int, int, int]
     primary: Image
     denoiser: Denoiser
     presence: Presence
+    origin: str = ""
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -129,7 +136,15 @@ def build(config: ConfigDict) -> Experiment:
         presence=presence.build(
             config.presence.to_dict(), {m.name: m.conditions for m in modalities}
         ),
+        origin=origin_of(config),
     )
+
+
+def origin_of(config: ConfigDict) -> str:
+    """The config but for `sampling`; '' where it names code outside of this package."""
+    parts = json.loads(config.copy_and_resolve_references().to_json(sort_keys=True))
+    parts.pop("sampling", None)
+    return "" if any(base.named_code(parts["modalities"])) else json.dumps(parts)
 
 
 def build_process(
@@ -198,6 +213,20 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
 
     t = jnp.ones(1, jnp.int32)
     return experiment.network.init(key, z, t, values, method=encode_and_predict)
+
+
+def shapes_of(experiment: Experiment) -> Any:
+    """Of the parameters that `init_params` gives; traced once for all processes."""
+
+    def trace() -> dict[str, Any]:
+        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        flat = flatten_dict(shapes, sep="/")
+        return {name: [list(x.shape), str(x.dtype)] for name, x in flat.items()}
+
+    origin = experiment.origin
+    found = programs.remembered(f"shapes of {origin}" if origin else "", trace)
+    flat = {name: jax.ShapeDtypeStruct(*x) for name, x in found.items()}
+    return unflatten_dict(flat, sep="/")
 
 
 def check(config: ConfigDict) -> None:

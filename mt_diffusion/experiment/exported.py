@@ -21,9 +21,8 @@ from ml_collections import ConfigDict
 
 import mt_diffusion
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import checkpoint
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.experiment.stored import FOLDER, of_this_version, stored_config
 from mt_diffusion.files import paths, weights
 from mt_diffusion.models.mt_diffusion import TABLES
 
@@ -36,7 +35,7 @@ AGAIN = "Nothing was changed; export it once more, or restore it from a copy."
 
 def is_one(folder: pathlib.Path) -> bool:
     """Whether a folder is an exported model, and no run of its own."""
-    return (folder / WEIGHTS).is_file() and not (folder / checkpoint.FOLDER).is_dir()
+    return (folder / WEIGHTS).is_file() and not (folder / FOLDER).is_dir()
 
 
 def names() -> list[str]:
@@ -62,7 +61,7 @@ def home(folder: pathlib.Path) -> pathlib.Path:
     if os.access(folder, os.W_OK) and not whole.is_relative_to(SHIPPED.resolve()):
         return folder
     apart = RUNS / whole.name
-    is_run = (apart / checkpoint.FOLDER).exists()
+    is_run = (apart / FOLDER).exists()
     return apart.with_name(f"{apart.name}_exported") if is_run else apart
 
 
@@ -166,8 +165,8 @@ def read(
             f"{step} alone. Leave out what asks for others, or name the run's workdir."
         )
     try:
-        with checkpoint.of_this_version(step):
-            config = checkpoint.stored_config(stored, str(folder))
+        with of_this_version(step):
+            config = stored_config(stored, str(folder))
             if (folder / AUTOENCODER).is_dir():
                 config.primary.space.autoencoder = str(folder / AUTOENCODER)
             experiment = experiments.build(config)
@@ -175,7 +174,7 @@ def read(
         raise UserError(
             f"{folder / CONFIG} is no config of a model ({error}). {AGAIN}"
         ) from error
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    shapes = experiments.shapes_of(experiment)
     wanted = {dotted(path): (path, x) for path, x in flatten_dict(shapes).items()}
     weights.check(
         {name: x.shape for name, x in state.items()},

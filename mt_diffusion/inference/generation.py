@@ -13,12 +13,15 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.diffusion import sampler, variance
 from mt_diffusion.diffusion.variance import Errors
+from mt_diffusion.experiment import programs
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.experiment.roles import Roles
+from mt_diffusion.files import weights
 from mt_diffusion.inference import finite, walks
 from mt_diffusion.inference.denoising import Denoising
 from mt_diffusion.inference.guiding import Guiding
 from mt_diffusion.inference.walks import Trajectory
+from mt_diffusion.modalities import guess
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
 
@@ -54,6 +57,7 @@ class Generator:
         self._step, self._times = walks.build(settings, experiment.process.schedule)
         variance.check(settings.variance, settings.correction)
         self._clip = sampler.build_clip(settings.clip, experiment.space.limit)
+        self._draw = programs.Traced(self.draw, self._name(errors or {}, guide))
         self.roles = Roles(experiment, settings.guess)
         self._denoising = Denoising(
             experiment=experiment,
@@ -90,7 +94,7 @@ class Generator:
 
         def draw(some):
             args = (params, seed, *self.placed(some, given))
-            return self.checked(sharding.fetch(self.draw(*args)), args)
+            return self.checked(sharding.fetch(self._draw(*args)), args)
 
         return batches.through(draw, rows, self.batch_size(len(rows)))
 
@@ -144,6 +148,24 @@ class Generator:
     def batch_size(self, num: int) -> int:
         """How many of `num` are drawn at a time: a multiple of the devices."""
         return sharding.batch_size(self._settings.batch_size, num, self._mesh)
+
+    def _name(self, errors: Mapping[str, Errors], guide: Denoiser | None) -> str:
+        """What `draw` depends on besides its arguments; '' where that can't be said.
+
+        As of a sampler of one's own, whose code may change.
+        """
+        origin = self._experiment.origin
+        parts: list[Any] = [self._step, self._clip, *guess.GUESSES.values()]
+        are_ours = all(part.__module__.startswith("mt_diffusion.") for part in parts)
+        if not (origin and are_ours) or guide is not None:
+            return ""
+        measured = {
+            f"{which}/{name}": x
+            for which, found in errors.items()
+            for name, x in found.as_arrays().items()
+        }
+        said = self._settings.to_json(), self._times.tolist(), weights.digest(measured)
+        return f"{origin} {said}"
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:

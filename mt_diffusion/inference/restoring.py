@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
-from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
 from mt_diffusion.models.denoiser import Denoiser
@@ -66,11 +65,13 @@ def restore_run(
     workdir: pathlib.Path, use_ema: bool, mesh: Mesh, step: int | None
 ) -> tuple[int, ConfigDict, Any]:
     """(step, config, parameters on the mesh) of a checkpoint, as `restore` has it."""
+    from mt_diffusion.experiment.checkpoint import Checkpoints  # Orbax: not in models
+
     part = "ema_params" if use_ema else "params"
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
-        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        shapes = experiments.shapes_of(experiment)
         return {part: sharding.placed(shapes, sharding.replicated(mesh))}
 
     found = Checkpoints(workdir).newest(abstract, step)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.models.attention import attention
 
 Features = Float[Array, "b h w c"]
 ZERO = nn.initializers.zeros_init()
@@ -151,23 +152,6 @@ class Resample(nn.Module):
         if self.up:
             return conv(self.features, "conv", self.dtype)(upsample(x))
         return conv(self.features, "op", self.dtype, strides=(2, 2))(x)
-
-
-def attention(
-    query: Float[Array, "b q heads c"],
-    key: Float[Array, "b k heads c"],
-    value: Float[Array, "b k heads c"],
-) -> Float[Array, "b q heads c"]:
-    """Softmax attention; logits and weights are computed in float32.
-
-    `jax.nn.dot_product_attention` gives the same by a `vmap` over groups of heads; on
-    a CPU its gradient takes a third longer.
-    """
-    logits = jnp.einsum(
-        "bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32
-    )
-    weights = jax.nn.softmax(logits * query.shape[-1] ** -0.5).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhc->bqhc", weights, value)
 
 
 class AttentionBlock(nn.Module):

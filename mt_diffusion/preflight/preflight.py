@@ -17,7 +17,7 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.files import writing
 from mt_diffusion.parallel import sharding
-from mt_diffusion.preflight import program, tables, topology
+from mt_diffusion.preflight import program, tables, topology, units
 from mt_diffusion.preflight.measure import Measurement, measure
 from mt_diffusion.preflight.report import Report
 from mt_diffusion.preflight.topology import Target
@@ -83,6 +83,7 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
         large=large,
         step=found if parts == 1 else None,
         sampler=measure(program.lower_sampling(config, mesh), target),
+        filled=units.filled(experiment, target.chip.side) if target.chip else None,
     )
     if report.step is None and report.total <= (target.memory or math.inf):
         report = dataclasses.replace(report, step=step(own, parts))

@@ -51,6 +51,7 @@ class Report:
     per_device: images of a step on each device. num_microbatches: its parts; steps: of
     the sampler. pair: images per device of `small` and `large`, both in one part. step:
     the config's own step; None where it was not compiled, as it would not fit.
+    filled: the share of the matrix units' work that is none on padded channels.
     """
 
     target: Target
@@ -64,6 +65,7 @@ class Report:
     large: Measurement
     step: Measurement | None
     sampler: Measurement
+    filled: float | None = None
 
     @property
     def own(self) -> int:
@@ -181,6 +183,7 @@ class Report:
             "needed_microbatches": self.needed,
             "flops_per_image": work.flops / work.images,
             "flops_per_byte": work.flops / max(work.traffic, 1),
+            "matrix_units_filled": self.filled,
             "flops_per_sample": self.sampler_work.flops / self.sampler_work.images,
             "programs": {n: m and dataclasses.asdict(m) for n, m in programs.items()},
         }

@@ -86,6 +86,11 @@ def training(report: Report) -> list[str]:
     lines += sent(found.collectives)
     if chip := report.target.chip:
         lines.append(at_best(roofline(work, chip)))
+    if chip and report.filled:
+        lines.append(
+            f"  {'matrix units':<25} {report.filled:.0%} filled, for channels are "
+            f"padded to multiples of {chip.side}"
+        )
     return lines
 
 

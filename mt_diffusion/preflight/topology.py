@@ -20,12 +20,14 @@ class Chip:
 
     memory: bytes that a program may use. flops: bf16 operations per second. bandwidth:
     bytes per second of its memory. links: bytes per second that it reduces with others.
+    side: of its matrix units.
     """
 
     memory: float
     flops: float
     bandwidth: float
     links: float
+    side: int = 128
 
 
 # By JAX's device_kind. Operations, bandwidth: "Key chip specifications" of
@@ -35,7 +37,7 @@ class Chip:
 CHIPS = {
     "TPU v4": Chip(30.75 * GIB, 275e12, 1200e9, 1.1e15 / 4096),
     "TPU v5 lite": Chip(15.75 * GIB, 197e12, 819e9, 51.2e12 / 256),
-    "TPU v6 lite": Chip(31.25 * GIB, 918e12, 1600e9, 102.4e12 / 256),
+    "TPU v6 lite": Chip(31.25 * GIB, 918e12, 1600e9, 102.4e12 / 256, side=256),
 }
 
 # Slices by the names under which they are rented (v4 counts its two cores per chip).

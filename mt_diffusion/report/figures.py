@@ -14,7 +14,7 @@ import PIL.Image
 
 from mt_diffusion.report import plots
 from mt_diffusion.report.plots import Line
-from mt_diffusion.report.record import NORM, SHARE, SPEED, TEST, Run, Series
+from mt_diffusion.report.record import NORM, SHARE, SPEED, TEST, WAIT, Run, Series
 from mt_diffusion.training.watch import WALK
 
 MOST_SIDE = 1400  # pixels of a picture
@@ -137,13 +137,17 @@ def shares(run: Run) -> Figure | None:
 
 
 def speed(run: Run) -> list[Figure]:
-    """Images per second, and the norm of the gradient before it is clipped."""
+    """Images per second, how long they were waited for, and the gradient's norm."""
     found = []
     for name, title in ((SPEED, "Images per second"), (NORM, "Gradient norm")):
         if name in run.series:
             median = number(float(np.median(run.series[name].values)))
             line = Line(run.series[name], 0, True)
-            found.append(panel([line], title, f"median {median}"))
+            caption = f"median {median}"
+            if name == SPEED and WAIT in run.series:
+                share = float(np.mean(run.series[WAIT].values))
+                caption += f"; {share:.0%} of the time waited for data"
+            found.append(panel([line], title, caption))
     return found
 
 

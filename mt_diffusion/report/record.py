@@ -17,6 +17,7 @@ from mt_diffusion.training import watch
 
 TEST, SHARE = "test_", "grad_share_"
 SPEED, NORM, SKIPPED = watch.SPEED, "grad_norm", "skipped"
+WAIT = watch.WAIT
 BOOKKEEPING = watch.CLOCK | {NORM, SKIPPED, "skipped_in_a_row"}
 
 

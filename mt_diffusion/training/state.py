@@ -1,5 +1,7 @@
 """The train state: pure data, all of it in the checkpoint."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -46,15 +48,23 @@ def init_state(
     )
 
 
+@functools.lru_cache(maxsize=1)
+def starter(
+    experiment: Experiment, optimizer: optax.GradientTransformation
+) -> Callable[[PRNGKeyArray], TrainState]:
+    """`init_state` by its key alone; one function, so that JAX traces it once."""
+    return lambda key: init_state(key, experiment, optimizer)
+
+
 def abstract_state(
     experiment: Experiment,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """The shapes of a state, each with its place on the mesh."""
-    shapes = jax.eval_shape(
-        lambda: init_state(jax.random.key(0), experiment, optimizer)
-    )
+    key = jax.eval_shape(jax.random.key, 0)
+    key = sharding.placed(key, sharding.replicated(mesh))  # as that of `new_state`
+    shapes = jax.eval_shape(starter(experiment, optimizer), key)
     tables = jax.eval_shape(lambda: experiment.tables)
     shapes = shapes.replace(tables=tables)
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
@@ -78,7 +88,7 @@ def new_state(
     placed: Any = abstract.step.sharding
     mesh, abstract = placed.mesh, abstract.replace(tables={})
     init = jax.jit(
-        lambda key: init_state(key, experiment, optimizer),
+        starter(experiment, optimizer),
         out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
         compiler_options=QUICK.get(mesh.devices.flat[0].platform),
     )

@@ -23,6 +23,7 @@ from mt_diffusion.training import logs
 from mt_diffusion.training.logs import LOGS, METRICS, Log
 
 SPEED, WAIT = "images_per_second", "data_wait"
+MUCH = 0.05  # of the time waited for data, from which on the terminal says so
 CLOCK = {SPEED, WAIT}  # scalars that no second run would have
 SAMPLES = "samples"
 WALK = "walk"  # the kind of a picture
@@ -159,7 +160,7 @@ class Watch:
         shown = "  ".join(
             f"{n} {scalars[n]:.4g}"
             for n in scalars
-            if n != WAIT and not n.startswith("skipped")
+            if not n.startswith("skipped") and (n != WAIT or scalars[n] >= MUCH)
         )
         self._bar.set_postfix_str(shown, refresh=False)
         if not self._bar.is_terminal:

@@ -15,7 +15,7 @@ from mt_diffusion.diffusion.process import Process
 
 VARIANCE = 0.25  # of z_0 and of x
 NUM = 4000
-SOLVERS = ["ddim", "dpmpp_2m", "dpmpp_2s"]  # the flow's: they draw no noise
+SOLVERS = ["ddim", "dpmpp_2m", "dpmpp_2s", "unipc"]  # the flow's: they draw no noise
 
 
 def make_process(scale, num_steps, name="cosine"):
@@ -74,11 +74,16 @@ def test_many_steps_draw_from_the_joint_law(name, correlation, x64):
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_order_of_each_solver_on_its_own_times(name, scale, x64):
-    """With and without a modality that is generated, and fed back as its mean."""
+    """With and without a modality that is generated, and fed back as its mean.
+
+    UniPC takes its code by the weights of z_0, not by those of its own drift, so that
+    order three is of z_0 alone.
+    """
     few, many = (abs(variance_ratio(name, n, 0.8, scale) - 1) for n in (40, 160))
     order = np.log2(few / many) / 2
-    expected = 1 if name == "ddim" else 2
-    assert expected - 0.25 < order < expected + 0.6, (few, many)
+    expected = {"ddim": 1, "unipc": 2 if scale else 3}.get(name, 2)
+    above = 1 if name == "unipc" else 0.6
+    assert expected - 0.25 < order < expected + above, (few, many)
 
 
 @pytest.mark.parametrize("schedule_name", schedule.BY_NAME)

@@ -120,7 +120,7 @@ def test_the_first_visit_is_that_of_a_walk_without_more():
     assert not visit.again.any()
 
 
-@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s"])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "unipc"])
 def test_what_remembers_where_it_was_can_not_go_back(name):
     with pytest.raises(UserError, match=f"resample is 2, but {name}.*ancestral"):
         generator(resample=2, sampler=name)

@@ -21,7 +21,7 @@ class Clock:
 
 @pytest.mark.parametrize("idle, waited", [(True, 9), (False, 0)])
 def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
-    idle, waited, tmp_path, monkeypatch
+    idle, waited, tmp_path, monkeypatch, capsys
 ):
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
@@ -42,4 +42,5 @@ def test_speed_and_the_wait_for_data_are_those_after_the_first_step(
     assert seen == [0, 1, 2, 3]
     (line,) = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert line["data_wait"] == waited / 13
+    assert ("data_wait" in capsys.readouterr().out) == (waited > 0)
     assert line["images_per_second"] == pytest.approx(30 / 13)

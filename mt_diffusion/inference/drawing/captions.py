@@ -3,11 +3,9 @@
 import functools
 import unicodedata
 
-import matplotlib
 import numpy as np
 import PIL.features
 import PIL.ImageFont
-from matplotlib import ft2font
 
 SIZE, SMALLEST = 12, 8  # pixels
 DOTS = "…"
@@ -20,11 +18,15 @@ def font(size: int = SIZE) -> PIL.ImageFont.FreeTypeFont:
 
 
 def _path() -> str:
+    import matplotlib  # where words are drawn, and not before
+
     return f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 
 
 @functools.cache
 def _letters() -> frozenset[int]:
+    from matplotlib import ft2font
+
     return frozenset(ft2font.FT2Font(_path()).get_charmap())
 
 

@@ -1,0 +1,79 @@
+"""Attention: both of its ways are the same, and each device gets the one it has."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mt_diffusion.models import attention
+
+SHAPES = {"self": (64, 64), "tokens": (64, 7), "pooled": (1, 65)}
+
+
+def drawn(shape, dtype, heads=2, channels=16):
+    """Queries, keys and values."""
+    q, k = SHAPES[shape]
+    keys = jax.random.split(jax.random.key(0), 3)
+    sizes = ((3, n, heads, channels) for n in (q, k, k))
+    return [jax.random.normal(a, s, dtype) for a, s in zip(keys, sizes, strict=True)]
+
+
+def device(platform="gpu", version="cuda 12090", capability="9.0"):
+    """What is asked of a device."""
+    client = types.SimpleNamespace(platform_version=version)
+    return types.SimpleNamespace(
+        platform=platform, client=client, compute_capability=capability
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_are_the_textbooks_sums(shape):
+    query, key, value = (np.asarray(x, np.float64) for x in drawn(shape, jnp.float32))
+    found = attention.attention(*drawn(shape, jnp.float32))
+    for b, q, h in ((0, 0, 0), (2, -1, 1)):
+        weights = np.exp(key[b, :, h] @ query[b, q, h] / np.sqrt(16))
+        expected = weights / weights.sum() @ value[b, :, h]
+        np.testing.assert_allclose(found[b, q, h], expected, atol=1e-6)
+
+
+def test_the_kernel_is_called_with_what_gives_the_same(monkeypatch):
+    """In bfloat16, by JAX's own products in the place of cuDNN's."""
+    args, plain, called = (
+        drawn("tokens", jnp.bfloat16),
+        jax.nn.dot_product_attention,
+        [],
+    )
+
+    def kernel(*args, implementation):
+        called.append(implementation)
+        return plain(*args, implementation="xla")
+
+    def loss(way, *args):
+        return jnp.square(way(*args).astype(jnp.float32)).sum()
+
+    wanted = (
+        attention.by_products(*args),
+        jax.grad(loss, 1)(attention.by_products, *args),
+    )
+    monkeypatch.setattr(attention, "takes_cudnn", lambda *_: True)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    found = attention.attention(*args), jax.grad(loss, 1)(attention.attention, *args)
+    assert called == ["cudnn", "cudnn"]
+    for a, b in zip(found, wanted, strict=True):
+        a, b = (np.asarray(x, np.float32) for x in (a, b))
+        # Half of bfloat16's last digit is 2e-3 of a number.
+        assert np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)) < 3e-3
+
+
+def test_the_kernel_is_for_what_it_takes():
+    half = jnp.zeros((1, 64, 2, 64), jnp.bfloat16)
+    assert attention.takes_cudnn(half, device())
+    assert not attention.takes_cudnn(half.astype(jnp.float32), device())
+    assert not attention.takes_cudnn(jnp.tile(half, 3), device())
+    assert not attention.takes_cudnn(half[..., :12], device())
+    assert not attention.takes_cudnn(half, device(capability="7.5"))
+    assert not attention.takes_cudnn(half, device(version="rocm 6"))
+    assert not attention.takes_cudnn(half, device("tpu"))
+    assert not attention.takes_cudnn(half, jax.local_devices()[0])
