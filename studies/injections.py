@@ -240,7 +240,7 @@ def main() -> None:
     kinds = tuple(args.kinds.split(","))
     if not set(kinds) <= set(KINDS):
         parser.error(f"--kinds={args.kinds}: choose from {', '.join(KINDS)}.")
-    # A handler is of this process alone; what nohup has it ignore, its calls would, too.
+    # A handler is of this process alone; what nohup has it ignore, its calls would too.
     signal.signal(signal.SIGHUP, lambda *_: None)
     out = args.out
     out.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ def dynamic(z0: Image, limit: float) -> Image:
 CLIPS = {"none": unclipped, "static": static, "dynamic": dynamic}
 
 
-def build_clip(name: str, limit: float = 1) -> Callable[[Image], Image]:
+def build_clip(name: str, limit: float = 1) -> functools.partial[Image]:
     """How a predicted z_0 is clipped; limit: how far from 0 values of its space go.
 
     Raises UserError for a way that there is not.

@@ -155,7 +155,8 @@ class Generator:
         As of a sampler of one's own, whose code may change.
         """
         origin = self._experiment.origin
-        parts: list[Any] = [self._step, self._clip, *guess.GUESSES.values()]
+        clip = self._clip
+        parts: list[Any] = [self._step, clip.func, *guess.GUESSES.values()]
         are_ours = all(part.__module__.startswith("mt_diffusion.") for part in parts)
         if not (origin and are_ours) or guide is not None:
             return ""
@@ -164,8 +165,8 @@ class Generator:
             for which, found in errors.items()
             for name, x in found.as_arrays().items()
         }
-        said = self._settings.to_json(), self._times.tolist(), weights.digest(measured)
-        return f"{origin} {said}"
+        said = self._settings.to_json(), self._times.tolist(), clip.keywords
+        return f"{origin} {said} {weights.digest(measured)}"
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw(self, params, seed, rows, given, towards=None) -> dict[str, Array]:

@@ -71,7 +71,7 @@ def own(x: jax.Array, place: PartitionSpec) -> jax.Array:
 
 
 def whole(x: jax.Array, place: PartitionSpec) -> jax.Array:
-    """What lies in pieces, gathered; its gradient is summed over fsdp, and in pieces."""
+    """What lies in pieces, gathered; its gradient, summed over fsdp, is in pieces."""
     if "fsdp" not in place:
         return x
     axis = place.index("fsdp")
