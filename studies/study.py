@@ -55,10 +55,10 @@ LABEL = "--config.modalities.label."
 MASKED = "--config.modalities.masked_image."
 PRESENCE = "--config.presence."
 # A class-conditional DDPM: the label is always read but for guidance's null.
-CLASS = f"{LABEL}conditions=true {LABEL}drift=none {LABEL}loss_weight=0 "
-CLASS += f"{PRESENCE}read.share=0.95 {PRESENCE}unread.share=0 "
-CLASS += f"{PRESENCE}absent.share=0.05"
 X = f"{LABEL}conditions=true"
+ALWAYS = f"{X} {PRESENCE}read.share=0.95 {PRESENCE}unread.share=0 "
+ALWAYS += f"{PRESENCE}absent.share=0.05"
+CLASS = f"{LABEL}drift=none {LABEL}loss_weight=0 {ALWAYS}"
 E = f"{LABEL}head_kind=E"
 SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean "
 SHARED += f"{LABEL}drift=ramp"
@@ -78,6 +78,9 @@ RUNS = {
     "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint", fills=True),
     "cluster": Run("image_cluster", "", BOTH),
     "label_x": Run("image_label", X, BOTH),
+    "label_x_always": Run("image_label", ALWAYS, BOTH),
+    "label_m_light": Run("image_label", f"{LABEL}loss_weight=0.005", BOTH),
+    "label_m_headless": Run("image_label", f"{LABEL}loss_weight=0", BOTH),
     "label_shared_unet": Run("image_label", SHARED, BOTH),
     "label_m_coherent": Run("", "--guess=label=coherent", "joint", again="label_m"),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift=none", "joint"),
