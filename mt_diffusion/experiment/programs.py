@@ -138,8 +138,8 @@ def surroundings() -> str:
 
 
 def asked(name: str) -> Any:
-    """What an option of JAX is."""
-    return getattr(jax.config, name)
+    """What an option of JAX is; None for one that this JAX has not."""
+    return getattr(jax.config, name, None)
 
 
 @functools.cache
