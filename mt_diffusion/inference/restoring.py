@@ -106,6 +106,7 @@ def prepare(
 
     Raises UserError for what can't be, before anything is measured or written.
     """
+    experiment.space.files()  # what pictures need is here, or is missed now
     guide, weights = load_guide(settings, experiment, params, use_ema, mesh)
     build = functools.partial(Generator, experiment, settings, mesh, guide=guide)
     build()

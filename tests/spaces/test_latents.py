@@ -271,6 +271,9 @@ def test_other_weights_than_those_of_training_decode_nothing(place, resolved):
     config.primary.space.found.digest = "0" * 16
     with pytest.raises(UserError, match="has other weights"):
         experiments.build(config).primary.postprocess(np.zeros((1, 4, 4, 2)))
+    config.primary.space.autoencoder = "moved"  # said before anything is drawn
+    with pytest.raises(UserError, match=r"--config\.primary\.space\.autoencoder="):
+        restoring.prepare(config.sampling, experiments.build(config), {}, True, None)
 
 
 def test_devices_can_be_asked_without_weights_and_data():

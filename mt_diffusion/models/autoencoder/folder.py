@@ -147,8 +147,8 @@ def find(text: str) -> Autoencoder:
 def in_cache(text: str) -> pathlib.Path:
     """The folder of USER/NAME, or of USER/NAME/FOLDER, in the hub's cache."""
     remedy = (
-        "give a folder as diffusers saves it, or USER/NAME of one that is in the hub's "
-        "cache"
+        "name with --config.primary.space.autoencoder= a folder as diffusers saves it, "
+        "or USER/NAME of one that is in the hub's cache"
     )
     if not HUB.fullmatch(text):
         raise UserError(
