@@ -53,6 +53,7 @@ def digits() -> ConfigDict:
         captions="",
         prepared_by="",  # a command that makes path, to be named where it is missing
         vectors="",  # of each example: FILE.npz, or FILE_{split}.npy; see views.py
+        latents="",  # of each example: the folder that --mode=precompute made
         # Share of the training examples that keep a feature, evenly over the classes.
         keep=dict(label=1.0, pair=1.0, vector=1.0),
         # How an example has a second image; "" for none, else one of: left_right
@@ -90,7 +91,10 @@ def digits() -> ConfigDict:
         remat="none",  # computed again for the gradient: none, pointwise, blocks
         dtype="float32",
     )
-    config.primary = dict(name="image")  # of z_0, in files and on the command line
+    config.primary = dict(
+        name="image",  # of z_0, in files and on the command line
+        space=dict(kind="pixels"),  # or latents, see configs/latent_label.py
+    )
     config.modalities = ConfigDict()
     # {state: {share, modality: "read" | "unread" | "absent"}}: what the modalities of a
     # training example are, all at once; the shares add up to 1. "unread": it drifts,

@@ -37,19 +37,22 @@ def load(
     step: int | None = None,
     ema: bool = True,
     trust: Sequence[str] = (),
+    autoencoder: str = "",
 ):
     """The `Model` of a run, of an exported one, or of one that comes with the package.
 
     workdir: its folder, also gs://..., or a name, as "digits". step: of a checkpoint;
     None for the newest. ema: whether its parameters are the averaged ones. trust:
     modules outside of this package that its config may name and that then run, in this
-    process from here on. Raises ValueError where there is none.
+    process from here on. autoencoder: where that of a model of latents is now. Raises
+    ValueError where there is none.
     """
     mesh = sharding.make_mesh()
+    moved = {"primary.space.autoencoder": autoencoder} if autoencoder else {}
     with in_words(), quietly():
         trusted.ask(trust)
         folder = exported.find(workdir)
-        step, config, experiment, params = restore(folder, {}, ema, mesh, step)
+        step, config, experiment, params = restore(folder, moved, ema, mesh, step)
     return Model(folder, step, config, experiment, params, ema)
 
 

@@ -9,6 +9,7 @@ FLOORS = (
     ("protocol", "parallel", "trust"),
     ("files", "diffusion"),
     ("data", "models"),
+    ("spaces",),
     ("modalities",),
     ("experiment",),
     ("inference",),

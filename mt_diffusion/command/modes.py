@@ -51,8 +51,12 @@ def train() -> None:
     import jax
 
     from mt_diffusion.training import logs, loop
+    from mt_diffusion.training.autoencoder import fit
 
     log = options.LOG.value or logs.USUAL
+    if fit.is_one(options.CONFIG.value):
+        fit.train(options.CONFIG.value, workdir(), log)
+        return
     loop.train(options.CONFIG.value, workdir(), log=log)
     if jax.process_count() == 1:  # reading a checkpoint takes all processes
         report()
@@ -165,7 +169,9 @@ def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion.inference import precompute
 
-    parsing.need(options.ENCODER, options.OUT)
+    if options.ENCODER.value is None:
+        precompute.precompute_latents(options.CONFIG.value, needed_out())
+        return
     precompute.precompute(
         options.CONFIG.value, str(options.ENCODER.value), needed_out()
     )

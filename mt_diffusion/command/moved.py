@@ -1,6 +1,7 @@
-"""Data that lie elsewhere than a run's config says: --config.data.path and the like.
+"""What lies elsewhere than a run's config says: --config.data.path and the like.
 
-For modes that take the config of a checkpoint, and so have no --config.
+Also the autoencoder of a diffusion of latents. For modes that take the config of a
+checkpoint, and so have no --config.
 """
 
 import re
@@ -8,7 +9,11 @@ from collections.abc import Sequence
 
 from mt_diffusion.errors import UserError
 
-FIELDS = ("path", "pair_path", "data_dir", "vectors", "captions", "broken", "changed")
+FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
+    "broken",
+    "changed",
+)
+AUTOENCODER = "primary.space.autoencoder"
 MODES = ("sample", "read", "bound", "evaluate")
 
 said: dict[str, str] = {}  # {"data.FIELD": value} of the command line
@@ -26,7 +31,10 @@ def take(argv: Sequence[str]) -> list[str]:
     rest = []
     for argument in argv:
         match = re.fullmatch(r"--?config\.data\.(\w+)=(.*)", argument, re.DOTALL)
-        if match is None:
+        elsewhere = argument.lstrip("-").partition(f"config.{AUTOENCODER}=")
+        if elsewhere[1] and not elsewhere[0]:
+            said[AUTOENCODER] = elsewhere[2]
+        elif match is None:
             rest.append(argument)
         elif match[1] in FIELDS:
             said[f"data.{match[1]}"] = match[2]

@@ -25,14 +25,14 @@ FLAGS_OF = {
     | SAMPLING
     | {"draws", "features", "weights", "reference", "baseline", "num_examples"},
     "reference": {"out", "features", "weights", "split", "num_examples", "trust"} | JOB,
-    "precompute": {"out", "encoder", "trust"},
+    "precompute": {"out", "encoder", "trust"} | JOB,
     "check": {"trust"},
     "preflight": {"topology", "microbatches", "quick", "out", "trust"},
     "report": {"workdir", "trust"},
     "export": {"workdir", "out", "format", "dtype", "license", "push", "trust"},
     "compare": {"runs", "out", "trust"},
 }
-OF_SEVERAL_PROCESSES = ("train", "sample")
+OF_SEVERAL_PROCESSES = ("train", "sample", "precompute")
 WITH_CONFIG = ("train", "precompute", "reference", "preflight", "check")
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -52,7 +52,7 @@ LOG = flags.DEFINE_string(
     "sends anything, as its variable WANDB_MODE says.",
 )
 MODE = flags.DEFINE_enum("mode", "train", list(FLAGS_OF), "What to do.")
-OF_JOB = "train, sample, read, bound, evaluate, reference: "
+OF_JOB = "train, sample, read, bound, evaluate, reference, precompute: "
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,
@@ -216,7 +216,7 @@ ENCODER = flags.DEFINE_string(
     "encoder",
     None,
     "precompute: the folder of a CLIP, or package.module:function, from uint8 "
-    "[N, H, W, C] to [N, D].",
+    "[N, H, W, C] to [N, D]; without it, latents of the config's space are made.",
 )
 DRAWS = flags.DEFINE_string(
     "draws", "", "evaluate: some of joint, given_A, given_A_B, ... (all subsets)."

@@ -9,7 +9,7 @@ import grain
 import jax
 import numpy as np
 
-from mt_diffusion.data import workers
+from mt_diffusion.data import latents, workers
 from mt_diffusion.data.sources import Source
 from mt_diffusion.protocol import Batch, Modality, Variable
 
@@ -28,9 +28,11 @@ class Preprocess:
 
     def __call__(self, example: dict, rng: np.random.Generator) -> Batch:
         """Flips the images first, so that every modality sees the same ones."""
-        if self._random_flip and rng.random() < 0.5:
+        is_flipped = self._random_flip and rng.random() < 0.5
+        if is_flipped:
             images = {n: example[n] for n in ("image", "pair") if n in example}
             example = example | {n: pixels[:, ::-1] for n, pixels in images.items()}
+        example = latents.drawn(example, is_flipped, rng)
         values, available = {}, {}
         for m in self._modalities:
             value = m.preprocess(example, rng)

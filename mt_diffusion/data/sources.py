@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import changed, classes, pairs, policy, views
+from mt_diffusion.data import changed, classes, latents, pairs, policy, views
 from mt_diffusion.data.kinds import own
 from mt_diffusion.data.kinds.digits import Digits
 from mt_diffusion.data.kinds.folders import Folder
@@ -59,7 +59,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
     labels = functools.partial(read_labels, source)
     refused = getattr(source, "refused", [])
     told = views.captioned(pairs.add(source, config), config, source, split)
-    found = views.of(told, config, split, labels)
+    found = latents.attach(views.of(told, config, split, labels), config, split)
     return policy.of(found, config, refused)
 
 

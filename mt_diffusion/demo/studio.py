@@ -104,7 +104,7 @@ class Studio:
         """
         path = pathlib.Path(path)
         try:
-            return images.read_image(path, self.model.experiment.shape)
+            return images.read_image(path, self.model.experiment.space.picture)
         except UserError as error:
             raise UserError(str(error).replace(str(path), path.name)) from None
         finally:

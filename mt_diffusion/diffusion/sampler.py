@@ -4,6 +4,7 @@ What a step does is the solver's (solvers.py); here are the walk, its noise, and
 known of z_0 on the way.
 """
 
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -18,33 +19,36 @@ from mt_diffusion.diffusion.solvers import Point, Step
 from mt_diffusion.errors import UserError
 
 
-def unclipped(z0: Image) -> Image:
-    """For a space without bounds."""
+def unclipped(z0: Image, limit: float) -> Image:
+    """As it is."""
     return z0
 
 
-def static(z0: Image) -> Image:
-    """Into the range of pixels, [-1, 1]."""
-    return jnp.clip(z0, -1, 1)
+def static(z0: Image, limit: float) -> Image:
+    """Into the range of the space, as [-1, 1] of pixels."""
+    return jnp.clip(z0, -limit, limit)
 
 
-def dynamic(z0: Image) -> Image:
-    """Down to the 99.5th percentile of |z_0| where that is above 1 (Imagen)."""
-    limit = jnp.quantile(jnp.abs(z0), 0.995, axis=(1, 2, 3), keepdims=True)
-    limit = jnp.maximum(limit, 1.0)
-    return jnp.clip(z0, -limit, limit) / limit
+def dynamic(z0: Image, limit: float) -> Image:
+    """Down to the 99.5th percentile of |z_0| where that is above the range (Imagen)."""
+    most = jnp.quantile(jnp.abs(z0), 0.995, axis=(1, 2, 3), keepdims=True)
+    most = jnp.maximum(most, limit)
+    return jnp.clip(z0, -most, most) / (most / limit)
 
 
 CLIPS = {"none": unclipped, "static": static, "dynamic": dynamic}
 
 
-def build_clip(name: str) -> Callable[[Image], Image]:
-    """How a predicted z_0 is clipped. Raises UserError for a way that there is not."""
+def build_clip(name: str, limit: float = 1.0) -> Callable[[Image], Image]:
+    """How a predicted z_0 is clipped; limit: how far from 0 values of its space go.
+
+    Raises UserError for a way that there is not.
+    """
     if name not in CLIPS:
         raise UserError(
             f"config.sampling.clip is {name!r}; choose one of {list(CLIPS)}."
         )
-    return CLIPS[name]
+    return functools.partial(CLIPS[name], limit=limit)
 
 
 class Denoised(NamedTuple):

@@ -165,7 +165,7 @@ def open_real(
             made = references.compute(train, network, len(train), batch_size, mesh)
             references.write(path, made)
         print(f"reference: {path}")
-    reference = references.read(path, network, experiment.shape)
+    reference = references.read(path, network, experiment.space.picture)
     if reference.images is not None:
         check_enough({"images in the reference": len(reference.images)})
     return Real(

@@ -101,7 +101,7 @@ class Real:
     @functools.cached_property
     def noise_features(self) -> Features:
         """Of images of uniform noise."""
-        return self.features(noise((self.num, *self.experiment.shape)), "noise")
+        return self.features(noise((self.num, *self.experiment.space.picture)), "noise")
 
     @property
     def train_labels(self) -> np.ndarray:

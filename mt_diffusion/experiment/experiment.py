@@ -19,10 +19,12 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import fields, leak, presence
 from mt_diffusion.experiment.presence import Presence
 from mt_diffusion.modalities import build as base
+from mt_diffusion.modalities.image import Image
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 from mt_diffusion.models.unet import REMAT, UNet
 from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
+from mt_diffusion.spaces.space import Space
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -32,7 +34,7 @@ class Experiment:
     """What a config describes; shape is (H, W, C) of the diffusion space."""
 
     shape: tuple[int, int, int]
-    primary: Variable
+    primary: Image
     denoiser: Denoiser
     presence: Presence
 
@@ -40,6 +42,11 @@ class Experiment:
     def modalities(self) -> tuple[Modality, ...]:
         """All of them, in the config's order."""
         return tuple(self.denoiser.modalities)
+
+    @property
+    def space(self) -> Space:
+        """The one that z_0 is in."""
+        return self.primary.space
 
     @property
     def process(self) -> Process:
@@ -74,32 +81,37 @@ class Experiment:
 def resolve(config: ConfigDict, source: Source) -> ConfigDict:
     """The config with what its modalities take from the data set written into it."""
     resolved = config.copy_and_resolve_references()
+    space = space_of(config)
     with resolved.unlocked():
+        resolved.primary.space.update(space.fit(source))
         for name, fields in config.modalities.items():
-            cls = base.check(name, fields.to_dict(), shape_of(config))
+            cls = base.check(name, fields.to_dict(), space.shape)
             resolved.modalities[name] = cls.fit(fields.to_dict(), source)
         for name, fields in leak.measure(resolved, build, source).items():
             resolved.modalities[name].update(fields)
     return resolved
 
 
-def shape_of(config: ConfigDict) -> tuple[int, int, int]:
-    """(H, W, C) of the diffusion space."""
-    return config.data.image_size, config.data.image_size, config.data.channels
+def space_of(config: ConfigDict) -> Space:
+    """The space of the diffusion."""
+    picture = config.data.image_size, config.data.image_size, config.data.channels
+    return base.space(config.primary.space.to_dict(), picture)
 
 
 def build(config: ConfigDict) -> Experiment:
     """The parts that a resolved config describes; UserError for what can't be."""
-    shape = shape_of(config)
+    space = space_of(config)
+    shape = space.shape
     name = config.primary.name
     if name in config.modalities:
         raise UserError(
             f"config.primary.name is {name!r}, as a modality is called; name one of "
             "them otherwise."
         )
-    primary = base.build(name, {"kind": "image.Image"}, shape)
+    primary = base.build(name, {"kind": "image.Image"}, shape, space)
+    assert isinstance(primary, Image)
     alone: list[Any] = [
-        base.build(name, fields.to_dict(), shape)
+        base.build(name, fields.to_dict(), shape, space)
         for name, fields in config.modalities.items()
     ]
     modalities = tuple(m.among(alone) for m in alone)
@@ -156,7 +168,7 @@ def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffu
             "attention_resolutions": tuple(fields["attention_resolutions"]),
             "dtype": DTYPES[fields["dtype"]],
         },
-        out_channels=config.data.channels * (2 if learn_variance else 1),
+        out_channels=space_of(config).shape[-1] * (2 if learn_variance else 1),
         num_classes=0,
         use_tokens=bool(sizes),
     )
@@ -202,7 +214,8 @@ def check(config: ConfigDict) -> None:
             "config.unet.channel_mult is (); give a whole number of 1 or more for each "
             "level, such as (1, 2)."
         )
-    factor = 2 ** (len(unet.channel_mult) - 1)
+    side = space_of(config).shape[0]
+    factor = 2 ** (len(unet.channel_mult) - 1) * (size // max(side, 1))
     if size < 1 or size % factor:
         raise UserError(
             f"config.data.image_size = {size} is not divisible by {factor}, but a "

@@ -2,6 +2,7 @@
 
     model.safetensors  parameters by dotted names; in its header step, version, digests
     config.json        the config as resolved
+    autoencoder/       of a diffusion of latents, as diffusers saves it
     measured/, reading.json, metrics.jsonl, README.md: what else is known of the run
 
 Wherever a workdir is read, such a folder can be; training into one can't.
@@ -27,6 +28,7 @@ from mt_diffusion.files import paths, weights
 from mt_diffusion.models.mt_diffusion import TABLES
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+AUTOENCODER = "autoencoder"
 SHIPPED = pathlib.Path(__file__).parents[1] / "shipped"
 RUNS = pathlib.Path("runs")  # where what is made of a folder that stays as it is goes
 AGAIN = "Nothing was changed; export it once more, or restore it from a copy."
@@ -166,6 +168,8 @@ def read(
     try:
         with checkpoint.of_this_version(step):
             config = checkpoint.stored_config(stored, str(folder))
+            if (folder / AUTOENCODER).is_dir():
+                config.primary.space.autoencoder = str(folder / AUTOENCODER)
             experiment = experiments.build(config)
     except (TypeError, ValueError) as error:  # of values of another type
         raise UserError(

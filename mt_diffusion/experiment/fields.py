@@ -17,7 +17,9 @@ from mt_diffusion.experiment import shipped
 
 KEEP = "data.keep."
 # Sections whose fields have other names as well.
-OPEN = ("modalities.", "presence.", "data.found.", "data.options.", KEEP)
+OPEN = ("modalities.", "presence.", "data.found.", "data.options.", KEEP) + (
+    "primary.space.",
+)
 LONGEST = 80  # letters of a value that are shown
 MOST = 1e9  # more than anybody means, and exact in floats
 SEED = (0, 2**31 - 1)

@@ -24,8 +24,9 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_primary(config: dict[str, Any]) -> dict[str, Any]:
-    """One from before the primary variable had a name of one's own."""
-    return {"primary": {"name": "image"}} | config
+    """One from before the primary variable had a name and a space of its own."""
+    usual = {"name": "image", "space": {"kind": "pixels"}}
+    return config | {"primary": usual | config.get("primary", {})}
 
 
 def with_files(config: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,13 @@ def with_files(config: dict[str, Any]) -> dict[str, Any]:
     data = config["data"]
     version = 0 if data["source"] == "folder" else 1
     added: dict[str, Any] = {"version": version, "splits": ""}
-    added |= {"options": {}, "num_workers": 0, "captions": "", "prepared_by": ""}
+    added |= {
+        "latents": "",
+        "options": {},
+        "num_workers": 0,
+        "captions": "",
+        "prepared_by": "",
+    }
     added |= {"image_column": "", "label_column": "", "other_columns": ()}
     added |= {"class_names": (), "found": {}, "broken": "stop", "changed": "refuse"}
     return config | {"data": added | data}

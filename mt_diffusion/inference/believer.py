@@ -46,7 +46,7 @@ class Believer:
             n: variance.places(settings.variance, errors.get(n), process, times)
             for n in (JOINT, CONDITIONAL)
         }
-        self.clip = sampler.build_clip(settings.clip)
+        self.clip = sampler.build_clip(settings.clip, experiment.space.limit)
         self.held = [n for n, word in self._words.items() if word == "held"]
         self.drifting = [n for n, word in self._words.items() if word != "absent"]
 

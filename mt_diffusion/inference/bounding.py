@@ -24,6 +24,7 @@ from mt_diffusion.inference.believer import Believer
 from mt_diffusion.inference.restoring import restore
 from mt_diffusion.parallel import batches, sharding
 from mt_diffusion.protocol import Batch
+from mt_diffusion.spaces.space import Space
 
 Terms = dict[str, dict[str, Array]]
 Table = dict[str, dict[str, Any]]
@@ -150,12 +151,12 @@ def build_measure(
             joint = estimate({n: latents[n] for n in believer.drifting})
             conditional = ("L0_conditional", "L1_conditional", "L3_conditional")
             found = joint._replace(**{n: getattr(found, n) for n in conditional})
-        return name_terms(found, experiment.shape)
+        return name_terms(found, experiment.space)
 
     return measure
 
 
-def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
+def name_terms(found: bounds.Bounds, space: Space) -> Terms:
     """{modality, or "" where all examples count: {name with its unit: [B]}}."""
     images = {
         "L0": found.L0,
@@ -167,8 +168,8 @@ def name_terms(found: bounds.Bounds, shape: tuple[int, int, int]) -> Terms:
         "L3_conditional": found.L3_conditional,
         "conditional_bound": found.conditional_bound,
     }
-    bits = {n: bounds.bits_per_dim(x, shape) for n, x in images.items()}
-    everyone = {f"{n}_bits_per_dim": x for n, x in bits.items()} | {
+    bits = {n: bounds.bits_per_dim(x, space.shape) for n, x in images.items()}
+    everyone = {f"{n}_{space.unit}": x for n, x in bits.items()} | {
         "joint_nll_bound_nats": found.joint_nll_bound,
         "paper_elbo_nats": found.paper_elbo,
     }

@@ -62,7 +62,7 @@ class Denoising:
         own_keys = {n: guess.split(keys, i) for i, n in enumerate(modalities)}
         guide = self.guiding.build(weights, given, given_codes)
         fixed_v = jnp.asarray(self._places(given), jnp.float32)
-        clip = sampler.build_clip(self.settings.clip)
+        clip = sampler.build_clip(self.settings.clip, self.experiment.space.limit)
         anew = readings(self.settings, self._errors_of(given), denoiser.process)
 
         def make_guess(name, view, t, is_first, before):

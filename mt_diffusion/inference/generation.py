@@ -53,7 +53,7 @@ class Generator:
         self._settings = settings
         self._step, self._times = walks.build(settings, experiment.process.schedule)
         variance.check(settings.variance, settings.correction)
-        self._clip = sampler.build_clip(settings.clip)
+        self._clip = sampler.build_clip(settings.clip, experiment.space.limit)
         self.roles = Roles(experiment, settings.guess)
         self._denoising = Denoising(
             experiment=experiment,

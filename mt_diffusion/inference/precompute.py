@@ -1,4 +1,4 @@
-"""`--mode=precompute`: the vectors of a data set by an encoder, to one file."""
+"""`--mode=precompute`: vectors of a data set by an encoder, or latents of its space."""
 
 import pathlib
 
@@ -13,6 +13,28 @@ from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import vectors
 from mt_diffusion.models.clip.images import Images
 from mt_diffusion.parallel.progress import Progress
+from mt_diffusion.spaces import encoding
+from mt_diffusion.spaces.latents import Latents
+
+
+def precompute_latents(config: ConfigDict, out: pathlib.Path) -> None:
+    """Writes the latents of both splits of config.data, for config.data.latents.
+
+    out: a folder, in which it goes on where it was cut off. Raises UserError for a
+    config that can't be, or of pixels, and for a folder that holds others.
+    """
+    experiments.check(config)
+    space = experiments.space_of(config)
+    if not isinstance(space, Latents):
+        raise UserError(
+            "--mode=precompute makes vectors with --encoder=package.module:function, "
+            "or, without it, latents of a config whose primary.space is of latents; "
+            "this one is of pixels."
+        )
+    data = images_alone(config.data)
+    both = {split: sources.open_source(data, split) for split in SPLITS}
+    encoding.encode(data, space, both, out)
+    print(f"wrote {out}. Train with --config.data.latents={out}")
 
 
 def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
@@ -48,10 +70,10 @@ def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
 
 
 def images_alone(config: ConfigDict) -> ConfigDict:
-    """config.data without vectors, which are yet to be made, and with all examples."""
+    """config.data without what is yet to be made of it, and with all examples."""
     data = config.copy_and_resolve_references()
     with data.unlocked():
-        data.vectors, data.keep = "", ConfigDict()
+        data.vectors, data.latents, data.keep = "", "", ConfigDict()
     return data
 
 

@@ -84,11 +84,18 @@ def restore_run(
 
 
 def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
-    """Sets fields of config.sampling, and of config.data where a name begins so."""
-    place = "data."
+    """Sets fields of config.sampling, and of other sections where a name says so."""
     for name, value in overrides.items():
-        part = config.data if name.startswith(place) else config.sampling
-        part[name.removeprefix(place)] = value
+        *sections, field = name.split(".")
+        part = config
+        for section in sections or ["sampling"]:
+            part = part[section]
+        if field not in part:
+            raise UserError(
+                f"this run has no config.{name}, for it is none of latents; leave "
+                f"--config.{name}={value} out."
+            )
+        part[field] = value
 
 
 def prepare(
@@ -153,7 +160,8 @@ def place_of_guide(name: str) -> tuple[pathlib.Path, int | None]:
 def differences(one: Experiment, other: Experiment) -> str:
     """Which of the things that decide what z_t means are not the same; '' for none."""
     tables = [e.process.aggregation.alpha_tilde for e in (one, other)]
-    if one.shape != other.shape:
+    spaces = [getattr(e.space, "found", {}).get("digest") for e in (one, other)]
+    if (one.shape, spaces[0]) != (other.shape, spaces[1]):
         return "images"
     if not same_arrays(one.process.schedule.alpha, other.process.schedule.alpha):
         return "noise schedules"

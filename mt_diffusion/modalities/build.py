@@ -12,7 +12,12 @@ from typing import Any
 from mt_diffusion import trust
 from mt_diffusion.errors import UserError
 from mt_diffusion.protocol import DRAW, NO_DRIFT, Variable
+from mt_diffusion.spaces.latents import Latents
+from mt_diffusion.spaces.pixels import Pixels
+from mt_diffusion.spaces.space import Shape, Space
 
+SPACES: dict[str, type] = {"pixels": Pixels, "latents": Latents}
+SPACE = "space"  # the field of variables that are images
 FOLDER = pathlib.Path(__file__).parent
 
 
@@ -77,10 +82,30 @@ def check_trusted(modalities: Mapping[str, Mapping], origin: str) -> None:
         trust.check(module, f"{field}, stored in {origin},")
 
 
-def build(name: str, fields: dict, shape: tuple[int, int, int]) -> Variable:
-    """The variable `name` as its config describes it: `kind` and its class's fields."""
+def space(fields: Mapping, picture: Shape) -> Space:
+    """The space of a diffusion of pictures of that shape; fields: as of a variable.
+
+    Raises UserError for a kind that there is not, and for other fields.
+    """
+    where, kind = "config.primary.space", fields.get("kind")
+    if kind not in SPACES:
+        raise UserError(f"{where}.kind is {kind!r}; choose one of {list(SPACES)}.")
+    own = {field: value for field, value in fields.items() if field != "kind"}
+    check_fields(where, own, types_of(SPACES[kind], ("picture",)))
+    return SPACES[kind](picture=picture, **own)
+
+
+def build(
+    name: str, fields: dict, shape: tuple[int, int, int], within: Space | None = None
+) -> Variable:
+    """The variable `name` as its config describes it: `kind` and its class's fields.
+
+    within: the space that images are in, whose shape it is; None for that of pixels.
+    """
     cls = check(name, fields, shape)
     own = {field: value for field, value in fields.items() if field != "kind"}
+    if SPACE in {field.name for field in dataclasses.fields(cls)}:
+        own[SPACE] = within or Pixels(picture=shape)
     return cls(name=name, shape=shape, **own)
 
 
@@ -94,7 +119,9 @@ def check(name: str, fields: Mapping, shape: Sequence[int]) -> type[Variable]:
             "of draws. Name it otherwise."
         )
     refuse_replaced(cls, name, own, math.prod(shape))
-    check_fields(f"config.modalities.{name}", own, types_of(cls, ("name", "shape")))
+    check_fields(
+        f"config.modalities.{name}", own, types_of(cls, ("name", "shape", SPACE))
+    )
     return cls
 
 

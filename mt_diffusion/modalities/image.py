@@ -8,27 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from mt_diffusion.diffusion import likelihood
 from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
 from mt_diffusion.models.layers import OutputBlock
 from mt_diffusion.protocol import Known, Variable
+from mt_diffusion.spaces.pixels import to_uint8 as to_uint8
+from mt_diffusion.spaces.pixels import to_unit as to_unit
+from mt_diffusion.spaces.space import Space
 
 
-def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 in [-1, 1]."""
-    return (pixels.astype(np.float32) / 127.5 - 1).astype(np.float32)
-
-
-def to_uint8(value: np.ndarray) -> np.ndarray:
-    """[-1, 1] -> uint8; exact inverse of `to_unit`, clipped outside."""
-    return np.clip(np.round((np.asarray(value) + 1) * 127.5), 0, 255).astype(np.uint8)
+def read_pixels(text: str, shape: Sequence[int]) -> np.ndarray:
+    """uint8 [M, H, W, C] of an image file, or of all in a folder, of this size."""
+    images = [files.read_exact(path, shape) for path in finding.image_files(text)]
+    return np.stack(images)
 
 
 def read_images(text: str, shape: Sequence[int]) -> np.ndarray:
-    """[M, H, W, C] in [-1, 1] of an image file, or of all in a folder, of this size."""
-    images = [files.read_exact(path, shape) for path in finding.image_files(text)]
-    return to_unit(np.stack(images))
+    """The same in [-1, 1]."""
+    return to_unit(read_pixels(text, shape))
 
 
 class OutputHead(nn.Module):
@@ -44,29 +41,32 @@ class OutputHead(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Image(Variable):
-    """Pixels [H, W, C] in [-1, 1]."""
+    """An image as it is in its space: pixels in [-1, 1], or latents."""
+
+    space: Space
 
     def preprocess(self, example, rng):
-        return to_unit(example["image"])
+        return self.space.value(example, "image")
 
     def placeholder(self):
         return np.zeros(self.shape, np.float32)
 
     def read(self, text):
-        return read_images(text, self.shape)
+        return self.space.encode(read_pixels(text, self.space.picture))
 
     def take(self, given):
-        return to_unit(files.as_pixels(given, self.shape, self.name))
+        pixels = files.as_pixels(given, self.space.picture, self.name)
+        return self.space.encode(pixels)
 
     def postprocess(self, value):
-        return to_uint8(value)
+        return self.space.decode(value)
 
     def show(self, item):
         return item
 
     def log_prob(self, value: Array, mean: Array, log_variance: Array) -> Array:
-        """Logarithm of p(z_0 | z_1), elementwise: of a level of 256."""
-        return likelihood.discretised(value, mean, log_variance)
+        """Logarithm of p(z_0 | z_1), elementwise: of a level of 256, of pixels."""
+        return self.space.log_prob(value, mean, log_variance)
 
     def known(self, value):
         return Known(value, jnp.ones_like(value[..., :1]))

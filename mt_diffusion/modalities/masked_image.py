@@ -1,8 +1,8 @@
 """The same image with some patches hidden: masked-image training and restoration.
 
-A value is [H, W, C + 1]: the image in [-1, 1] with its hidden pixels at 0, and a last
-plane that is 1 where the pixel is seen. What the head predicts is the masked image; a
-generated value has no plane of its own and claims to see nothing.
+A value is [H, W, C + 1]: the image in its space, pixels in [-1, 1] or latents, hidden
+ones at 0, and a last plane that is 1 where it is seen. What the head predicts is the
+masked image; a generated value has no plane of its own and claims to see nothing.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
-from mt_diffusion.modalities.image import OutputHead, to_uint8, to_unit
+from mt_diffusion.modalities.image import OutputHead
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.protocol import Code, Known
+from mt_diffusion.spaces.space import Space
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +32,7 @@ class MaskedImage(Identity):
     max_patches: int
     patches_per_side: int
     num_groups: int
+    space: Space
 
     def __post_init__(self):
         """Refuses an image that the patches do not divide."""
@@ -55,7 +56,9 @@ class MaskedImage(Identity):
 
     def preprocess(self, example, rng):
         num_patches = int(rng.integers(self.max_patches + 1))
-        return self.hide(to_unit(example["image"]), self.draw_mask(num_patches, rng))
+        return self.hide(
+            self.space.value(example, "image"), self.draw_mask(num_patches, rng)
+        )
 
     def draw_mask(self, num_patches: int, rng: np.random.Generator) -> np.ndarray:
         """1 where a pixel is seen; num_patches at uniform places are not. [H, W, 1]."""
@@ -66,7 +69,7 @@ class MaskedImage(Identity):
         return mask
 
     def hide(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The value [..., H, W, C + 1] of an image in [-1, 1] under a mask."""
+        """The value [..., H, W, C + 1] of an image in its space under a mask."""
         return np.concatenate([image * mask, mask], axis=-1)
 
     def placeholder(self):
@@ -75,26 +78,27 @@ class MaskedImage(Identity):
     def read(self, text):
         values = []
         for path in finding.image_files(text):
-            image, mask = files.read_masked(path, self.shape)
-            values.append(self.hide(to_unit(image), mask))
-        return np.stack(values)
+            image, mask = files.read_masked(path, self.space.picture)
+            values.append((image, mask))
+        images, masks = map(np.stack, zip(*values, strict=True))
+        return self.hide(*self.space.masked(images, masks))
 
     def take(self, given):
         # (images, seen): True, or a number above 0, where a pixel is seen; or images
         # with an alpha channel, as files have it.
-        channels = self.shape[-1]
+        picture = self.space.picture
         if isinstance(given, tuple) and len(given) == 2:
-            pixels = files.as_pixels(given[0], self.shape, self.name)
+            pixels = files.as_pixels(given[0], picture, self.name)
             seen = np.asarray(given[1]) > 0
-            seen = seen[..., None] if seen.shape[-2:] == self.shape[:2] else seen
+            seen = seen[..., None] if seen.shape[-2:] == picture[:2] else seen
         else:
-            both = files.as_pixels(given, self.shape, self.name, (channels + 1,))
+            both = files.as_pixels(given, picture, self.name, (picture[-1] + 1,))
             pixels, seen = both[..., :-1], both[..., -1:] > 0
         mask = np.broadcast_to(seen, (*pixels.shape[:3], 1)).astype(np.float32)
-        return self.hide(to_unit(pixels), mask)
+        return self.hide(*self.space.masked(pixels, mask))
 
     def postprocess(self, value):
-        return to_uint8(value[..., :-1])
+        return self.space.decode(value[..., :-1], value[..., -1:])
 
     def show(self, item):
         return item
@@ -122,7 +126,7 @@ class MaskedImage(Identity):
     def log_likelihood(self, prediction, value):
         # Of the seen pixels: given the mask, the hidden ones are certain.
         log_variance = 2 * jnp.log(self.std)
-        mass = likelihood.discretised(value[..., :-1], prediction, log_variance)
+        mass = self.space.log_prob(value[..., :-1], prediction, log_variance)
         return jnp.sum(mass * value[..., -1:], axis=(1, 2, 3))
 
     def _counts(self, value):
@@ -132,7 +136,7 @@ class MaskedImage(Identity):
         return value[..., :-1]
 
     def mean(self, prediction):
-        return self._unseen(jnp.clip(prediction, -1, 1))
+        return self._unseen(jnp.clip(prediction, -self.space.limit, self.space.limit))
 
     def draw(self, keys, prediction):
         return self._unseen(super().draw(keys, prediction)[..., :-1])

@@ -7,21 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from mt_diffusion.data import pairs
-from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import finding
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import shown
-from mt_diffusion.modalities.image import OutputHead, read_images, to_uint8, to_unit
+from mt_diffusion.modalities.image import OutputHead, read_pixels
 from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.protocol import Code
+from mt_diffusion.spaces.space import Space
 
 LOOKED_AT = 1000  # examples, at most, to find one with a second image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PairedImage(Identity):
-    """x [H, W, C] in [-1, 1]; encoder: identity; head: the output block, Gaussian.
+    """x in its space; encoder: identity; head: the output block, Gaussian.
 
     num_groups: of the head.
     levels: ids in a mask, spread over all grey levels; 0 for pixels as they are.
@@ -29,6 +29,7 @@ class PairedImage(Identity):
 
     num_groups: int
     levels: int
+    space: Space
 
     @classmethod
     def fit(cls, fields, source):
@@ -45,25 +46,26 @@ class PairedImage(Identity):
         return self.shape[-1] if self.conditions else 0
 
     def preprocess(self, example, rng):
-        return to_unit(example["pair"]) if "pair" in example else None
+        return self.space.value(example, "pair") if "pair" in example else None
 
     def placeholder(self):
         return np.zeros(self.shape, np.float32)
 
     def read(self, text):
         if not self.levels:
-            return read_images(text, self.shape)
+            return self.space.encode(read_pixels(text, self.space.picture))
         masks = [self._read_mask(path) for path in finding.image_files(text)]
-        return to_unit(np.stack(masks))
+        return self.space.encode(np.stack(masks))
 
     def take(self, given):
+        picture = self.space.picture
         if not self.levels:
-            return to_unit(files.as_pixels(given, self.shape, self.name))
-        ids = files.as_ids(given, self.shape, self.name)
-        return to_unit(np.stack([self._spread(one, self.name) for one in ids]))
+            return self.space.encode(files.as_pixels(given, picture, self.name))
+        ids = files.as_ids(given, picture, self.name)
+        return self.space.encode(np.stack([self._spread(i, self.name) for i in ids]))
 
     def _read_mask(self, path: pathlib.Path) -> np.ndarray:
-        return self._spread(files.read_exact_ids(path, self.shape), path)
+        return self._spread(files.read_exact_ids(path, self.space.picture), path)
 
     def _spread(self, ids: np.ndarray, what: str | pathlib.Path) -> np.ndarray:
         if ids.max() >= self.levels:
@@ -74,10 +76,10 @@ class PairedImage(Identity):
                 "whose levels are spread already, as of a sample, has to go back to "
                 "them."
             )
-        return pairs.spread(ids, self.levels, self.shape)
+        return pairs.spread(ids, self.levels, self.space.picture)
 
     def postprocess(self, value):
-        return to_uint8(value)
+        return self.space.decode(value)
 
     def show(self, item):
         return item
@@ -93,8 +95,8 @@ class PairedImage(Identity):
 
     def log_likelihood(self, prediction, value):
         log_variance = 2 * jnp.log(self.std)
-        mass = likelihood.discretised(value, prediction, log_variance)
+        mass = self.space.log_prob(value, prediction, log_variance)
         return jnp.sum(mass, axis=(1, 2, 3))
 
     def mean(self, prediction):
-        return jnp.clip(prediction, -1, 1)
+        return jnp.clip(prediction, -self.space.limit, self.space.limit)

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import classes, pairs, sources
+from mt_diffusion.data import classes, latents, pairs, sources
 from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -65,13 +65,26 @@ def find_source(data: ConfigDict) -> sources.Source:
         return pairs.add(Noise(data, classes.in_order(names, data)), data)
 
 
+def without(data: ConfigDict) -> ConfigDict:
+    """config.data without latents, which need not be here."""
+    data = data.copy_and_resolve_references()
+    data.latents = ""
+    return data
+
+
 def resolve(config: ConfigDict) -> ConfigDict:
     """The config with what its modalities take from the data, which need not be here.
 
     Raises UserError for what can't be, as training does.
     """
     experiments.check(config)
-    return experiments.resolve(config, find_source(config.data))
+    config = config.copy_and_resolve_references()
+    space, source = experiments.space_of(config), find_source(without(config.data))
+    if space.stand_in:
+        with config.unlocked():
+            config.primary.space.update(space.stand_in)
+        source = latents.Noise(source, space.shape)
+    return experiments.resolve(config, source)
 
 
 def lower_training(config: ConfigDict, mesh: Mesh, images: int, parts: int) -> Program:

@@ -36,6 +36,7 @@ PLACES = {  # fields that name files of a machine; what they are where they name
     "data.path": "",
     "data.pair_path": "",
     "data.vectors": "",
+    "data.latents": "",
     "data.options": ConfigDict(),  # of code that others have not
     "data.captions": "",
     "sampling.guide": "",
@@ -121,6 +122,7 @@ def folder(
     """An exported model with that config, looked at by reading it back."""
     bar = Progress(what="export", total=4, unit="part")
     with draft_of_folder(out) as draft, bar:
+        config = with_autoencoder(model, config, draft)
         exported.write(draft, model.step, config, model.params, dtype)
         bar.update()
         copy_known(model, draft)
@@ -173,6 +175,21 @@ def evaluation_of(model: Trained) -> dict[str, Any] | None:
         except ValueError as error:
             print(f"passed over {folder}/metrics.json, which is broken ({error})")
     return None
+
+
+def with_autoencoder(
+    model: Trained, config: ConfigDict, draft: pathlib.Path
+) -> ConfigDict:
+    """A config whose autoencoder, if it has one, comes along in the folder."""
+    files = model.experiment.space.files
+    if not files:
+        return config
+    (draft / exported.AUTOENCODER).mkdir()
+    for file in files:
+        shutil.copyfile(file, draft / exported.AUTOENCODER / file.name)
+    kept = config.copy_and_resolve_references()
+    kept.primary.space.autoencoder = exported.AUTOENCODER
+    return kept
 
 
 def copy_known(model: Trained, draft: pathlib.Path) -> None:

@@ -27,8 +27,13 @@ from mt_diffusion.training.state import TrainState
 
 ADM, SD = "adm:", "sd:"
 UNET = ("params", "unet")
-SHAPING = ("unet.", "modalities.", "data.image_size", "data.channels")
-MEANING = ("unet.", "modalities.", "diffusion.")  # of parameters of the same shapes
+SHAPING = ("unet.", "modalities.", "data.image_size", "data.channels", "primary.space.")
+MEANING = (
+    "unet.",
+    "modalities.",
+    "diffusion.",
+    "primary.space.",
+)  # of parameters of the same shapes
 CLASS_NAMES = ".class_names"
 MOST = 3  # names that are written out
 

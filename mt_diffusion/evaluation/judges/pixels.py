@@ -25,7 +25,8 @@ HALVINGS = 10
 def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
     """Of images of which this variable gave some pixels.
 
-    PSNR is that of the mean squared error over all hidden pixels of all images.
+    PSNR is that of the mean squared error over all hidden pixels of all images; where
+    those that were seen have changed, there is one of them as well.
     """
     experiment = real.experiment
     if variable.name not in drawn.draw.given:
@@ -34,7 +35,7 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
         return []
     known = variable.known(jnp.asarray(drawn.true(variable.name)))
     assert known is not None  # for it fixes pixels
-    seen = np.asarray(known.mask) > 0
+    seen = experiment.space.seen(np.asarray(known.mask)) > 0
     if seen.all():
         return []
     primary = experiment.primary
@@ -46,7 +47,13 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
     features = {n: real.features(x, f"restored, {n}").pooled for n, x in both.items()}
     far, far_mean = (distances(features[n], features["true"]) for n in ("made", "mean"))
     groups = drawn.groups
+    same = ((made == true) | ~seen).all(axis=(1, 2, 3))
+    seam = []
+    if not same.all():  # as of latents, whose decoder looks around
+        kept = psnr_estimate(made, true, seen, groups)
+        seam = [measured("restoration_seen_psnr", kept, None)]
     return [
+        *seam,
         measured(
             "restoration_hidden_psnr",
             psnr_estimate(made, true, ~seen, groups),
@@ -72,7 +79,7 @@ def judge_restoration(variable: Modality, drawn: Drawn, real: Real) -> list[Metr
         ),
         measured(
             "seen_pixels_identical",
-            uncertainty.mean(((made == true) | ~seen).all(axis=(1, 2, 3)), groups),
+            uncertainty.mean(same, groups),
             None,
             Mark(1.0, "all"),
         ),
