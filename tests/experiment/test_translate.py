@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from scipy import fft
 
-from configs import common, from_run, image_label, joint
+from configs import common, from_run, image_label, joint, text
 from mt_diffusion.command import overrides
 from mt_diffusion.diffusion import schedule
 from mt_diffusion.diffusion.prediction import Eps
@@ -317,3 +317,13 @@ def test_no_run_gives_none(tmp_path, there):
     with pytest.raises(UserError, match=f"from_run.py:{workdir} names no run"):
         from_run.get_config(workdir)
     assert not list((tmp_path / "empty").iterdir())
+
+
+def test_fields_that_came_since_are_what_there_was_without_them():
+    config = json.loads(text.get_config("smoke").to_json())
+    del config["modalities"]["text"]["own_tokens"], config["unet"]["transformer_depth"]
+    config["modalities"]["vector"] = VECTOR | {"energy": 1.0, "codes": {}}
+    found = translate.translated(config)
+    assert found["modalities"]["text"]["own_tokens"] is False
+    assert found["unet"]["transformer_depth"] == 0
+    assert found["modalities"]["vector"]["clip"] == ""

@@ -9,6 +9,7 @@ import safetensors.numpy
 from configs import common
 from mt_diffusion.errors import UserError
 from mt_diffusion.models.sd import saved
+from mt_diffusion.report import export
 from mt_diffusion.training import init_from
 from tests.models.sd.test_unet import state_of, write
 from tests.training.test_init_from import resolved, shapes_of, tiny
@@ -127,3 +128,10 @@ def test_other_shapes_and_files_are_refused_in_a_paragraph(tmp_path):
     config = tiny()
     config.init_from = f"sd:{folder}"
     assert "'Flux'" in refused(config, shapes)
+
+
+def test_its_blocks_are_not_exported_as_guided_diffusions(tmp_path):
+    config = tiny(transformer_depth=1, use_scale_shift_norm=False)
+    model = export.Trained(tmp_path, 0, config, None, None, None)
+    with pytest.raises(UserError, match="has not the transformer blocks"):
+        export.export(model, tmp_path / "unet.npz", "adm")

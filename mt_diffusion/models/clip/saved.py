@@ -109,17 +109,19 @@ def form_of(folder: pathlib.Path, part: Mapping[str, Any]) -> Form:
 def shapes_of(tower: str, part: Mapping[str, Any], is_projected: bool) -> Shapes:
     """{name: shape} of all weights of a tower."""
     width, inner = part["hidden_size"], part["intermediate_size"]
-    norms = {"layer_norm1": (width,), "layer_norm2": (width,)}
-    dense = {f"self_attn.{n}_proj": (width, width) for n in ("q", "k", "v", "out")}
+    norms: Shapes = {"layer_norm1": (width,), "layer_norm2": (width,)}
+    dense: Shapes = {
+        f"self_attn.{n}_proj": (width, width) for n in ("q", "k", "v", "out")
+    }
     dense |= {"mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}
-    modules = {
+    modules: Shapes = {
         f"encoder.layers.{i}.{name}": shape
         for i in range(part["num_hidden_layers"])
         for name, shape in (norms | dense).items()
     }
     if tower == TEXT:
         modules["final_layer_norm"] = (width,)
-        embeddings = {
+        embeddings: Shapes = {
             "token_embedding.weight": (part["vocab_size"], width),
             "position_embedding.weight": (part["max_position_embeddings"], width),
         }

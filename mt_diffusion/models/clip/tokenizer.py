@@ -66,7 +66,7 @@ def read(folder: pathlib.Path) -> Tokenizer:
     found.add_special_tokens([START, END, padding])
     found.no_padding()
     found.no_truncation()
-    ids = [found.token_to_id(token) for token in (START, END, padding)]
+    ids: list[Any] = [found.token_to_id(token) for token in (START, END, padding)]
     marks = (ids[0], ids[1])
     framed = found.encode("a").ids
     if (framed[0], framed[-1]) != marks:

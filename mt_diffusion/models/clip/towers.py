@@ -4,6 +4,7 @@ Names are those of transformers, without the tower's own at their start.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mt_diffusion.models import transformer
 from mt_diffusion.models.transformer import PRECISION, State
 
-ACTS = {  # of OpenAI's, and of OpenCLIP's
+ACTS: dict[str, Callable[[Array], Array]] = {  # of OpenAI's, and of OpenCLIP's
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
 }
