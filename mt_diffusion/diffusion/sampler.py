@@ -19,17 +19,17 @@ from mt_diffusion.diffusion.solvers import Point, Step
 from mt_diffusion.errors import UserError
 
 
-def unclipped(z0: Image, limit: float) -> Image:
+def unclipped(z0: Image, limit: int | float) -> Image:
     """As it is."""
     return z0
 
 
-def static(z0: Image, limit: float) -> Image:
+def static(z0: Image, limit: int | float) -> Image:
     """Into the range of the space, as [-1, 1] of pixels."""
     return jnp.clip(z0, -limit, limit)
 
 
-def dynamic(z0: Image, limit: float) -> Image:
+def dynamic(z0: Image, limit: int | float) -> Image:
     """Down to the 99.5th percentile of |z_0| where that is above the range (Imagen)."""
     most = jnp.quantile(jnp.abs(z0), 0.995, axis=(1, 2, 3), keepdims=True)
     most = jnp.maximum(most, limit)
@@ -39,7 +39,7 @@ def dynamic(z0: Image, limit: float) -> Image:
 CLIPS = {"none": unclipped, "static": static, "dynamic": dynamic}
 
 
-def build_clip(name: str, limit: float = 1.0) -> Callable[[Image], Image]:
+def build_clip(name: str, limit: int | float = 1) -> Callable[[Image], Image]:
     """How a predicted z_0 is clipped; limit: how far from 0 values of its space go.
 
     Raises UserError for a way that there is not.

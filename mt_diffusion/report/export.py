@@ -181,7 +181,7 @@ def with_autoencoder(
     model: Trained, config: ConfigDict, draft: pathlib.Path
 ) -> ConfigDict:
     """A config whose autoencoder, if it has one, comes along in the folder."""
-    files = model.experiment.space.files
+    files = model.experiment.space.files()
     if not files:
         return config
     (draft / exported.AUTOENCODER).mkdir()

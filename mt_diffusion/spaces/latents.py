@@ -73,7 +73,6 @@ class Latents:
         height, width, _ = self.picture
         return height // self.factor, width // self.factor, self.channels
 
-    @property
     def files(self):
         place = self.model.folder
         return [place / folder.CONFIG, place / folder.WEIGHTS]

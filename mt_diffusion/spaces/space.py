@@ -28,7 +28,6 @@ class Space(Protocol):
         """(h, w, c) of the diffusion; UserError for pictures that it can't have."""
         ...
 
-    @property
     def files(self) -> Sequence[pathlib.Path]:
         """Files of weights, and what tells of them, that a picture needs."""
         ...

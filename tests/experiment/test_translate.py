@@ -224,7 +224,11 @@ def of_predictions():
 def test_tokens_without_a_recipe_are_of_the_old_one():
     found = translate.translated(of_predictions())
     assert found["unet"]["token_places"] is False
-    assert translate.translated(old())["primary"] == {"name": "image"}
+    pixels = {"kind": "pixels"}
+    primary = translate.translated(old())["primary"]
+    assert primary == {"name": "image", "space": pixels}
+    named = translate.translated(old() | {"primary": {"name": "picture"}})["primary"]
+    assert named == {"name": "picture", "space": pixels}
     for name in "abuv":
         expected = {"size": 2, "seed": 0, "version": 0}
         assert found["modalities"][name]["tokens"] == expected

@@ -43,8 +43,8 @@ def test_the_same_command_goes_on(trained, tmp_path):
             for place in (tmp_path, trained[0])
         )
         assert whole == resumed
-    steps = [json.loads(line)["step"] for line in open(trained[0] / "metrics.jsonl")]
-    assert steps == [2, 4]
+    lines = (trained[0] / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 4]
 
 
 def test_its_folder_is_read_and_its_latents_have_unit_variance(trained):
