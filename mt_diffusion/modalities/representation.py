@@ -30,6 +30,7 @@ from mt_diffusion.modalities.vector import Projected, Vector
 from mt_diffusion.models import sentences
 from mt_diffusion.models.clip.images import Images
 from mt_diffusion.protocol import Code
+from mt_diffusion.spaces.space import Space
 
 BRIGHTEST = 3.0  # standard deviations that have the strongest colour
 
@@ -46,7 +47,7 @@ class Representation(Vector):
     represented that are given; '' for none. gap: what is added to a vector of words,
     one of GAPS. text_mean (of the training captions by that CLIP) and clip_digest:
     empty, for `fit` to fill.
-    generator: of Pretrained alone.
+    generator: of Pretrained alone. space: that images are in.
     """
 
     vectors: str
@@ -60,6 +61,7 @@ class Representation(Vector):
     gap: str
     text_mean: Sequence[float]
     generator: str
+    space: Space
 
     added = types.MappingProxyType(
         {"clip": "", "clip_digest": "", "gap": "shift", "text_mean": ()}
