@@ -72,6 +72,7 @@ def digits() -> ConfigDict:
         prediction="aggregate",  # of the network: aggregate (noise), eps (paper's), v
     )
     config.unet = dict(
+        patch=1,  # side of the squares of pixels that are one place of the network
         model_channels=16,
         channel_mult=(1, 2),
         num_res_blocks=1,

@@ -58,7 +58,7 @@ def with_walk(config: dict[str, Any]) -> dict[str, Any]:
 def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
     """One from before there were recipes of tokens, which had no places then."""
     return config | {
-        "unet": {"token_places": False} | config["unet"],
+        "unet": {"token_places": False, "patch": 1} | config["unet"],
         "modalities": {
             name: with_recipe(fields) for name, fields in config["modalities"].items()
         },
