@@ -1,6 +1,6 @@
 """Pictures of emoji for the documents, from what the study has drawn.
 
-python -m studies.emoji_pictures --out=runs/emoji [--seed=0] [--assets=assets]
+python -m studies.emoji_pictures --out=runs/emoji [--seed=0] [--only=words,...]
 
 Which held-out emoji are shown is a rule, and no choice: evenly over all of a group, and
 over the groups. Twemoji's pictures are CC-BY 4.0, Noto Emoji's Apache-2.0
@@ -119,6 +119,9 @@ def drawn(out: pathlib.Path, run: str, seed: int, given: str) -> dict[str, np.nd
     return dict(np.load(folder / "samples.npz", allow_pickle=False))
 
 
+PICTURES = {"hands": hands, "words": words, "six_ways": six_ways}
+
+
 def main() -> None:
     """Draws and writes."""
     parser = argparse.ArgumentParser(
@@ -130,11 +133,14 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default="runs/emoji")
     parser.add_argument("--assets", type=pathlib.Path, default="assets")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default=",".join(PICTURES), help="(%(default)s)")
     args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - set(PICTURES):
+        parser.error(f"no pictures {sorted(unknown)}; there are {', '.join(PICTURES)}")
     held = Held(args.data, "test")
-    for make in (hands, words, six_ways):
-        picture = make(args.out, args.seed, held)
-        picture.save(args.assets / f"emoji_{make.__name__}.webp", quality=80)
+    for name in args.only.split(","):
+        picture = PICTURES[name](args.out, args.seed, held)
+        picture.save(args.assets / f"emoji_{name}.webp", quality=80)
 
 
 if __name__ == "__main__":
