@@ -74,6 +74,7 @@ def digits() -> ConfigDict:
         prediction="aggregate",  # of the network: aggregate (noise), eps (paper's), v
     )
     config.unet = dict(
+        patch=1,  # side of the squares of pixels that are one place of the network
         model_channels=16,
         channel_mult=(1, 2),
         num_res_blocks=1,
@@ -196,6 +197,14 @@ def emoji() -> ConfigDict:
     config.data.update(source="folder", name="", image_size=32, channels=3)
     config.data.update(path=f"{home}/32/twitter", captions=f"{home}/captions.csv")
     config.data.prepared_by = "bash launch/emoji.sh"
+    # Shapes and colours are few numbers: a network of patches of 2x2 pixels is wider
+    # for its time, v weighs high noise more, and small batches make more steps.
+    config.unet.update(patch=2, model_channels=24, channel_mult=(1, 2, 4))
+    config.unet.attention_resolutions = (2, 4)
+    config.diffusion.prediction = "v"
+    config.objective.times = "stratified"
+    config.train.update(num_steps=5000, batch_size=16)
+    config.watch.update(checkpoint_every=1000, sample_every=0)
     return config
 
 

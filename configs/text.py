@@ -10,11 +10,8 @@ a fixed projection for its code, as those of `image_representation.py`.
   bash launch/local.sh --mode=sample --workdir=runs/text --given=text="a red heart"
   bash launch/local.sh --mode=read --workdir=runs/text --given=image=FOLDER
 
-3,000 steps of 32 emoji, about 16 minutes on one CPU core. It knows the colours and not
-yet the shapes: of 695 held-out emoji the right caption is the first of all in 3.2%, one
-of ten in 23.2% (chance 0.1% and 1.4%; by the nearest training picture 7.1% and 20.3%),
-and a picture drawn for words is farther from the true one than the picture of the
-nearest training caption (0.51 to 0.39; seed 0, python -m studies.emoji --only=text).
+How good it is was not measured since its network reads patches and hears the words: see
+results/emoji/README.md, which has `anything.py` on the way there, and what was before.
 
 On digits the words are their names, by an encoder that knows spelling alone: for a look
 at all parts.

@@ -22,6 +22,7 @@ FRAMES = ("none", "read", "evidence")
 GUESSES = ("held", "coherent", "fresh", "mean", "absent")  # see guess.py
 DRAW = "_drawn"  # after the name of a modality: a draw, where the name's is the mean
 NO_DRIFT = "none"  # the design of a modality that does not drift
+Many = Float[Array, "b ..."]  # values or predictions of a batch
 
 
 class Code(NamedTuple):
@@ -241,6 +242,11 @@ class Modality(Variable):
         raise NotImplementedError
 
     @property
+    def evidence_std(self) -> float:
+        """Of the weights that a new network begins to read that vector with."""
+        return 1.0
+
+    @property
     def token_shape(self) -> tuple[int, int] | None:
         """(L, D) of the tokens that `encode` gives; None without."""
         return None
@@ -258,9 +264,7 @@ class Modality(Variable):
         """D_i: a module from features {'mid', 'out'} to parameters of p(x_i | z_t)."""
         raise NotImplementedError
 
-    def nll(
-        self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
-    ) -> Float[Array, " b"]:
+    def nll(self, prediction: Many, value: Many) -> Float[Array, " b"]:
         """Training term of -log p(x_i | z_t): nats, or mean square over dimensions."""
         raise NotImplementedError
 
@@ -268,15 +272,11 @@ class Modality(Variable):
         """The part of values [N, ...] that `mean` predicts, for errors between them."""
         return value
 
-    def log_likelihood(
-        self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
-    ) -> Float[Array, " b"]:
+    def log_likelihood(self, prediction: Many, value: Many) -> Float[Array, " b"]:
         """Normalised log p(x_i | z_t) of the whole value in nats, for bounds."""
         raise NotImplementedError
 
-    def log_density(
-        self, prediction: Float[Array, "b ..."], value: Float[Array, "b ..."]
-    ) -> Float[Array, " b"]:
+    def log_density(self, prediction: Many, value: Many) -> Float[Array, " b"]:
         """The same but for a constant, for guidance, which follows its gradient."""
         return self.log_likelihood(prediction, value)
 

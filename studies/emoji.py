@@ -3,9 +3,11 @@
 bash launch/emoji.sh
 python -m studies.emoji --out=runs/emoji [--seeds=0,1,2] [--only=transition,...]
 
-Every run has the preset's U-Net and sees the same number of pictures. `ddpm` is images
-alone; `to_b` and `to_a` are class-conditional DDPM's kin, which read the other hand and
-do nothing else. What has been done is not done again; results/emoji/RUN_SEED.json holds
+Every run has the preset's U-Net. One start, images alone, is trained for them all, and
+each goes on from it for the same number of pictures, `ddpm` with images alone; but for
+`text`, which reads no second image and learns from noise, as many pictures as both.
+`to_b` and `to_a` are class-conditional DDPM's kin, which read the other hand and do
+nothing else. What has been done is not done again; results/emoji/RUN_SEED.json holds
 what was measured, results/emoji/table.md all of it. The judge (studies/emoji_judge.py)
 is trained apart.
 """
@@ -29,6 +31,10 @@ STEPS = ("--steps=25", "--batch_size=128")
 B = "--config.modalities.image_b."
 PLAIN = f"{B}drift=none {B}loss_weight=0 --config.presence.read.share=0.95 "
 PLAIN += "--config.presence.absent.share=0.05"
+ALONE = f"{B}drift=none {B}loss_weight=0 --config.presence.read.share=0 "
+ALONE += "--config.presence.absent.share=1"
+START, STARTED = "start", 5000  # the run that others go on from, and its steps
+FURTHER = 2000
 NOTHING = "nothing"
 
 
@@ -36,7 +42,8 @@ NOTHING = "nothing"
 class Run:
     """A training, and what is given in each of its draws, as 'image_b text'.
 
-    image, image_b: the hands that these are.
+    image, image_b: the hands that these are. judged: variables that are looked at.
+    starts: whether from the images alone.
     """
 
     config: str
@@ -44,11 +51,26 @@ class Run:
     options: str = ""
     image: str = "twitter"
     image_b: str = "google"
+    judged: tuple[str, ...] = ("image", "image_b")
+    starts: bool = True
+
+    def flags(self, seed: int, out: pathlib.Path) -> list[str]:
+        """Of its training."""
+        steps = FURTHER if self.starts else STARTED + FURTHER
+        start = [f"--config.init_from={out / START}_{seed}"] if self.starts else []
+        num = f"--config.train.num_steps={steps}"
+        return [*trained(self.config, self.options, seed), num, *start]
+
+
+def trained(config: str, options: str, seed: int) -> list[str]:
+    """Flags of the training of a config."""
+    preset = f"--config=configs/{config}.py:emoji"
+    return [preset, f"--config.seed={seed}", *options.split()]
 
 
 SWAPPED = {"image": "google", "image_b": "twitter"}
 RUNS = {
-    "ddpm": Run("ddpm", (NOTHING,)),
+    "ddpm": Run("image_transition", (NOTHING,), ALONE, judged=("image",)),
     "transition": Run("image_transition", (NOTHING, "image", "image_b")),
     "to_a": Run("image_transition", ("image_b",), PLAIN),
     "to_b": Run(
@@ -57,7 +79,7 @@ RUNS = {
         f"{PLAIN} --config.data.swap_pair=true",
         **SWAPPED,
     ),
-    "text": Run("text", (NOTHING, "text", "image")),
+    "text": Run("text", (NOTHING, "text", "image"), starts=False),
     "anything": Run(
         "anything",
         (NOTHING, "image", "image_b", "label", "text", "label text", "image_b text"),
@@ -96,12 +118,11 @@ def given_of(run: Run, draw: str, folder: pathlib.Path, held: Held) -> list[str]
 def draw_all(name: str, seed: int, out: pathlib.Path, held: Held) -> dict[str, dict]:
     """Trains and draws what is not there yet; {draw: its arrays}."""
     run, workdir = RUNS[name], out / f"{name}_{seed}"
-    call(
-        f"--config=configs/{run.config}.py:emoji",
-        f"--workdir={workdir}",
-        f"--config.seed={seed}",
-        *run.options.split(),
-    )
+    if run.starts:
+        start = trained("image_transition", ALONE, seed)
+        num = f"--config.train.num_steps={STARTED}"
+        call(*start, num, f"--workdir={out / START}_{seed}")
+    call(*run.flags(seed, out), f"--workdir={workdir}")
     found = {}
     for draw in run.draws:
         folder = out / "draws" / f"{name}_{seed}" / draw.replace(" ", "-")
@@ -134,14 +155,14 @@ def of_draw(judge: Judge, run: Run, given: set[str], made: dict) -> dict[str, fl
     hands = {"image": run.image, "image_b": run.image_b}
     found: dict[str, float] = {}
     for variable, hand in hands.items():
-        if variable not in made or variable in given:
+        if variable not in run.judged or variable not in made or variable in given:
             continue
         if given & {"image", "image_b", "text"}:
             close = judge.beside_truth(made[variable], hand)
             found |= {f"{variable}_{n}": x for n, x in close.items()}
         drawn = judge.of_all(made[variable], hand)
         found |= {f"{variable}_{n}": x for n, x in drawn.items()}
-    if not given and set(hands) <= set(made):
+    if not given and set(hands) <= set(made) & set(run.judged):
         found["same_emoji"] = judge.same(made["image"], made["image_b"])
     return found
 

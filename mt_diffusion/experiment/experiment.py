@@ -243,13 +243,13 @@ def check(config: ConfigDict) -> None:
             "config.unet.channel_mult is (); give a whole number of 1 or more for each "
             "level, such as (1, 2)."
         )
-    side = space_of(config).shape[0]
-    factor = 2 ** (len(unet.channel_mult) - 1) * (size // max(side, 1))
+    side, levels = space_of(config).shape[0], len(unet.channel_mult) - 1
+    factor = unet.patch * 2**levels * (size // max(side, 1))
     if size < 1 or size % factor:
         raise UserError(
             f"config.data.image_size = {size} is not divisible by {factor}, but a "
             f"U-Net with {len(unet.channel_mult)} levels halves it "
-            f"{len(unet.channel_mult) - 1} times; use "
+            f"{len(unet.channel_mult) - 1} times, in patches of {unet.patch}; use "
             f"{max(size // factor, 1) * factor}, or a shorter config.unet.channel_mult."
         )
     if config.data.channels not in (1, 3):

@@ -39,6 +39,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "data.image_size": (0, 8192),  # `check` of an experiment says which fit
     "data.channels": (1, 3),
     "diffusion.num_steps": (1, 100_000),
+    "unet.patch": (1, 64),
     "unet.model_channels": (1, 65536),
     "unet.channel_mult": (1, 1024),
     "unet.num_res_blocks": (1, 1024),

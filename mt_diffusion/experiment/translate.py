@@ -70,7 +70,8 @@ def with_walk(config: dict[str, Any]) -> dict[str, Any]:
 def with_tokens(config: dict[str, Any]) -> dict[str, Any]:
     """One from before there were recipes of tokens, which had no places then."""
     return config | {
-        "unet": {"token_places": False, "transformer_depth": 0} | config["unet"],
+        "unet": {"token_places": False, "transformer_depth": 0, "patch": 1}
+        | config["unet"],
         "modalities": {
             name: with_recipe(fields) for name, fields in config["modalities"].items()
         },

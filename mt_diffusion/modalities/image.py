@@ -31,12 +31,15 @@ def read_images(text: str, shape: Sequence[int]) -> np.ndarray:
 class OutputHead(nn.Module):
     """A copy of the U-Net's output block: the mean of an image [B, H, W, C]."""
 
-    channels: int
+    shape: tuple[int, int, int]
     groups: int
 
     @nn.compact
     def __call__(self, features):
-        return OutputBlock(self.channels, self.groups, name="block")(features["out"])
+        height, _, channels = self.shape
+        h = features["out"]
+        patch = height // h.shape[1]
+        return OutputBlock(channels, self.groups, patch, name="block")(h)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -118,7 +118,7 @@ class MaskedImage(Identity):
         return Code(latent=value[..., :-1], planes=value)
 
     def head(self):
-        return OutputHead(self.shape[-1], self.num_groups)
+        return OutputHead(self.shape, self.num_groups)
 
     def nll(self, prediction, value):
         return jnp.mean((prediction - value[..., :-1]) ** 2, axis=(1, 2, 3))

@@ -88,7 +88,7 @@ class PairedImage(Identity):
         return Code(latent=value, planes=value)
 
     def head(self):
-        return OutputHead(self.shape[-1], self.num_groups)
+        return OutputHead(self.shape, self.num_groups)
 
     def nll(self, prediction, value):
         return jnp.mean((prediction - value) ** 2, axis=(1, 2, 3))

@@ -84,6 +84,11 @@ class Text(Projected):
     def size(self):
         return self.num_components
 
+    @property
+    def evidence_std(self):
+        # So that its sum is as large as the embedding of t that it joins.
+        return self.size**-0.5
+
     @functools.cached_property
     def _encoder(self) -> Sentences:
         found = sentences.find(self.encoder)

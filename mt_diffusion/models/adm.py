@@ -61,6 +61,7 @@ def load(state: Mapping[str, np.ndarray], config: dict) -> tuple[UNet, dict]:
         options[name] = tuple(options[name])
     module = UNet(
         **options,
+        patch=1,
         num_groups=NUM_GROUPS,
         use_tokens=False,
         transformer_depth=0,

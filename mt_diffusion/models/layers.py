@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.models import patches
 from mt_diffusion.models.attention import attention
 
 Features = Float[Array, "b h w c"]
@@ -234,15 +235,21 @@ class AttentionPool(nn.Module):
 
 
 class OutputBlock(nn.Module):
-    """ADM's last block (norm, SiLU, zero convolution), in float32; heads copy it."""
+    """ADM's last block (norm, SiLU, zero convolution), in float32; heads copy it.
+
+    features: of each pixel. patch: pixels in the side of what a place of h is of.
+    """
 
     features: int
     groups: int
+    patch: int
 
     @nn.compact
     def __call__(self, h: Features) -> Features:
         h = nn.silu(Norm(self.groups, name="out_0")(h.astype(jnp.float32)))
-        return conv(self.features, "out_2", jnp.float32, kernel_init=ZERO)(h)
+        num = self.features * self.patch**2
+        h = conv(num, "out_2", jnp.float32, kernel_init=ZERO)(h)
+        return patches.unfold(h, self.patch)
 
 
 class PooledMLP(nn.Module):

@@ -75,10 +75,13 @@ class MTDiffusion(nn.Module):
             if self.learn_balance
         }
         self.evidence = {
-            name: nn.Dense(
-                4 * self.unet.model_channels, use_bias=False, kernel_init=normal
+            m.name: nn.Dense(
+                4 * self.unet.model_channels,
+                use_bias=False,
+                kernel_init=nn.initializers.normal(m.evidence_std),
             )
-            for name in self.evident
+            for m in self.modalities
+            if m.name in self.evident
         }
 
     def encode(self, values: Mapping[str, Array]) -> dict[str, Code]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mt_diffusion.models import layers
+from mt_diffusion.models import layers, patches
 from mt_diffusion.models.layers import Features
 from mt_diffusion.models.sd.blocks import SpatialTransformer
 
@@ -27,7 +27,8 @@ REMAT = {
 class UNet(nn.Module):
     """ADM's U-Net; fields as in guided-diffusion unless said otherwise.
 
-    attention_resolutions: downsampling factors at which to attend.
+    patch: pixels in the side of the squares that it reads and says as one place each.
+    attention_resolutions: downsampling factors, of these, at which to attend.
     num_head_channels: channels per head; 0 for `num_heads` heads at every resolution.
     num_classes: 0 for an unconditional network.
     num_groups: of every normalisation (32 in ADM).
@@ -38,6 +39,7 @@ class UNet(nn.Module):
 
     model_channels: int
     out_channels: int
+    patch: int
     num_res_blocks: int
     channel_mult: tuple[int, ...]
     attention_resolutions: tuple[int, ...]
@@ -70,7 +72,7 @@ class UNet(nn.Module):
         use_tokens. condition [B, 4 model_channels]: what joins the embedding of
         t. Returns the output [B, H, W, out_channels] in float32, and the
         features that heads read: 'mid', the middle block's, and 'out', what the last
-        block sees.
+        block sees, [B, H / patch, W / patch, D].
         """
         emb = layers.TimeEmbedding(
             self.model_channels, 4 * self.model_channels, name="time_embed"
@@ -85,7 +87,9 @@ class UNet(nn.Module):
         levels = list(enumerate(self.channel_mult))
 
         width = self.channel_mult[0] * self.model_channels
-        h = layers.conv(width, "input_blocks_0_0", self.dtype)(x.astype(self.dtype))
+        h = layers.conv(width, "input_blocks_0_0", self.dtype)(
+            patches.fold(x, self.patch).astype(self.dtype)
+        )
         skips = [h]
         for level, mult in levels:
             for _ in range(self.num_res_blocks):
@@ -113,7 +117,9 @@ class UNet(nn.Module):
                     h = attend(h, f"{block}_1")
                 if level and i == self.num_res_blocks:
                     h = self._resample(h, f"{block}_{1 + attends}", res, up=True)
-        out = layers.OutputBlock(self.out_channels, self.num_groups, name="out")(h)
+        out = layers.OutputBlock(
+            self.out_channels, self.num_groups, self.patch, name="out"
+        )(h)
         return out, {"mid": mid, "out": h}
 
     def _remat(self, kind, **options):

@@ -272,6 +272,11 @@ def otherwise(model: Trained) -> list[str]:
             f"normalisation has {adm.NUM_GROUPS} groups, and these weights want "
             f"{groups}: it computes other numbers, or refuses them"
         )
+    if (patch := model.config.unet.patch) > 1:
+        found.append(
+            f"input and output are pictures, and these weights' are their patches of "
+            f"{patch}x{patch} pixels, with all channels of these one after another"
+        )
     if predicted != "eps":
         found.append(
             f"the output is read as the noise, and this network's is of prediction "

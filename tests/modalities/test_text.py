@@ -180,6 +180,19 @@ def test_the_network_reads_no_token_outside_of_the_mask(experiment, text):
     assert not np.allclose(same, none, atol=1e-2)
 
 
+def test_a_new_network_hears_a_text_as_it_hears_a_label(experiment, text):
+    """Its sum over D numbers of unit variance has unit variance, as one of K has."""
+
+    @jax.jit
+    def drawn(key):
+        params = experiments.init_params(key, experiment)["params"]
+        return params["evidence_text"]["kernel"][: text.size]
+
+    kernel = drawn(jax.random.key(0))
+    total = np.square(kernel).sum(axis=0).mean()  # of numbers of unit variance
+    assert total == pytest.approx(1.0, abs=4 * (2 / kernel.size) ** 0.5)
+
+
 def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment):
     found = [[("red heart", 0.9), ("red hat", 0.5)], [("\x1b[2J", 0.25)]]
     table.write_nearest(tmp_path / "text.csv", ["a.png", "b.png"], found)

@@ -7,7 +7,7 @@ import pytest
 
 from mt_diffusion.command import overrides
 from mt_diffusion.experiment import experiment as experiments
-from studies import emoji, emoji_judge
+from studies import emoji, emoji_judge, emoji_pictures
 
 
 @pytest.mark.parametrize("name", emoji.RUNS)
@@ -45,3 +45,23 @@ def test_what_is_given_is_in_the_order_of_the_held_out(tmp_path):
     ]
     assert (tmp_path / "text.txt").read_text() == "a cat\na dog\n"
     assert len(list((tmp_path / "google").glob("*.png"))) == 2
+
+
+def test_pictures_are_of_what_was_drawn(tmp_path):
+    class Held:
+        captions = [f"thing {i}" for i in range(40)]
+        groups = [f"group {i % 4}" for i in range(40)]
+        images = {h: np.zeros((40, 32, 32, 3), np.uint8) for h in emoji_judge.HANDS}
+
+    some = emoji_pictures.spread(Held, 14)
+    assert len(some) == 14 and {Held.groups[i] for i in some} == set(Held.groups)
+    made = np.full((40, 32, 32, 3), 200, np.uint8)
+    for run, given in [("anything", "text"), ("transition", "image")]:
+        folder = tmp_path / "draws" / f"{run}_0" / given
+        folder.mkdir(parents=True)
+        np.savez(folder / "samples.npz", image=made, image_b=made)
+    seen = np.asarray(emoji_pictures.words(tmp_path, 0, Held))
+    shown = np.mean(np.all(seen == 200, axis=-1)) * seen[..., 0].size
+    assert shown == emoji_pictures.WORDS * 64**2  # as large as can be looked at
+    with pytest.raises(FileNotFoundError, match="image_b"):
+        emoji_pictures.hands(tmp_path, 0, Held)
