@@ -5,11 +5,12 @@ pixels or 32x32x4 of 256, its U-Net to start from, and the 768 numbers of CLIP V
 (docs/stable_diffusion.md says where the three folders come from). Captions are wanted
 only so that words can be given; the network learns from images alone.
 
-  config=configs/latent_representation.py:sd64
-  bash launch/local.sh --mode=precompute --config=$config --out=latents
-  bash launch/local.sh --mode=precompute --config=$config --out=clip.npz \
-      --encoder=models/clip-vit-large-patch14
-  bash launch/local.sh --config=$config --workdir=runs/sd --config.data.captions=CSV
+  bash launch/local.sh --mode=precompute --out=latents \
+      --config=configs/latent_representation.py:sd64
+  bash launch/local.sh --mode=precompute --encoder=models/clip-vit-large-patch14 \
+      --config=configs/latent_representation.py:sd64 --out=clip.npz
+  bash launch/local.sh --config=configs/latent_representation.py:sd64 \
+      --workdir=runs/sd --config.data.captions=CAPTIONS.csv
   bash launch/local.sh --mode=sample --workdir=runs/sd \
       --given=representation="a red heart"
 
