@@ -9,8 +9,9 @@ generated.
   bash launch/local.sh --mode=sample --workdir=runs/anything \
       --given=text="a red heart" --given=label="Smileys & Emotion"
 
-After 71,000 pictures of the study's 112,000, words make a flag a flag and a sign a
-sign, in colours of their own; the second hand is a blur yet (results/emoji/README.md).
+After 71,000 pictures of the study's 112,000 (11 minutes of one core), 51% of pictures
+for words are nearest to one of the right group, of real ones 68%; the second hand is a
+blur yet (results/emoji/README.md).
 
 On digits: the image, its edges, its class, and the class's name.
 """
