@@ -111,10 +111,16 @@ class Judge:
         return sentences.unit(np.concatenate(parts))
 
     def beside_truth(self, made: np.ndarray, hand: str) -> dict[str, float]:
-        """L1 (of 1), SSIM and the distance of features from the true pictures."""
+        """L1 (of 1), SSIM and the distance of features from the true pictures.
+
+        group: how often the nearest training picture is of the true one's group.
+        """
         true = self.held.images[hand]
         made = made[: len(true)]
-        cosines = np.sum(self.features(made) * self._known["test", hand], axis=1)
+        found = self.features(made)
+        cosines = np.sum(found * self._known["test", hand], axis=1)
+        nearest = np.argmax(found @ self._known["train", hand].T, axis=1)
+        right = np.equal(np.take(self.train.groups, nearest), self.held.groups)
         similar = [
             structural_similarity(a, b, channel_axis=-1, data_range=255)
             for a, b in zip(made, true, strict=True)
@@ -123,6 +129,7 @@ class Judge:
             "l1": float(np.mean(np.abs(made.astype(float) - true)) / 255),
             "ssim": float(np.mean(similar)),
             "features": float(1 - np.mean(cosines)),
+            "group": float(np.mean(right)),
         }
 
     def of_all(self, made: np.ndarray, hand: str) -> dict[str, float]:
@@ -183,7 +190,9 @@ class Judge:
         found |= {f"{hand} to text, nearest picture's {n}": x for n, x in told.items()}
         found |= {"chance recall_at_1": 1 / num, "chance recall_at_10": 10 / num}
         for hand in HANDS:
-            real = self.of_all(self.held.images[hand], hand)
+            images = self.held.images[hand]
+            real = self.of_all(images, hand)
+            real["group"] = self.beside_truth(images, hand)["group"]
             found |= {f"held-out {hand}, {name}": x for name, x in real.items()}
         a, b = (self.held.images[hand] for hand in HANDS)
         found["held-out pairs, same_emoji"] = self.same(a, b)

@@ -158,7 +158,7 @@ def export() -> None:
         options.FORMAT.value, options.DTYPE.value, options.PUSH.value, needed_out()
     )
     export.export(
-        export.of_workdir(workdir()),
+        export.of_workdir(workdir(), moved.said),
         needed_out(),
         options.FORMAT.value,
         options.DTYPE.value,

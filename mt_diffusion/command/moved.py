@@ -14,7 +14,7 @@ FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
     "changed",
 )
 AUTOENCODER = "primary.space.autoencoder"
-MODES = ("sample", "read", "bound", "evaluate")
+MODES = ("sample", "read", "bound", "evaluate", "export")
 
 said: dict[str, str] = {}  # {"data.FIELD": value} of the command line
 

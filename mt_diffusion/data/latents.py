@@ -9,6 +9,7 @@ weights, by their digests. `spaces/encoding.py` writes them.
 import functools
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ WEIGHTS = "latents_of"  # the name of the digest of the weights that made them
 SHAPING = ("image_size", "channels", "pair", "pair_feature") + (
     "pair_levels",
     "swap_pair",
+    "source",
+    "options",
 )
 UNKNOWN = "unknown"  # the digest of weights that are not here
 AGAIN = "make them with --mode=precompute, the same --config, and --out=FOLDER"
@@ -75,17 +78,17 @@ def shard_name(split: str, feature: str, number: int) -> str:
     return f"{split}_{feature}_{number:05d}.npy"
 
 
-def shards(told: dict, split: str) -> list[tuple[str, tuple[int, ...]]]:
+def shards(told: dict, split: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(name, shape) of all shards of a split that a manifest tells of."""
     num, size = told["data"][split]["examples"], told["per_shard"]
+    if not (type(num) is type(size) is int and num >= 0 and size > 0):
+        raise ValueError(f"{num!r} examples, {size!r} of them in a shard")
     height, width, channels = told["latents"]
     channels *= 2 if told["moments"] == "sample" else 1
     shape = told["flips"][split], height, width, channels
-    return [
-        (shard_name(split, feature, k), (min(size, num - k * size), *shape))
-        for feature in told["features"][split]
-        for k in range(-(-num // size))
-    ]
+    for feature in told["features"][split]:
+        for k in range(-(-num // size)):
+            yield shard_name(split, feature, k), (min(size, num - k * size), *shape)
 
 
 @functools.lru_cache(4096)
@@ -106,8 +109,9 @@ def is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
 
 def describe(config: ConfigDict, split: str, source: Any) -> dict[str, Any]:
     """What the latents of a split depend on in its data."""
+    shaping = json.loads(config.to_json())
     return {"examples": len(source), "digest": digest_of(source)} | {
-        name: config[name] for name in SHAPING
+        name: shaping[name] for name in SHAPING
     }
 
 
@@ -149,7 +153,9 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     """The manifest of a folder of latents; UserError where it has none."""
     try:
         told = json.loads((folder / MANIFEST).read_bytes())
-        _ = shards(told, "train"), shards(told, "test"), told["weights"]
+        for split in ("train", "test"):
+            next(shards(told, split), None)
+        _ = told["weights"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{shown(folder)} is no folder of latents ({writing.reason(error)} in its "

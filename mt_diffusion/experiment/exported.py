@@ -168,6 +168,11 @@ def read(
         with of_this_version(step):
             config = stored_config(stored, str(folder))
             if (folder / AUTOENCODER).is_dir():
+                if paths.is_remote(folder):
+                    raise UserError(
+                        f"{folder} has an autoencoder inside, which is read from a "
+                        "folder of this machine: copy the model here."
+                    )
                 config.primary.space.autoencoder = str(folder / AUTOENCODER)
             experiment = experiments.build(config)
     except (TypeError, ValueError) as error:  # of values of another type

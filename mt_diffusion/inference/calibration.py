@@ -71,6 +71,7 @@ def find(
             return kept
     try:
         source = sources.open_source(config.data, "train")
+        experiment.space.value(source[0], "image")  # has latents, or says so
     except UserError as error:
         print(
             "z_0 is read as it is, and the reverse variance is beta_tilde: the best "

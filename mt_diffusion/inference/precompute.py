@@ -10,7 +10,7 @@ from mt_diffusion.data.representers import Encoder, find_function
 from mt_diffusion.data.views import SPLITS
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.files import vectors
+from mt_diffusion.files import paths, vectors
 from mt_diffusion.models.clip.images import Images
 from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.spaces import encoding
@@ -25,6 +25,11 @@ def precompute_latents(config: ConfigDict, out: pathlib.Path) -> None:
     """
     experiments.check(config)
     space = experiments.space_of(config)
+    if paths.is_remote(out):
+        raise UserError(
+            f"--out={out} is in a bucket, and training reads latents from a folder of "
+            "its machine, in parts of files: name one here."
+        )
     if not isinstance(space, Latents):
         raise UserError(
             "--mode=precompute makes vectors with --encoder=package.module:function, "

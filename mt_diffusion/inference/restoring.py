@@ -162,7 +162,8 @@ def place_of_guide(name: str) -> tuple[pathlib.Path, int | None]:
 def differences(one: Experiment, other: Experiment) -> str:
     """Which of the things that decide what z_t means are not the same; '' for none."""
     tables = [e.process.aggregation.alpha_tilde for e in (one, other)]
-    spaces = [getattr(e.space, "found", {}).get("digest") for e in (one, other)]
+    told = [getattr(e.space, "found", {}) for e in (one, other)]
+    spaces = [[of.get(n) for n in ("digest", "scaling", "shift")] for of in told]
     if (one.shape, spaces[0]) != (other.shape, spaces[1]):
         return "images"
     if not same_arrays(one.process.schedule.alpha, other.process.schedule.alpha):

@@ -11,6 +11,7 @@ is moved to that of images, which are what the network has seen.
 import dataclasses
 import functools
 import math
+import os
 import pathlib
 import types
 from collections.abc import Callable, Sequence
@@ -130,13 +131,15 @@ class Representation(Vector):
         return np.zeros(self.size, np.float32)
 
     def read(self, text):
-        path = pathlib.Path(text).expanduser()
+        path = pathlib.Path(os.path.expanduser(text))  # words may begin with ~
         if path.suffix in (".npy", ".npz"):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
         elif self.clip and path.suffix == ".txt":
             return self.of_words(captions.lines(path))
-        elif self.clip and not (path.exists() or path.suffix in finding.SUFFIXES):
+        elif self.clip and not (
+            os.path.exists(path) or path.suffix in finding.SUFFIXES
+        ):
             return self.of_words([text])
         else:
             found = self._of_images(text)
@@ -149,7 +152,7 @@ class Representation(Vector):
             return encoder(
                 np.stack([files.read_image(p, encoder.shape) for p in paths])
             )
-        images = np.stack([files.read_image(p, self.shape) for p in paths])
+        images = np.stack([files.read_image(p, self.space.picture) for p in paths])
         return self.representer.represent(images)
 
     def of_words(self, texts: Sequence[str]) -> np.ndarray:
@@ -179,7 +182,8 @@ class Representation(Vector):
     def take(self, given):
         if self.clip and isinstance(given, str):
             return self.of_words([given])
-        if self.clip and given and all(isinstance(text, str) for text in given):
+        is_list = isinstance(given, list | tuple) and len(given)
+        if self.clip and is_list and all(isinstance(text, str) for text in given):
             return self.of_words(given)
         found = np.asarray(given, np.float32)
         found = found[None] if found.ndim == 1 else found

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
@@ -12,9 +11,7 @@ from jaxtyping import PRNGKeyArray
 from mt_diffusion.errors import UserError
 
 AXES = ("data", "fsdp")
-GATHERED = "gathered"
-# All that a gradient needs is kept, but for what is gathered, which is gathered again.
-IN_PIECES = jax.checkpoint_policies.save_any_names_but_these(GATHERED)
+KEPT = {"conv_general_dilated", "dot_general"}
 SMALL = 2**10  # elements of an array that is not worth a message to gather it
 
 
@@ -75,9 +72,16 @@ def whole(x: jax.Array, place: PartitionSpec) -> jax.Array:
     if "fsdp" not in place:
         return x
     axis = place.index("fsdp")
-    return checkpoint_name(
-        jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True), GATHERED
-    )
+    return jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
+
+
+def in_pieces(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy for `jax.checkpoint` around what uses `whole`: what is kept between.
+
+    What convolutions and products give; all else is quick to compute again, and what is
+    gathered is gathered again, also where it was cast.
+    """
+    return primitive.name in KEPT
 
 
 def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:

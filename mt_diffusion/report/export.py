@@ -9,7 +9,7 @@ import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -55,10 +55,13 @@ class Trained(NamedTuple):
     mesh: Mesh
 
 
-def of_workdir(workdir: pathlib.Path) -> Trained:
-    """The newest one of a workdir."""
+def of_workdir(workdir: pathlib.Path, elsewhere: Mapping[str, str]) -> Trained:
+    """The newest one of a workdir; elsewhere: what lies where its config does not say.
+
+    As {field: value}, of config.data and of the space.
+    """
     mesh = sharding.make_mesh()
-    return Trained(workdir, *restoring.restore(workdir, {}, True, mesh), mesh)
+    return Trained(workdir, *restoring.restore(workdir, elsewhere, True, mesh), mesh)
 
 
 def export(

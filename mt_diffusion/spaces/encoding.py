@@ -24,6 +24,7 @@ from mt_diffusion.spaces.latents import Latents
 from mt_diffusion.spaces.pixels import to_unit
 
 PER_SHARD = 1024  # examples
+LOOKED_AT = 1000  # examples, for a second image
 AT_ONCE = 8  # images on each device
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -85,14 +86,19 @@ def manifest(
         "per_shard": per_shard,
         "flips": {split: 2 if flipped else 1 for split, flipped in is_flipped.items()},
         "features": {
-            split: [f for f in latents.FEATURES if f in source[0]]
-            for split, source in sources.items()
+            split: features_of(source) for split, source in sources.items()
         },
         "data": {
             split: latents.describe(config, split, source)
             for split, source in sources.items()
         },
     }
+
+
+def features_of(source: Any) -> list[str]:
+    """Those that some example has latents of; the first may lack its second image."""
+    some = range(min(len(source), LOOKED_AT))
+    return [f for f in latents.FEATURES if any(f in source[i] for i in some)]
 
 
 def claim(out: pathlib.Path, told: dict[str, Any]) -> None:

@@ -133,6 +133,14 @@ class Latents:
         return float(np.max(z + WIDTHS * self.found["scaling"] * np.asarray(std)))
 
     def value(self, example, feature):
+        is_drawn = latents.STD.format(feature) in example
+        is_known = example.get(latents.WEIGHTS, latents.UNKNOWN) != latents.UNKNOWN
+        if is_known and is_drawn != (self.moments == "sample"):
+            raise UserError(
+                f"{FIELD}.moments is {self.moments!r}, and the latents of "
+                f"config.data.latents were made with {'sample' if is_drawn else 'mean'}"
+                f": set it to that, or {latents.AGAIN}."
+            )
         return self.scaled(latents.of(example, feature, self.found["digest"]))
 
     def scaled(self, z: np.ndarray) -> np.ndarray:

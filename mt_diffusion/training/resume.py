@@ -30,12 +30,15 @@ CHANGEABLE = {
     "data.pair_path": SAME_DATA,
     "data.data_dir": SAME_DATA,
     "data.captions": SAME_DATA,
+    "data.latents": SAME_DATA,
+    "primary.space.autoencoder": "nothing: its weights must be the same",
     "data.prepared_by": "nothing",
     "data.download": "nothing, where the data is there",
     "data.num_workers": "how fast examples are read, and nothing in them",
     "data.broken": "what is done at an example that can't be read",
     "data.changed": "whether data that has changed is refused",
     "data.found.": "",  # compared by itself
+    "primary.space.found.limit": "",  # by rounding: latents may be made anew elsewhere
 }
 MOST = 5  # fields that an error writes out
 JUMP = 1.5  # times the learning rate, that a longer run may begin with

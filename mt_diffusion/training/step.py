@@ -138,7 +138,7 @@ def shared_gradients(
                 return loss.loss(params | tables, *of)
 
             if mesh.shape["fsdp"] > 1:
-                loss_of = jax.checkpoint(loss_of, policy=sharding.IN_PIECES)
+                loss_of = jax.checkpoint(loss_of, policy=sharding.in_pieces)
             terms, grads = gradients(
                 loss_of, params, (batch, draws), counts, key, parts, unroll
             )

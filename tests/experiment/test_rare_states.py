@@ -1,8 +1,10 @@
 """What a model is asked to draw in, against what it was trained in."""
 
+import itertools
+
 import pytest
 
-from configs import common, joint
+from configs import anything, common, joint
 from mt_diffusion.data import sources
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.inference import sampling
@@ -81,3 +83,16 @@ def test_less_than_a_twentieth_is_rare(resolved, share, warns, capsys):
 def test_without_modalities_there_is_no_state(capsys):
     states, printed = warned(common.digits(), (), "", capsys)
     assert states == {} and not printed
+
+
+def test_anything_may_be_given_to_anything(capsys):
+    config = anything.get_config("smoke")
+    config = experiments.resolve(config, sources.open_source(config.data, "train"))
+    experiment = experiments.build(config)
+    generator = Generator(experiment, config.sampling, sharding.make_mesh())
+    names = list(config.modalities)
+    for num in range(len(names) + 1):
+        for given in itertools.combinations(names, num):
+            states = generator.roles.states(given)
+            sampling.warn_of_rare_state(experiment, states)
+    assert not capsys.readouterr().out

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import paths
 from mt_diffusion.experiment import fields
 from mt_diffusion.files import locks, writing
 from mt_diffusion.modalities import build as base
@@ -53,6 +54,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
     Raises UserError for a config that can't be, one of other widths than a workdir has,
     and a training whose numbers are not finite.
     """
+    if paths.is_remote(workdir):
+        raise UserError(
+            f"--workdir={workdir} is in a bucket, and what reads an autoencoder reads a "
+            "folder of its machine: name one here."
+        )
     names = logs.parse(log, workdir)
     form = check(config)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
