@@ -85,9 +85,7 @@ def manifest(
         "latents": list(space.shape),
         "per_shard": per_shard,
         "flips": {split: 2 if flipped else 1 for split, flipped in is_flipped.items()},
-        "features": {
-            split: features_of(source) for split, source in sources.items()
-        },
+        "features": {split: features_of(source) for split, source in sources.items()},
         "data": {
             split: latents.describe(config, split, source)
             for split, source in sources.items()

@@ -19,9 +19,8 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import paths
 from mt_diffusion.experiment import fields
-from mt_diffusion.files import locks, writing
+from mt_diffusion.files import locks, paths, writing
 from mt_diffusion.modalities import build as base
 from mt_diffusion.models.autoencoder.kl import AutoencoderKL, Form
 from mt_diffusion.parallel import sharding
@@ -56,8 +55,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
     """
     if paths.is_remote(workdir):
         raise UserError(
-            f"--workdir={workdir} is in a bucket, and what reads an autoencoder reads a "
-            "folder of its machine: name one here."
+            f"--workdir={workdir} is in a bucket, and an autoencoder is read from a "
+            "folder of the machine: name one here."
         )
     names = logs.parse(log, workdir)
     form = check(config)
