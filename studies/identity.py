@@ -22,6 +22,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from mt_diffusion.files import digests
+
 # What is given in a second draw.
 SETTINGS = {
     "ddpm": "",
@@ -76,7 +78,8 @@ def arrays(workdir: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
         for name, number in numbers(json.loads(line)):
             yield f"metrics {line[:40]} {name}", number
-    for path in sorted(workdir.rglob("*.json")):
+    # The digests of a checkpoint are of files that have random names and times inside.
+    for path in sorted({*workdir.rglob("*.json")} - {*workdir.rglob(digests.FILE)}):
         for name, number in numbers(json.loads(path.read_text())):
             yield f"{path.relative_to(workdir)} {name}", number
 

@@ -54,6 +54,19 @@ def test_words_come_to_where_their_images_are(apart, tmp_path):
     np.testing.assert_allclose(apart[0], GAP, atol=1e-3)
 
 
+def test_vectors_may_be_an_array_and_words_long(apart):
+    """Not every array has one truth, and not every text can be a file's name."""
+    clip, source = apart
+    modality = make(source=source, clip=clip)
+    np.testing.assert_allclose(
+        modality.take(source.vectors[:2]),
+        modality.normalise(source.vectors[:2]),
+        atol=1e-5,
+    )
+    assert modality.read("a red square " * 40).shape == (1, 10)
+    assert modality.read("~nobody is a name").shape == (1, 10)
+
+
 def test_images_come_by_the_same_clip(apart, tmp_path):
     clip, source = apart
     modality = make(source=source, clip=clip)

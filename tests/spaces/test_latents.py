@@ -127,6 +127,53 @@ def test_a_masked_image_is_masked_in_its_latents(place):
     assert masked.postprocess(value).shape == (2, 8, 8, 1)
 
 
+def test_latents_of_other_moments_are_refused(place, made):
+    """Made to be drawn; the config says that they are means."""
+    source = sources.open_source(of_digits(place, made).data, "train")
+    assert space_of(place).value(source[0], "image").shape == (4, 4, 2)
+    with pytest.raises(UserError, match="moments is 'mean'.*made with sample"):
+        space_of(place, moments="mean").value(source[0], "image")
+
+
+@pytest.mark.parametrize("per_shard", [0, -1, 1.5, "500"])
+def test_a_manifest_is_no_manifest_with_such_shards(made, tmp_path, per_shard):
+    told = json.loads((made / latents.MANIFEST).read_text())
+    (tmp_path / latents.MANIFEST).write_text(
+        json.dumps(told | {"per_shard": per_shard})
+    )
+    with pytest.raises(UserError, match="is no folder of latents"):
+        latents.read_manifest(tmp_path)
+
+
+def test_a_claim_of_many_shards_is_not_written_out(place, made, tmp_path):
+    """A trillion names of files would fill the memory before they are compared."""
+    told = json.loads((made / latents.MANIFEST).read_text())
+    told["data"]["train"]["examples"], told["per_shard"] = 10**12, 1
+    (tmp_path / latents.MANIFEST).write_text(json.dumps(told))
+    config = of_digits(place, tmp_path)
+    with pytest.raises(UserError, match="latents of other train data: examples"):
+        sources.open_source(config.data, "train")
+
+
+def test_a_second_image_may_be_missing_in_the_first_example():
+    rows = [{"image": 0}, {"image": 0, "pair": 1}]
+    assert encoding.features_of(rows) == ["image", "pair"]
+    assert encoding.features_of(rows[:1]) == ["image"]
+
+
+def test_a_guide_must_have_the_same_latents(resolved):
+    one = experiments.build(resolved)
+    assert restoring.differences(one, one) == ""
+    other = resolved.copy_and_resolve_references()
+    other.primary.space.found.scaling *= 2
+    assert restoring.differences(one, experiments.build(other)) == "images"
+
+
+def test_a_bucket_has_no_latents(place):
+    with pytest.raises(UserError, match="gs://a/b is in a bucket"):
+        precompute.precompute_latents(of_digits(place), "gs://a/b")
+
+
 def test_its_likelihood_is_a_density(place):
     x, mean = jnp.array([0.3, -2.0]), jnp.array([0.1, 0.5])
     found = space_of(place).log_prob(x, mean, 2 * jnp.log(0.5))
