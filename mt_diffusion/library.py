@@ -8,8 +8,7 @@
     model.read(drawn["image"])["label"]             # probabilities [16, K]
 
 What a command would refuse is a ValueError with the command's words; what is no dict
-of given values, a TypeError. The same seed gives what the command gives. Programs are
-kept between processes, see experiment/programs.py.
+of given values, a TypeError. The same seed gives what the command gives.
 """
 
 import json
@@ -68,23 +67,26 @@ def train(
     """Trains, or continues, as the command does.
 
     config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
-    workdir: where checkpoints and metrics go. callback: called with the step and its
-    {name: loss} every config.watch.log_every steps; when it returns True the run ends
-    there, with a checkpoint, from which the same call goes on. What it raises ends the
-    run as well, without one. trust: modules that a stored config (init_from, guide) or
+    workdir: where checkpoints and metrics go. callback: of a diffusion alone; called
+    with the step and {name: loss} every config.watch.log_every steps; when it returns
+    True the run ends there, with a checkpoint, from which the same call goes on. What it
+    raises ends the run as well, without one. trust: modules that a stored config (init_from, guide) or
     a data set may name, beside those that `config` does. log: as of the command's
     --log; '' for the usual one. Raises ValueError for what can't be.
     """
     from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
+    from mt_diffusion.training.autoencoder import fit
 
     programs.keep()
     with in_words():
         trusted.ask(trust)
-        if isinstance(config, str):
-            config = parsing.config_of(config)
+        config = parsing.config_of(config) if isinstance(config, str) else config
         more = {"log": log} if log else {}
-        loop.train(config, paths.of(workdir), callback, **more)
+        if fit.is_one(config):
+            fit.train(config, paths.of(workdir), **more)
+        else:
+            loop.train(config, paths.of(workdir), callback, **more)
 
 
 class Model:
@@ -196,9 +198,8 @@ class Model:
         times = sorted({t for chosen in levels.values() for t in chosen})
         if self._reader is None:
             size = self.config.sampling.batch_size
-            self._reader = reading.build_reader(
-                self.experiment, self.params, size, self._mesh
-            )
+            args = self.experiment, self.params, size, self._mesh
+            self._reader = reading.build_reader(*args)
         found = self._reader(z0, times, seed)
         return {
             name: np.mean([found[t][name] for t in chosen], axis=0)
@@ -254,8 +255,7 @@ class Model:
         with in_words():
             folder = paths.of(out) if out else None
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
-        usual = exported.home(self.workdir) / "evaluation" / str(self.step)
-        folder = folder or usual
+        folder = folder or exported.home(self.workdir) / "evaluation" / str(self.step)
         return json.loads((folder / "metrics.json").read_text("utf-8"))["metrics"]
 
     def export(
@@ -290,9 +290,8 @@ class Model:
         key = repr(sorted(wishes.items()))
         if key not in self._generators:
             config = with_settings(self.config, wishes)
-            build, weights = prepare(
-                config.sampling, self.experiment, self.params, self._ema, self._mesh
-            )
+            args = self.experiment, self.params, self._ema, self._mesh
+            build, weights = prepare(config.sampling, *args)
             self._generators[key] = build(self._errors(config)), weights
         return self._generators[key]
 
