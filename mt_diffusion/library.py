@@ -67,12 +67,12 @@ def train(
     """Trains, or continues, as the command does.
 
     config: a ConfigDict, or NAME or NAME:PRESET of a shipped one, or FILE.py:PRESET.
-    workdir: where checkpoints and metrics go. callback: of a diffusion alone; called
+    workdir: where checkpoints and metrics go. callback: (no autoencoder has one) called
     with the step and {name: loss} every config.watch.log_every steps; when it returns
-    True the run ends there, with a checkpoint, from which the same call goes on. What it
-    raises ends the run as well, without one. trust: modules that a stored config (init_from, guide) or
-    a data set may name, beside those that `config` does. log: as of the command's
-    --log; '' for the usual one. Raises ValueError for what can't be.
+    True the run ends there, with a checkpoint, from which the same call goes on. What
+    it raises ends the run as well, without one. trust: modules that a stored config
+    (init_from, guide) or a data set may name, beside those that `config` does. log: as
+    of the command's --log; '' for the usual one. Raises ValueError for what can't be.
     """
     from mt_diffusion.command import parsing
     from mt_diffusion.training import loop
