@@ -11,7 +11,6 @@ from jaxtyping import PRNGKeyArray
 from mt_diffusion.errors import UserError
 
 AXES = ("data", "fsdp")
-KEPT = {"conv_general_dilated", "dot_general"}
 SMALL = 2**10  # elements of an array that is not worth a message to gather it
 
 
@@ -59,34 +58,13 @@ def by_shape(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree.map(of, shapes)
 
 
-# The next three are for `jax.shard_map`; place: of an array, as `by_shape` says.
-
-
-def own(x: jax.Array, place: PartitionSpec) -> jax.Array:
-    """A device's own piece or copy, whose gradient is of that device's examples."""
-    return jax.lax.pcast(x, tuple(a for a in AXES if a not in place), to="varying")
-
-
-def whole(x: jax.Array, place: PartitionSpec) -> jax.Array:
-    """What lies in pieces, gathered; its gradient, summed over fsdp, is in pieces."""
-    if "fsdp" not in place:
-        return x
-    axis = place.index("fsdp")
-    return jax.lax.all_gather(x, "fsdp", axis=axis, tiled=True)
-
-
-def in_pieces(primitive: Any, *_: Any, **__: Any) -> bool:
-    """A policy for `jax.checkpoint` around what uses `whole`: what is kept between.
-
-    What convolutions and products give; all else is quick to compute again, and what is
-    gathered is gathered again, also where it was cast.
-    """
-    return primitive.name in KEPT
-
-
 def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:
-    """The sum of all devices' gradients with respect to what is their `own`."""
-    return jax.lax.psum(x, "data" if "fsdp" in place else AXES)
+    """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`."""
+    if "fsdp" not in place:
+        return jax.lax.psum(x, AXES)
+    axis = place.index("fsdp")
+    part = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True)
+    return jax.lax.psum(part, "data")
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

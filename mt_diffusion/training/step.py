@@ -39,8 +39,8 @@ def build_step(
 ) -> Step:
     """The training step of a config; jit it with its state donated.
 
-    The state lies on the mesh by its shapes. Each device gathers a parameter where it
-    is used, for its share of the batch, and keeps its part of the gradients' sum.
+    The state lies on the mesh by its shapes. Each device gathers whole parameters for
+    its share of the batch, and keeps its part of the gradients' sum.
     """
     loss, lay = objective.build(config, experiment), jax.lax.with_sharding_constraint
     parts, decay = config.train.num_microbatches, config.train.ema_decay
@@ -114,11 +114,9 @@ def shared_gradients(
 
     Everything random is drawn for the whole batch and every mean is over the whole
     batch, so that neither devices nor parts change more than rounding (and dropout).
-    Gradients are summed in float32, so that no number of devices or parts makes the sum
-    coarser, and over the devices once for all parts; but those of a parameter that lies
-    in pieces (fsdp) part by part, for no device holds them whole. Such a parameter is
-    gathered twice, in the way there and for the gradient, and never kept between.
-    parts, unroll: as of `gradients`.
+    Gradients are summed over the devices once for all parts, and in float32, so that
+    no number of devices or parts makes the sum coarser. parts, unroll: as of
+    `gradients`.
     """
     whole, split = PartitionSpec(), PartitionSpec(sharding.AXES)
 
@@ -131,16 +129,10 @@ def shared_gradients(
         def of_device(params, tables, batch, draws, counts, key):
             key = jax.random.fold_in(key, jax.lax.axis_index(sharding.AXES))
             # Each device's own, or JAX would sum the gradients of every part.
-            params = jax.tree.map(sharding.own, params, places)
-
-            def loss_of(params, *of):
-                params = jax.tree.map(sharding.whole, params, places)
-                return loss.loss(params | tables, *of)
-
-            if mesh.shape["fsdp"] > 1:
-                loss_of = jax.checkpoint(loss_of, policy=sharding.in_pieces)
+            params = jax.lax.pcast(params, sharding.AXES, to="varying")
+            examples = batch, draws
             terms, grads = gradients(
-                loss_of, params, (batch, draws), counts, key, parts, unroll
+                loss, params, tables, examples, counts, key, parts, unroll
             )
             grads = jax.tree.map(sharding.sum_over_devices, grads, places)
             return jax.lax.psum(terms, sharding.AXES), grads
@@ -148,7 +140,7 @@ def shared_gradients(
         return jax.shard_map(
             of_device,
             mesh=mesh,
-            in_specs=(places, whole, split, split, whole, whole),
+            in_specs=(whole, whole, split, split, whole, whole),
             out_specs=(whole, places),
         )(params, tables, batch, draws, counts, dropout_key)
 
@@ -156,8 +148,9 @@ def shared_gradients(
 
 
 def gradients(
-    loss_of: Callable[..., tuple[Array, dict[str, Array]]],
+    loss: objective.Objective,
     params: Any,
+    tables: Any,
     examples: tuple[Batch, objective.Draws],
     counts: dict[str, Array],
     key: PRNGKeyArray,
@@ -166,11 +159,10 @@ def gradients(
 ) -> tuple[dict[str, Array], Any]:
     """Terms and gradients of examples, as the sum over equal parts of them.
 
-    loss_of: (params, batch, draws, counts, key) -> loss, terms. counts: of the whole
-    batch. key: of dropout. unroll: the program repeats what it
+    counts: of the whole batch. key: of dropout. unroll: the program repeats what it
     does for a part, where a loop is slow.
     """
-    grad = jax.grad(loss_of, has_aux=True)
+    grad = jax.grad(lambda params, *of: loss.loss(params | tables, *of), has_aux=True)
 
     def of_part(i, part):
         part_key = jax.random.fold_in(key, i)
