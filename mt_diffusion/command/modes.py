@@ -171,9 +171,10 @@ def precompute() -> None:
     """--mode=precompute."""
     from mt_diffusion.inference import precompute
 
-    if options.ENCODER.value is None:
+    if options.ENCODER.value is None and precompute.has_latents(options.CONFIG.value):
         precompute.precompute_latents(options.CONFIG.value, needed_out())
         return
+    parsing.need(options.ENCODER, options.OUT)
     precompute.precompute(
         options.CONFIG.value, str(options.ENCODER.value), needed_out()
     )

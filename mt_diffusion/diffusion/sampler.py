@@ -19,17 +19,17 @@ from mt_diffusion.diffusion.solvers import Point, Step, corrector
 from mt_diffusion.errors import UserError
 
 
-def unclipped(z0: Image, limit: int | float) -> Image:
+def unclipped(z0: Image, limit: int | float = 1) -> Image:
     """As it is."""
     return z0
 
 
-def static(z0: Image, limit: int | float) -> Image:
+def static(z0: Image, limit: int | float = 1) -> Image:
     """Into the range of the space, as [-1, 1] of pixels."""
     return jnp.clip(z0, -limit, limit)
 
 
-def dynamic(z0: Image, limit: int | float) -> Image:
+def dynamic(z0: Image, limit: int | float = 1) -> Image:
     """Down to the 99.5th percentile of |z_0| where that is above the range (Imagen)."""
     most = jnp.quantile(jnp.abs(z0), 0.995, axis=(1, 2, 3), keepdims=True)
     most = jnp.maximum(most, limit)

@@ -244,7 +244,7 @@ def check(config: ConfigDict) -> None:
             "level, such as (1, 2)."
         )
     side, levels = space_of(config).shape[0], len(unet.channel_mult) - 1
-    factor = unet.patch * 2**levels * (size // max(side, 1))
+    factor = unet.patch * 2**levels * max(size // max(side, 1), 1)
     if size < 1 or size % factor:
         raise UserError(
             f"config.data.image_size = {size} is not divisible by {factor}, but a "

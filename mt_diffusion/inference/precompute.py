@@ -17,6 +17,11 @@ from mt_diffusion.spaces import encoding
 from mt_diffusion.spaces.latents import Latents
 
 
+def has_latents(config: ConfigDict) -> bool:
+    """Whether a config is of a space whose latents can be made."""
+    return config.primary.space.kind != "pixels"
+
+
 def precompute_latents(config: ConfigDict, out: pathlib.Path) -> None:
     """Writes the latents of both splits of config.data, for config.data.latents.
 

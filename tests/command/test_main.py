@@ -26,8 +26,9 @@ from absl.testing import flagsaver
 
 from configs import image_label
 from mt_diffusion import main as command
+from mt_diffusion.data import pipeline  # noqa: F401  Grain defines flags
 from mt_diffusion.inference import generation, sampling
-from mt_diffusion.parallel import sharding  # noqa: F401  Grain defines flags
+from mt_diffusion.parallel import sharding
 
 SMOKE = [
     "--config.train.num_steps=12",

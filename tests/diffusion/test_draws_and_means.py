@@ -23,6 +23,7 @@ from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.models.denoiser import View
 from mt_diffusion.parallel.sharding import AXES
 from mt_diffusion.protocol import Code, Known, Variable
+from mt_diffusion.spaces import pixels
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE, NUM, VARIANCE, CORRELATION = (2, 2, 1), 4000, 0.25, 0.8
@@ -90,6 +91,8 @@ def drawn(guess, given=None):
     variables = {"image": primary, "x": x}
     experiment = types.SimpleNamespace(
         shape=SHAPE,
+        space=pixels.Pixels(picture=SHAPE),
+        origin="",
         primary=primary,
         variables=variables,
         of=lambda name: variables[name.removesuffix(protocol.DRAW)],

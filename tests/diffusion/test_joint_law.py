@@ -91,7 +91,8 @@ def test_times_even_in_log_snr_are_better_for_second_order(schedule_name, x64):
     """The flow of pixels of four variances alone, T = 1,000; it never gets worse.
 
     With the line cut where steps grow, 2M rose from 320 to 640 steps even in t, where
-    rounded gaps alternate.
+    rounded gaps alternate. On the schedule of Stable Diffusion, which keeps 0.5% of the
+    signal's variance at T, less of the log SNR lies where times even in t are few.
     """
     variances = np.array([0.01, 0.05, 0.3, 0.9]).reshape(2, 2, 1)
     process = make_process(0.0, 1000, schedule_name)
@@ -119,7 +120,8 @@ def test_times_even_in_log_snr_are_better_for_second_order(schedule_name, x64):
         return np.abs(found.z0[0] / start / true - 1).max()
 
     errors = [error("log_snr", n) for n in (40, 320, 640)]
-    assert errors[0] < error("even", 40) / 8
+    times_better = 4 if schedule_name == "scaled_linear" else 8
+    assert errors[0] < error("even", 40) / times_better
     assert errors[0] > errors[1] > 0.99 * errors[2]
 
 

@@ -20,6 +20,7 @@ from mt_diffusion.inference import generation
 from mt_diffusion.models.denoiser import View
 from mt_diffusion.parallel.sharding import AXES
 from mt_diffusion.protocol import Known, Variable
+from mt_diffusion.spaces import pixels
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 NUM, SEEN = 4000, 0.6
@@ -61,6 +62,8 @@ def generator(v=None, **settings):
     primary = Pixels(name="image", shape=(1, 2, 1))
     experiment = types.SimpleNamespace(
         shape=(1, 2, 1),
+        space=pixels.Pixels(picture=(1, 2, 1)),
+        origin="",
         primary=primary,
         variables={"image": primary},
         modalities=(),

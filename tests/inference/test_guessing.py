@@ -19,6 +19,7 @@ from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
 from mt_diffusion.parallel.sharding import AXES
 from mt_diffusion.protocol import Known, Variable
+from mt_diffusion.spaces import pixels
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
 SHAPE, K, T, NUM, STEPS = (2, 2, 1), 3, 100, 3000, 4
@@ -62,6 +63,8 @@ class Told:
 
 class Plain(Variable):
     """z_0 as it is."""
+
+    space = pixels.Pixels(picture=(1, 1, 1))
 
     def postprocess(self, value):
         return value

@@ -26,6 +26,7 @@ from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import Output
 from mt_diffusion.parallel.sharding import AXES
 from mt_diffusion.protocol import Code, Modality, Variable
+from mt_diffusion.spaces import pixels
 from tests.arbitrary import parameters
 
 ONE_DEVICE = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), AXES)
@@ -128,6 +129,8 @@ class Toy(Modality):
 
 class Plain(Variable):
     """z_0 as it is."""
+
+    space = pixels.Pixels(picture=(1, 1, 1))
 
     def postprocess(self, value):
         return value

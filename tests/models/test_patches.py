@@ -27,6 +27,7 @@ FIELDS = dict(
     use_new_attention_order=False,
     num_classes=0,
     num_groups=4,
+    transformer_depth=0,
     use_tokens=False,
     remat="none",
     dtype=jnp.float32,
