@@ -16,6 +16,7 @@ import time
 from typing import NamedTuple
 from unittest import mock
 
+import grain  # noqa: F401  It defines flags
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -26,7 +27,6 @@ from absl.testing import flagsaver
 
 from configs import image_label
 from mt_diffusion import main as command
-from mt_diffusion.data import pipeline  # noqa: F401  Grain defines flags
 from mt_diffusion.inference import generation, sampling
 from mt_diffusion.parallel import sharding
 
