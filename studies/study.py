@@ -64,6 +64,7 @@ SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean "
 SHARED += f"{LABEL}drift=ramp"
 PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean "
 PAPER += f"{LABEL}drift=ramp {LABEL}codes.family=white {LABEL}codes.side=0"
+HEAVY = f"{LABEL}loss_weight=0.02"  # the default once
 LIGHT = f"{LABEL}drift=none {LABEL}loss_weight=0.01"
 BOTH, LABELLED = "joint,given_label", ("image_label", "image_cluster", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
@@ -78,9 +79,11 @@ RUNS = {
     "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint", fills=True),
     "cluster": Run("image_cluster", "", BOTH),
     "label_x": Run("image_label", X, BOTH),
-    "label_x_always": Run("image_label", ALWAYS, BOTH),
-    "label_m_light": Run("image_label", f"{LABEL}loss_weight=0.005", BOTH),
     "label_m_headless": Run("image_label", f"{LABEL}loss_weight=0", BOTH),
+    "label_m_light": Run("image_label", f"{LABEL}loss_weight=0.005", BOTH),
+    "label_m_heavy": Run("image_label", HEAVY, BOTH),
+    "label_x_heavy": Run("image_label", f"{X} {HEAVY}", BOTH),
+    "label_x_always": Run("image_label", f"{ALWAYS} {HEAVY}", BOTH),
     "label_shared_unet": Run("image_label", SHARED, BOTH),
     "label_m_coherent": Run("", "--guess=label=coherent", "joint", again="label_m"),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift=none", "joint"),
