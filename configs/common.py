@@ -102,6 +102,7 @@ def digits() -> ConfigDict:
     # but the network is not told it, as always in variant U.
     config.presence = ConfigDict()
     config.optimizer = dict(
+        kind="adamw",  # or muon, of the layers' weights
         learning_rate=1e-3,
         warmup_steps=100,
         final_fraction=0.1,

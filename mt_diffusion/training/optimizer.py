@@ -1,21 +1,70 @@
-"""AdamW with a warm-up, behind a clip; gradients that are not finite are skipped."""
+"""AdamW or Muon behind a clip, with a warm-up; steps that are not finite are skipped."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers, muon
+
+from mt_diffusion.errors import UserError
+
+MATRIX = "kernel"  # what flax calls the weights of a layer, its last axis the outputs
+LIKE_ADAM = 0.2  # RMS of an update by its rate (Liu et al. 2025), so one rate fits both
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of a config; its state counts the steps that were skipped."""
+    """The optimizer of a config; its state counts the steps that were skipped.
+
+    Raises: UserError: if config.optimizer.kind is neither adamw nor muon.
+    """
     optimizer = config.optimizer
-    adamw = optax.adamw(
-        build_rate(config),
-        optimizer.b1,
-        optimizer.b2,
-        weight_decay=optimizer.weight_decay,
+    if optimizer.kind not in KINDS:
+        raise UserError(
+            f"config.optimizer.kind is {optimizer.kind!r}; choose {' or '.join(KINDS)}."
+        )
+    inner = KINDS[optimizer.kind](optimizer, build_rate(config))
+    return clip_or_skip(inner, optimizer.clip_norm)
+
+
+def adamw(optimizer: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Loshchilov & Hutter 2019."""
+    return optax.adamw(
+        rate, optimizer.b1, optimizer.b2, weight_decay=optimizer.weight_decay
     )
-    return clip_or_skip(adamw, optimizer.clip_norm)
+
+
+def orthogonal(
+    optimizer: ConfigDict, rate: optax.Schedule
+) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024) for the layers' weights, AdamW for all else.
+
+    A convolution's weights are one matrix, from all that a place sees to its outputs.
+    """
+    return muon(
+        rate,
+        weight_decay=optimizer.weight_decay,
+        adam_b1=optimizer.b1,
+        adam_b2=optimizer.b2,
+        adam_weight_decay=optimizer.weight_decay,
+        muon_weight_dimension_numbers=matrices,
+        consistent_rms=LIKE_ADAM,
+    )
+
+
+def matrices(params: Any) -> Any:
+    """Which axes of each array of params are a matrix's; None: it is none."""
+
+    def axes(path, x):
+        if path[-1] != jax.tree_util.DictKey(MATRIX) or x.ndim < 2:
+            return None
+        return MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1)
+
+    return jax.tree.map_with_path(axes, params)
+
+
+KINDS = {"adamw": adamw, "muon": orthogonal}
 
 
 def build_rate(config: ConfigDict) -> optax.Schedule:

@@ -1,0 +1,148 @@
+"""What training makes of a budget: Fashion-MNIST, one choice of the recipe at a time.
+
+python -m studies.recipe --data_dir=/data/tfds --out=runs/recipe [--size=28] [--only=...]
+
+At 14x14 (the digits' U-Net, 76,800 images) or 28x28 (the study's, 96,000), images alone
+or with labels (--config=image_label). All rows see equally many images, so smaller
+batches are more steps; the average over steps stays as long, in images. `sees` is how
+long that is. 5,000 images are drawn in 25 ancestral steps and judged by
+`--mode=evaluate`. Each row leaves results/recipe/SIZE_CONFIG_ROW_SEED.json and is not
+run twice; table.md has all of them.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+from mt_diffusion.files import writing
+from studies.ablation import DATA, MAIN, SAMPLING, execute, figure, slug
+from studies.study_table import rendered
+
+RESULTS = pathlib.Path("results/recipe")
+NUM_SAMPLES = 5000
+SIZES = {  # pixels: the preset, images that are seen, and those in a batch
+    14: ("digits", 76_800, 64),
+    28: ("fashion_small", 96_000, 32),
+}
+DRAWS = {"ddpm": "joint", "image_label": "joint,given_label"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Options of a training; batch: in parts of the usual one. sees: of the average."""
+
+    options: str = ""
+    batch: float = 1
+    sees: float = 16_000
+
+
+OPTIMIZER, TIMES = "--config.optimizer.", "--config.objective.times=stratified"
+MUON = f"{OPTIMIZER}kind=muon"
+V = "--config.diffusion.prediction=v"
+ROWS = {
+    "as it is": Row(),
+    "stratified times": Row(TIMES),
+    "half the batch": Row(batch=0.5),
+    "a quarter of the batch": Row(batch=0.25),
+    "twice the rate": Row(f"{OPTIMIZER}learning_rate=2e-3"),
+    "rate down to 0": Row(f"{OPTIMIZER}final_fraction=0"),
+    "b2 of 0.99": Row(f"{OPTIMIZER}b2=0.99"),
+    "half the average": Row(sees=8000),
+    "twice the average": Row(sees=32_000),
+    "Muon": Row(MUON),
+    "Muon at twice the rate": Row(f"{MUON} {OPTIMIZER}learning_rate=2e-3"),
+    "Muon at four times the rate": Row(f"{MUON} {OPTIMIZER}learning_rate=4e-3"),
+    "Muon in half the batch": Row(MUON, batch=0.5),
+    "v": Row(V),
+    "v at stratified times": Row(f"{V} {TIMES}"),
+    "min-SNR": Row("--config.objective.weighting=min_snr"),
+    "P2": Row("--config.objective.weighting=p2"),
+}
+COLUMNS = {  # heading: (draw, metric, factor)
+    "FID, from nothing": ("joint", "fid_convnet", 1),
+    "precision": ("joint", "precision_convnet", 1),
+    "recall": ("joint", "recall_convnet", 1),
+    "agreement, %": ("joint", "coherence_convnet", 100),
+    "FID, label given": ("given_label", "fid_convnet", 1),
+    "agreement, label given, %": ("given_label", "coherence_convnet", 100),
+}
+
+
+def training(row: Row, size: int, config: str) -> list[str]:
+    """Flags of a row's training, but for its data, seed and workdir."""
+    preset, images, usual = SIZES[size]
+    batch = round(usual * row.batch)
+    flags = [f"--config=configs/{config}.py:{preset}", *DATA.split()]
+    flags += [f"--config.data.image_size={size}", "--config.watch.sample_every=0"]
+    flags += [f"--config.train.batch_size={batch}"]
+    flags += [f"--config.train.num_steps={images // batch}"]
+    flags += [f"--config.train.ema_decay={1 - batch / row.sees:.6g}"]
+    return flags + row.options.split()
+
+
+def run(name: str, asked: argparse.Namespace, seed: int) -> None:
+    """Trains and judges one row, unless that has been done."""
+    row = f"{asked.size}_{asked.config}_{slug(name)}_{seed}"
+    path, workdir = RESULTS / f"{row}.json", asked.out / row
+    if path.exists():
+        return
+    train = training(ROWS[name], asked.size, asked.config)
+    train += [f"--config.data.data_dir={asked.data_dir}", f"--config.seed={seed}"]
+    judge = ["--mode=evaluate", f"--draws={DRAWS[asked.config]}", "--num_examples=0"]
+    judge += [f"--num_samples={NUM_SAMPLES}", f"--seed={seed}", *SAMPLING]
+    said = []
+    for flags in (train, judge):
+        called = [*flags, f"--workdir={workdir}"]
+        execute([*MAIN, *called])
+        shown = " ".join(["python -m mt_diffusion.main", *called])
+        shown = shown.replace(str(asked.out), "OUT")
+        said.append(shown.replace(asked.data_dir, "DATA_DIR"))
+    found = json.loads((workdir / "evaluation" / "metrics.json").read_text())
+    of_row = {"row": name, "size": asked.size, "config": asked.config, "seed": seed}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing.as_json(path, of_row | {"commands": said} | found)
+
+
+def table() -> str:
+    """All figures that there are, as Markdown."""
+    found: dict[str, list[dict]] = {}
+    kept = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    for size in SIZES:
+        for config in DRAWS:
+            for name in ROWS:
+                of = {"row": name, "size": size, "config": config}
+                some = [one for one in kept if of.items() <= one.items()]
+                if some:
+                    found[f"{size}x{size}, {config}: {name}"] = some
+    columns = {
+        heading: lambda run, where=where: figure(run, *where)
+        for heading, where in COLUMNS.items()
+    }
+    return rendered(found, columns) + "\n"
+
+
+def main() -> None:
+    """Runs what has not run yet, and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", required=True, help="of TFDS, with fashion_mnist")
+    parser.add_argument("--out", type=pathlib.Path, default="runs/recipe")
+    parser.add_argument("--size", type=int, choices=SIZES, default=14)
+    parser.add_argument("--config", choices=DRAWS, default="ddpm")
+    parser.add_argument("--seeds", default="0", help="as 0,1,2")
+    parser.add_argument("--only", default="", help="rows, as 'as it is,Muon'; '': all")
+    asked = parser.parse_args()
+    names = asked.only.split(",") if asked.only else list(ROWS)
+    if unknown := set(names) - set(ROWS):
+        parser.error(f"no rows {sorted(unknown)}; there are {', '.join(ROWS)}")
+    for seed in map(int, asked.seeds.split(",")):
+        for name in names:
+            run(name, asked, seed)
+            (RESULTS / "table.md").write_text(table())
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
