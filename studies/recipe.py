@@ -1,6 +1,6 @@
 """What training makes of a budget: Fashion-MNIST, one choice of the recipe at a time.
 
-python -m studies.recipe --data_dir=/data/tfds --out=runs/recipe [--size=28] [--only=...]
+python -m studies.recipe --data_dir=DATA_DIR --out=runs/recipe [--size=28] [--only=...]
 
 At 14x14 (the digits' U-Net, 76,800 images) or 28x28 (the study's, 96,000), images alone
 or with labels (--config=image_label). All rows see equally many images, so smaller

@@ -1,4 +1,4 @@
-"""AdamW or Muon behind a clip, with a warm-up; steps that are not finite are skipped."""
+"""AdamW or Muon behind a clip, with a warm-up; what is not finite is skipped."""
 
 from typing import Any
 
