@@ -50,7 +50,7 @@ def text(config: ConfigDict) -> dict:
         kind="text.Text",
         drift="ramp",
         energy=NUMBERS / num,
-        loss_weight=0.1,
+        loss_weight=0.005,  # 0.1: 0.4 of the shared gradient, see image_label.py
         conditions=True,
         frame="evidence",  # taken out of z_t: evidence, read, none
         guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent

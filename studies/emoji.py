@@ -34,7 +34,7 @@ PLAIN += "--config.presence.absent.share=0.05"
 ALONE = f"{B}drift=none {B}loss_weight=0 --config.presence.read.share=0 "
 ALONE += "--config.presence.absent.share=1"
 START, STARTED = "start", 5000  # the run that others go on from, and its steps
-FURTHER = 2000
+FURTHER = 6000
 NOTHING = "nothing"
 
 
