@@ -38,7 +38,7 @@ def adamw(optimizer: ConfigDict, rate: optax.Schedule) -> optax.GradientTransfor
 def orthogonal(
     optimizer: ConfigDict, rate: optax.Schedule
 ) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024) for the layers' weights, AdamW for all else.
+    """Muon (Jordan et al. 2024) for the layers' weights, NAdamW for all else.
 
     A convolution's weights are one matrix, from all that a place sees to its outputs.
     """

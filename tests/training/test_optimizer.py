@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from configs import common
+from mt_diffusion.errors import UserError
 from mt_diffusion.training.optimizer import build_optimizer, clip_or_skip
 
 CLIP = 1.0
@@ -89,3 +90,31 @@ def test_the_rate_warms_up_and_falls_to_its_fraction():
     assert np.all(np.diff(moves[4:]) < 0)
     halfway = 0.5 * (0.1 + 0.9 * (1 + np.cos(np.pi / 2)) / 2)
     np.testing.assert_allclose((moves[12], moves[20]), (halfway, 0.05), rtol=1e-5)
+
+
+def test_muon_moves_layers_along_orthogonal_matrices_and_all_else_by_adam():
+    """A convolution's is one matrix; Newton and Schulz leave values from 0.6 to 1.3."""
+    config = common.get_config("smoke")
+    config.optimizer.update(kind="muon", learning_rate=0.1, warmup_steps=0)
+    draw = np.random.default_rng(0)
+    here = {
+        "conv": {"kernel": draw.normal(size=(3, 3, 4, 8)), "bias": draw.normal(size=8)},
+        "null_tokens": draw.normal(size=(2, 8)),
+    }
+    here = jax.tree.map(jnp.float32, here)
+    optimizer = build_optimizer(config)
+    update, _ = optimizer.update(here, optimizer.init(here), here)
+    matrix = update["conv"]["kernel"].reshape(36, 8) / (0.1 * 0.2 * np.sqrt(36))
+    values = np.linalg.svd(matrix, compute_uv=False)
+    assert 0.6 < values.min() and values.max() < 1.3
+    adam = optax.nadamw(0.1, weight_decay=0.0)
+    expected, _ = adam.update(here, adam.init(here), here)
+    check_close(update["conv"]["bias"], expected["conv"]["bias"])
+    check_close(update["null_tokens"], expected["null_tokens"])
+
+
+def test_an_unknown_kind_is_refused():
+    config = common.get_config("smoke")
+    config.optimizer.kind = "lion"
+    with pytest.raises(UserError, match="'lion'; choose adamw or muon"):
+        build_optimizer(config)
