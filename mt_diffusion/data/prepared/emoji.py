@@ -28,11 +28,11 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import tqdm
 
 from mt_diffusion.data.prepared import bases
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import download, images, locks, writing
+from mt_diffusion.parallel.progress import Progress
 
 VERSION = "16.0.0"
 REGISTRY = "https://registry.npmjs.org"
@@ -173,8 +173,9 @@ def read_pictures(
 ) -> dict[str, np.ndarray]:
     """{file: uint8 [64, 64, 3], on white} of those that a package has."""
     wanted, found = {e.file for e in emoji}, {}
-    with tarfile.open(package) as tar:
-        for info in tqdm.tqdm(tar, package.name, unit="file", disable=None):
+    bar = Progress(what=package.name, total=len(wanted), unit="picture")
+    with tarfile.open(package) as tar, bar:
+        for info in tar:
             path = pathlib.PurePosixPath(info.name)
             is_one = path.parent.name == "64" and path.suffix == ".png"
             opened = tar.extractfile(info) if info.isreg() else None
@@ -182,6 +183,7 @@ def read_pictures(
                 with PIL.Image.open(io.BytesIO(opened.read()), formats=["PNG"]) as file:
                     pixels = np.asarray(file.convert("RGBA"))
                 found[path.stem] = images.resize(pixels, (64, 64, 3))
+                bar.update()
     return found
 
 
@@ -194,7 +196,7 @@ def write(
 ) -> None:
     """Everything that the folder holds."""
     for hand, found in pictures.items():
-        for e in tqdm.tqdm(emoji, hand, unit="emoji", disable=None):
+        for e in Progress(emoji, hand, unit="emoji"):
             for size in SIZES:
                 folder = out / str(size) / hand / splits[e.file] / e.group
                 folder.mkdir(parents=True, exist_ok=True)
