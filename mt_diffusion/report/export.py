@@ -140,7 +140,8 @@ def folder(
         _, _, experiment, params = restoring.restore(draft, {}, True, model.mesh)
         bar.update()
         known = model.config, experiment, params, model.mesh
-        calibration.find(draft, model.step, True, *known)
+        digest = exported.facts(draft)["digest"]  # as reading it has found
+        calibration.find(draft, model.step, True, *known, digest)
         bar.update()
         evaluation = evaluation_of(model)
         card.write(draft, out.name, config, experiment, params, evaluation, license)
