@@ -135,7 +135,7 @@ class Representation(Vector):
         if path.suffix in (".npy", ".npz"):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
-        elif self.clip and path.suffix == ".txt":
+        elif self.clip and path.suffix == captions.LIST:
             return self.of_words(captions.lines(path))
         elif self.clip and not (
             os.path.exists(path) or path.suffix in finding.SUFFIXES

@@ -25,7 +25,6 @@ from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
 MOST_KEPT = 50_000  # texts, with those that come later
-FILE = ".txt"  # ends what is given as a file with a text in each line
 DIGITS = 5  # of whitening, in a config
 
 
@@ -172,7 +171,7 @@ class Text(Projected):
         if not text.strip():
             return None
         self._asked[:] = [text]
-        if text.endswith(FILE):
+        if text.endswith(files.LIST):
             self._asked[:] = files.lines(pathlib.Path(text).expanduser())
         return self.values_of(self._asked)
 
