@@ -81,10 +81,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Variable:
-    """A named part of an example, seen from the host.
-
-    shape: (H, W, C) of the diffusion space.
-    """
+    """A named part of an example, seen from the host; shape: (H, W, C) of z_0."""
 
     name: str
     shape: tuple[int, int, int]
@@ -93,6 +90,11 @@ class Variable:
     def fit(cls, fields: dict, source: Any) -> dict:
         """Fields that this variable takes from the data set; kept in the checkpoint."""
         return fields
+
+    @classmethod
+    def stand_in(cls, fields: dict) -> dict:
+        """What `fit` takes, in shape alone, for programs without the data set."""
+        return {}
 
     @classmethod
     def named_code(cls, fields: Mapping[str, Any]) -> dict[str, str]:
@@ -284,9 +286,7 @@ class Modality(Variable):
         """E[x_i | z_t], a value that `encode` takes."""
         raise NotImplementedError
 
-    def draw(
-        self, keys: Key[Array, " b"], prediction: Float[Array, "b ..."]
-    ) -> Float[Array, "b ..."]:
+    def draw(self, keys: Key[Array, " b"], prediction: Many) -> Many:
         """A value of p(x_i | z_t) for each example, each from its own key."""
         raise UserError(
             f"config.modalities.{self.name}.guess is {self.guess!r}, but its class "

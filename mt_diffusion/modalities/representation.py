@@ -41,8 +41,9 @@ class Representation(Vector):
     """A vector x of the image or of the data set.
 
     vectors: where they come from; 'pca' (of the training images, num_components),
-    'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
-    uint8 [N, H, W, C] -> float [N, D]).
+    'feature:NAME' (of the data set; num_components is D for --mode=preflight without
+    it), or 'package.module:function' (a frozen encoder, uint8 [N, H, W, C] -> float
+    [N, D]).
     components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
     clip: the folder of the CLIP that the vectors are of, by which images and words are
     represented that are given; '' for none. gap: what is added to a vector of words,
@@ -93,6 +94,13 @@ class Representation(Vector):
             mean = sentences.cached(encoder, known, 0).pooled.mean(axis=0)
             fields["text_mean"] = tuple(mean.tolist())
         return fields
+
+    @classmethod
+    def stand_in(cls, fields):
+        if not fields["vectors"].startswith(representers.FEATURE):
+            return {}  # for they are made of images, of noise as well
+        num = fields["num_components"]
+        return {"vector_mean": (0.0,) * num, "vector_std": (1.0,) * num}
 
     @classmethod
     def named_code(cls, fields):

@@ -75,6 +75,12 @@ class Text(Projected):
         }
 
     @classmethod
+    def stand_in(cls, fields):
+        num = fields["num_components"]
+        axes = tuple(map(tuple, np.eye(num).tolist()))
+        return {"vector_mean": (0.0,) * num, "whitening": axes, "captions": ("",)}
+
+    @classmethod
     def energy_of(cls, scale, fields, numbers):
         size = fields["num_components"]
         return super().energy_of(scale, fields, numbers) / size
