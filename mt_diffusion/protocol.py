@@ -1,8 +1,7 @@
 """What a modality is: a file in modalities/ and an entry in a config add one.
 
-A variable of an example is the primary image z_0 or the value x_i of a modality. The
-functions on the host (`preprocess`, `read`, `postprocess`, `show`) know files and
-people; those under jit (`encode`, `nll`, `mean`, `known`) know batches of arrays.
+A variable is the primary image z_0 or the value x_i of a modality. On the host (`read`,
+`preprocess`, `show`) it knows files and people, under jit (`encode`, `nll`) arrays.
 """
 
 import copy
@@ -57,9 +56,8 @@ class Level(NamedTuple):
 class Evidence(NamedTuple):
     """What is known of a modality before the network looks.
 
-    latent: its expected code, 0 for the share in which it is absent; the frame is
-    alpha_tilde_t times it. vector: for the network's embedding. gain: what the head's
-    parameters gain, as the modality has it.
+    latent: its expected code, 0 for the share in which it is absent; of the frame, but
+    for alpha_tilde_t. vector: for the embedding. gain: of the head's parameters.
     """
 
     latent: Float[Array, "b h w c"]
@@ -85,6 +83,8 @@ class Variable:
 
     name: str
     shape: tuple[int, int, int]
+    encoders: ClassVar[Mapping[str, str]] = {}  # fields that name one: of their digests
+    words: ClassVar[tuple[str, ...]] = ()  # fields that have words of training data
 
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:

@@ -65,6 +65,7 @@ class Representation(Vector):
     generator: str
     space: Space
 
+    encoders = types.MappingProxyType({"clip": "clip_digest"})
     added = types.MappingProxyType(
         {"clip": "", "clip_digest": "", "gap": "shift", "text_mean": ()}
     )
@@ -156,6 +157,7 @@ class Representation(Vector):
     def _of_images(self, text: str) -> np.ndarray:
         paths = finding.image_files(text)
         if self.clip:
+            sentences.check_named(self.clip, f"{self.name}.clip")
             encoder = Images(pathlib.Path(self.clip).expanduser())
             return encoder(
                 np.stack([files.read_image(p, encoder.shape) for p in paths])
@@ -166,6 +168,7 @@ class Representation(Vector):
     def of_words(self, texts: Sequence[str]) -> np.ndarray:
         """Values of texts by the CLIP, over the gap to those of images."""
         field = f"config.modalities.{self.name}"
+        sentences.check_named(self.clip, f"{self.name}.clip")
         encoder = sentences.find(self.clip)
         if encoder.digest != self.clip_digest:
             raise UserError(

@@ -51,6 +51,8 @@ class Text(Projected):
     whitening: Sequence[Sequence[float]]
     captions: Sequence[str]
 
+    encoders = types.MappingProxyType({"encoder": "encoder_digest"})
+    words = ("captions",)
     added = types.MappingProxyType({"own_tokens": False})
 
     @classmethod
@@ -96,6 +98,7 @@ class Text(Projected):
 
     @functools.cached_property
     def _encoder(self) -> Sentences:
+        sentences.check_named(self.encoder, f"{self.name}.encoder")
         found = sentences.find(self.encoder)
         if found.digest != self.encoder_digest:
             raise UserError(
@@ -109,14 +112,28 @@ class Text(Projected):
     @functools.cached_property
     def _values(self) -> dict[str, np.ndarray]:
         """Of texts that were encoded: of the training set, and what came since."""
+        if not self.captions:
+            return {}
         found = sentences.cached(self._encoder, self.captions, self.most_tokens)
         return dict(zip(self.captions, self._as_values(found), strict=True))
 
     @functools.cached_property
     def _told(self) -> tuple[list[str], np.ndarray]:
-        """Captions of the training set, and their vectors of length 1, [K, D]."""
+        """Captions of the training set, and their vectors of length 1, [K, D].
+
+        Without the encoder it is none, which is said.
+        """
         names = list(self.captions)
+        if not names or not self._is_here():
+            return [], np.zeros((0, self.size))
         return names, sentences.unit(self.values_of(names)[:, : self.size])
+
+    def _is_here(self) -> bool:
+        try:
+            return bool(self._encoder.size)
+        except UserError as error:
+            print(f"{self.name} is not told in words: {error}")
+            return False
 
     @functools.cached_property
     def _asked(self) -> list[str]:
@@ -200,8 +217,8 @@ class Text(Projected):
         return (value[:, : self.size] @ back + mean).astype(np.float32)
 
     def show(self, item):
-        ((nearest, _),) = self.nearest(item[None])[0]
-        return shown(nearest)
+        (found,) = self.nearest(item[None])
+        return shown(found[0][0]) if found else ""
 
     def nearest(self, items, texts=(), num=1):
         names, there = ([], np.zeros((0, self.size))) if texts else self._told
