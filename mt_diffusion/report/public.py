@@ -8,6 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import views
+from mt_diffusion.data.prepared import emoji
 from mt_diffusion.experiment import fields
 from mt_diffusion.files import writing
 from mt_diffusion.modalities import build as base
@@ -25,7 +26,6 @@ PLACES = {  # fields that name files of a machine; what they are where they name
     "sampling.guide": "",
     "sampling.autoguidance": 1.0,  # which is nothing without a guide
 }
-PREPARED = "emoji"  # whose captions are Unicode's; see data/prepared
 GUIDE = "WORKDIR"  # in a command, for one that lies here
 
 
@@ -71,12 +71,12 @@ def section_of(config: ConfigDict, field: str) -> tuple[ConfigDict, str]:
 def are_public(data: ConfigDict) -> bool:
     """Whether the captions of config.data are known to be for all to read.
 
-    Names of classes, which a model of labels has as well; of what is prepared here.
+    Names of classes, which a model of labels has as well; Unicode's names of emoji.
     """
     if not data.captions or data.captions == views.OF_CLASSES:
         return data.captions == views.OF_CLASSES
     place = pathlib.Path(data.captions).expanduser().resolve()
-    return place.is_relative_to(writing.user_cache(PREPARED).resolve())
+    return place.is_relative_to(writing.user_cache(emoji.NAME).resolve())
 
 
 def suspects(config: ConfigDict) -> list[str]:
