@@ -28,8 +28,8 @@ def judge(variable: Text, drawn: Drawn, real: Real) -> list[Metric]:
     rows = np.flatnonzero(drawn.available[name][:num])
     if not len(rows):
         return []
-    made, own = drawn.values[name][rows], drawn.true(name)[rows]
-    return compare(*map(np.asarray, map(variable.comparable, (made, own))), name)
+    made = np.asarray(variable.comparable(drawn.values[name][rows]))
+    return compare(made, np.asarray(variable.comparable(drawn.true(name)[rows])), name)
 
 
 def compare(made: np.ndarray, own: np.ndarray, name: str) -> list[Metric]:
