@@ -265,15 +265,15 @@ class Model:
         dtype: str = "float32",
         license: str = "",
         push: str = "",
-        captions: bool = False,
+        with_captions: bool = False,
     ) -> None:
         """Writes the model for others to read; `load` reads own and hub.
 
         path: a new folder, or for adm a new file .safetensors or .npz. format: own;
         hub, which is own without paths of this machine; adm, the U-Net by
         guided-diffusion's names. dtype: float32, float16 or bfloat16. license: for the
-        card. Of hub alone: push, USER/NAME there, to upload to; captions, whether those
-        of training data go along, too.
+        card. Of hub alone: push, USER/NAME there, to upload to; with_captions, whether
+        those of training data go along.
         """
         from mt_diffusion.report import export
 
@@ -284,7 +284,7 @@ class Model:
                 )
             args = (self.workdir, self.step, self.config, self.experiment, self.params)
             model, out = export.Trained(*args, self._mesh), paths.of(path)
-            export.export(model, out, format, dtype, license, push, captions)
+            export.export(model, out, format, dtype, license, push, with_captions)
 
     def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
         key = repr(sorted(wishes.items()))

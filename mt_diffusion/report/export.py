@@ -71,6 +71,11 @@ def export(
     writes.
     """
     send = check(form, dtype, push, out)
+    if captions and form != "hub":
+        raise UserError(
+            f"--with_captions is for --format=hub, and --format={form} is asked for: "
+            "own has them in any case, and adm none. Leave it out."
+        )
     FORMS[form](model, out, dtype, license, captions)
     if send:
         send(out)

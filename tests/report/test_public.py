@@ -74,7 +74,9 @@ def test_neither_its_encoders_place_nor_its_captions_leave(model, home, tmp_path
 
 
 def test_captions_go_along_where_that_is_asked_for(model, tmp_path):
-    model.export(tmp_path / "out", format="hub", captions=True)
+    with pytest.raises(ValueError, match="with_captions.* is for .*hub"):
+        model.export(tmp_path / "out", with_captions=True)
+    model.export(tmp_path / "out", format="hub", with_captions=True)
     known = text_of(mt_diffusion.load(tmp_path / "out"))
     assert known.captions == text_of(model).captions
     item = text_of(model).postprocess(text_of(model).take("red heart"))[0]
