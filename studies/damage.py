@@ -31,7 +31,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -41,6 +40,7 @@ from mt_diffusion.experiment.checkpoint import FOLDER, Checkpoints
 from mt_diffusion.files import writing
 from mt_diffusion.inference import restoring
 from mt_diffusion.parallel import sharding
+from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import abstract_state
 
@@ -144,7 +144,7 @@ def measure(workdir: pathlib.Path, most: int | None = None) -> list[dict[str, st
     files = sorted(p for p in root.rglob("*") if p.is_file())
     if most is not None:
         files = [files[i] for i in np.linspace(0, len(files) - 1, most).astype(int)]
-    for path in tqdm.tqdm(files, unit="file", disable=None):
+    for path in Progress(files, "damage", unit="file"):
         whole = path.read_bytes()
         for kind, change in damages(len(whole)):
             damaged = change(whole)

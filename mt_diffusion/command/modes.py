@@ -164,6 +164,7 @@ def export() -> None:
         options.DTYPE.value,
         options.LICENSE.value,
         options.PUSH.value,
+        options.WITH_CAPTIONS.value,
     )
 
 

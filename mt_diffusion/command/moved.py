@@ -1,7 +1,7 @@
 """What lies elsewhere than a run's config says: --config.data.path and the like.
 
-Also the autoencoder of a diffusion of latents. For modes that take the config of a
-checkpoint, and so have no --config.
+Also the autoencoder of a diffusion of latents, and frozen encoders of modalities. For
+modes that take the config of a checkpoint, and so have no --config.
 """
 
 import re
@@ -13,6 +13,8 @@ FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
     "broken",
     "changed",
 )
+# Which of a modality's fields that are is known where its config is.
+ENCODER = re.compile(r"--?config\.(modalities\.\w+\.\w+)=(.*)", re.DOTALL)
 AUTOENCODER = "primary.space.autoencoder"
 MODES = ("sample", "read", "bound", "evaluate", "export")
 
@@ -34,6 +36,8 @@ def take(argv: Sequence[str]) -> list[str]:
         elsewhere = argument.lstrip("-").partition(f"config.{AUTOENCODER}=")
         if elsewhere[1] and not elsewhere[0]:
             said[AUTOENCODER] = elsewhere[2]
+        elif encoder := ENCODER.fullmatch(argument):
+            said[encoder[1]] = encoder[2]
         elif match is None:
             rest.append(argument)
         elif match[1] in FIELDS:

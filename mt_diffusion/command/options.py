@@ -29,7 +29,8 @@ FLAGS_OF = {
     "check": {"trust"},
     "preflight": {"topology", "microbatches", "quick", "out", "trust"},
     "report": {"workdir", "trust"},
-    "export": {"workdir", "out", "format", "dtype", "license", "push", "trust"},
+    "export": {"workdir", "out", "format", "dtype", "license", "push", "trust"}
+    | {"with_captions"},
     "compare": {"runs", "out", "trust"},
 }
 OF_SEVERAL_PROCESSES = ("train", "sample", "precompute")
@@ -275,6 +276,11 @@ PUSH = flags.DEFINE_string(
     "",
     "export: USER/NAME on the Hugging Face hub, to upload --format=hub to; nothing is "
     "sent without it.",
+)
+WITH_CAPTIONS = flags.DEFINE_bool(
+    "with_captions",
+    False,
+    "export: with --format=hub, the captions of training data go along, too.",
 )
 RUNS = flags.DEFINE_list("runs", [], "compare: workdirs, as runs/a,runs/b.")
 TRUST = flags.DEFINE_list(

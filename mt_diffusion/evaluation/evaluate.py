@@ -87,7 +87,7 @@ def evaluate(
     out = out or own
     with locks.held(out, f"--out={out}"):
         real = open_real(config, experiment, settings, cache, mesh)
-        parameters = {
+        parameters: dict[str, Any] = {
             "step": step,
             "parameters": "averaged (EMA)" if use_ema else "raw",
             "parameters_digest": exported.digest(params),
@@ -101,7 +101,7 @@ def evaluate(
             drawing.examples_for(draw, experiment, test, settings.num_samples)
 
         model = (workdir, step, use_ema, config, experiment, params, mesh)
-        errors = calibration.find(*model)
+        errors = calibration.find(*model, parameters["parameters_digest"])
         generator = build(errors)
         found = []
         for draw in draws:

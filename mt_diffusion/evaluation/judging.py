@@ -7,13 +7,14 @@ say otherwise: `JUDGES[Depth] = (judge,)`.
 from collections.abc import Callable, Sequence
 
 from mt_diffusion.evaluation.figures import Metric
-from mt_diffusion.evaluation.judges import image, label, pixels, vector
+from mt_diffusion.evaluation.judges import image, label, pixels, vector, words
 from mt_diffusion.modalities.cluster import Cluster
 from mt_diffusion.modalities.image import Image
 from mt_diffusion.modalities.label import Label
 from mt_diffusion.modalities.masked_image import MaskedImage
 from mt_diffusion.modalities.paired_image import PairedImage
 from mt_diffusion.modalities.representation import Representation
+from mt_diffusion.modalities.text import Text
 from mt_diffusion.protocol import Variable
 
 # From (variable, drawn, real) to figures.
@@ -25,6 +26,7 @@ JUDGES: dict[type[Variable], tuple[Judge, ...]] = {
     MaskedImage: (pixels.judge_restoration,),
     PairedImage: (pixels.judge_pair,),
     Representation: (vector.judge,),
+    Text: (words.judge,),
 }
 
 

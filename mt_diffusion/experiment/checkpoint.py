@@ -41,6 +41,7 @@ class Checkpoints:
         self._folder = self._workdir / FOLDER
         literal = paths.literal(self._folder)
         self._lock = contextlib.ExitStack()
+        self._unchecked: set[int] = set()  # steps of which that was said
         self.check_lock: Callable[[], None] = lambda: None
         if keep is not None:
             writing.stay_within(self._folder, self._workdir)
@@ -208,13 +209,22 @@ class Checkpoints:
     def _check(self, step: int, parts: Collection[str]) -> None:
         """Raises Damaged, in all processes of a job, where files are not as written.
 
-        Of checkpoints of earlier versions, which have no digests, nothing is known.
+        Of checkpoints of earlier versions, which have no digests, nothing is known; nor
+        of those of later ones, whose digests are of another kind, which is said.
         """
         share, damage = (jax.process_index(), jax.process_count()), None
         try:
             digests.check(self._folder / str(step), parts, share)
         except digests.Damaged as error:
             damage = error
+        except digests.Newer as error:
+            if step not in self._unchecked:
+                print(
+                    f"checkpoint {step} in {self._folder} was written by a newer "
+                    f"version ({error}): whether it is damaged can't be told here, and "
+                    "it is read as it is"
+                )
+            self._unchecked.add(step)
         if sharding.anywhere(damage is not None):
             raise damage or digests.Damaged("another process found damage")
 

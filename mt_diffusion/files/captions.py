@@ -10,6 +10,7 @@ from mt_diffusion.files.names import same, shown
 
 FILES = ("file", "file_name", "image")  # what the column of pictures may be called
 TEXTS = ("caption", "text")
+LIST = ".txt"  # ends the name of a file with a text in each line
 
 
 def table(path: pathlib.Path) -> dict[str, list[str]]:

@@ -8,10 +8,9 @@ import urllib.error
 import urllib.request
 from typing import NamedTuple
 
-import tqdm
-
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import writing
+from mt_diffusion.parallel.progress import Progress
 
 AT_ONCE = 1 << 18  # bytes
 PATIENCE = 60.0  # seconds without a byte
@@ -74,14 +73,8 @@ def _append(wanted: Wanted, part: pathlib.Path) -> None:
         goes_on = here > 0 and answer.status == http.client.PARTIAL_CONTENT
         start = here if goes_on else 0
         name = wanted.url.rpartition("/")[2]
-        bar = tqdm.tqdm(
-            total=wanted.size,
-            initial=start,
-            desc=name,
-            unit="B",
-            unit_scale=True,
-            disable=None,
-        )
+        size = wanted.size
+        bar = Progress(what=name, total=size, unit="B", initial=start, scaled=True)
         with open(part, "ab" if goes_on else "wb") as file, bar:
             # One byte more than there may be shows that it is another file.
             while start <= wanted.size and (block := answer.read(AT_ONCE)):

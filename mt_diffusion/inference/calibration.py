@@ -46,11 +46,13 @@ def find(
     experiment: Experiment,
     params: Any,
     mesh: Mesh,
+    digest: str = "",
 ) -> Found:
     """The errors of a checkpoint: as kept in its workdir, else measured and kept there.
 
-    {} where they are not asked for (config.sampling.variance and correction), or the
-    training data is not at hand, which is said.
+    digest: `exported.digest` of the parameters, by whoever has it already. {} where
+    they are not asked for (config.sampling.variance and correction), or the training
+    data is not at hand, which is said.
     """
     settings = config.sampling
     variance.check(settings.variance, settings.correction)
@@ -60,7 +62,7 @@ def find(
     facts = {
         "step": step,
         "averaged": use_ema,
-        "parameters": exported.digest(params),
+        "parameters": digest or exported.digest(params),
         "guess": settings.guess,
         "clip": settings.clip,
         "correction": settings.correction,

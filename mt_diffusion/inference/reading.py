@@ -149,7 +149,7 @@ def read_images(
     files = [inputs[primary.name][i] for i in range(len(examples[primary.name]))]
     for name in means:
         near = experiment.variables[name].nearest(examples[name], texts, NUM_TEXTS)
-        if near is not None:
+        if near is not None and all(near):  # else it knows no words
             table.write_nearest(out / f"{name}.csv", files, near)
             for file, ((text, cosine), *_) in zip(files, near, strict=True):
                 print(f"{file}: {text} ({cosine:.2f})")

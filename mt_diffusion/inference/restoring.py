@@ -18,6 +18,7 @@ from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.inference.guiding import Weights
+from mt_diffusion.modalities import build as base
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import sharding
 
@@ -88,6 +89,8 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
     """Sets fields of config.sampling, and of other sections where a name says so."""
     for name, value in overrides.items():
         *sections, field = name.split(".")
+        if sections[:1] == ["modalities"]:
+            check_encoder(config, name)
         part = config
         for section in sections or ["sampling"]:
             part = part[section]
@@ -97,6 +100,21 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
                 f"--config.{name}={value} out."
             )
         part[field] = value
+
+
+def check_encoder(config: ConfigDict, name: str) -> None:
+    """Raises UserError for a field of a modality that is not where its encoder is."""
+    sections = {n: fields.to_dict() for n, fields in config.modalities.items()}
+    able = [
+        f"modalities.{n}.{field}"
+        for n, fields in sections.items()
+        for field in base.locate(fields["kind"]).encoders
+    ]
+    if name not in able:
+        raise UserError(
+            f"--config.{name} can't change in a model that there is; of its modalities "
+            f"can be said anew where a frozen encoder is: {', '.join(able) or 'none'}."
+        )
 
 
 def prepare(

@@ -63,6 +63,7 @@ def sample(
     settings = config.sampling
     build, weights = prepare(settings, experiment, params, use_ema, mesh)
     alone: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    model_digest = ""
     if jax.process_index():
         out = None
     else:
@@ -73,7 +74,7 @@ def sample(
     model = (workdir, step, use_ema, config, experiment, params, mesh)
     which = "averaged (EMA)" if use_ema else "raw"
     with alone:
-        generator = build(calibration.find(*model))
+        generator = build(calibration.find(*model, model_digest))
         print(
             f"{num} samples from step {step:,}, {which} parameters: "
             f"{settings.sampler}, {settings.num_steps} steps, seed {seed}, given: "

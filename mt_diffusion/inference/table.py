@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.files import finding, writing
+from mt_diffusion.files import captions, finding, writing
 from mt_diffusion.files.names import shown
 
 FILE = "samples.csv"
@@ -20,20 +20,38 @@ def inputs_of(
 ) -> dict[str, list[str]]:
     """{variable: what says where each value is from} of texts NAME=VALUE.
 
-    The file of an image; else the text itself.
+    The file of an image, a line of a file of words, one of several classes; a place in
+    another file.
     """
     inputs = {}
     for text in texts:
         name, _, value = text.partition("=")
-        if name not in values:  # it was said to be absent
-            continue
-        is_picture = values[name].ndim == 4  # words may be called as a folder is
-        is_there = is_picture and pathlib.Path(value).expanduser().exists()
-        paths = finding.image_files(value) if is_there else []
-        num = len(values[name])
-        named = map(shown, paths if len(paths) == num else [text] * num)
-        inputs[name] = list(named)
+        if name in values:  # else it was said to be absent
+            inputs[name] = list(map(shown, _each(name, value, values[name])))
     return inputs
+
+
+def _each(name: str, value: str, found: np.ndarray) -> Sequence[str | pathlib.Path]:
+    """As many texts as there are values in what was found."""
+    path, num = pathlib.Path(value).expanduser(), len(found)
+    if found.ndim == 4 and path.exists():  # words may be called as a folder is
+        files = finding.image_files(value)
+        return files if len(files) == num else [f"{name}={value}"] * num
+    is_list = path.suffix == captions.LIST and path.is_file()
+    several = captions.lines(path) if is_list else _listed(value)
+    if len(several) == num:
+        return [f"{name}={one}" for one in several]
+    places = [f"[{i}]" for i in range(num)] if num > 1 else [""]
+    return [f"{name}={value}{place}" for place in places]
+
+
+def _listed(text: str) -> list[str]:
+    """What stands between commas, as labels are given."""
+    try:
+        (found,) = csv.reader([text], skipinitialspace=True)
+    except (csv.Error, ValueError):
+        found = [text]
+    return found
 
 
 def words_of(

@@ -41,8 +41,9 @@ class Representation(Vector):
     """A vector x of the image or of the data set.
 
     vectors: where they come from; 'pca' (of the training images, num_components),
-    'feature:NAME' (of the data set), or 'package.module:function' (a frozen encoder,
-    uint8 [N, H, W, C] -> float [N, D]).
+    'feature:NAME' (of the data set; num_components is D for --mode=preflight without
+    it), or 'package.module:function' (a frozen encoder, uint8 [N, H, W, C] -> float
+    [N, D]).
     components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
     clip: the folder of the CLIP that the vectors are of, by which images and words are
     represented that are given; '' for none. gap: what is added to a vector of words,
@@ -64,6 +65,7 @@ class Representation(Vector):
     generator: str
     space: Space
 
+    encoders = types.MappingProxyType({"clip": "clip_digest"})
     added = types.MappingProxyType(
         {"clip": "", "clip_digest": "", "gap": "shift", "text_mean": ()}
     )
@@ -93,6 +95,13 @@ class Representation(Vector):
             mean = sentences.cached(encoder, known, 0).pooled.mean(axis=0)
             fields["text_mean"] = tuple(mean.tolist())
         return fields
+
+    @classmethod
+    def stand_in(cls, fields):
+        if not fields["vectors"].startswith(representers.FEATURE):
+            return {}  # for they are made of images, of noise as well
+        num = fields["num_components"]
+        return {"vector_mean": (0.0,) * num, "vector_std": (1.0,) * num}
 
     @classmethod
     def named_code(cls, fields):
@@ -135,7 +144,7 @@ class Representation(Vector):
         if path.suffix in (".npy", ".npz"):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
-        elif self.clip and path.suffix == ".txt":
+        elif self.clip and path.suffix == captions.LIST:
             return self.of_words(captions.lines(path))
         elif self.clip and not (
             os.path.exists(path) or path.suffix in finding.SUFFIXES
@@ -148,6 +157,7 @@ class Representation(Vector):
     def _of_images(self, text: str) -> np.ndarray:
         paths = finding.image_files(text)
         if self.clip:
+            sentences.check_named(self.clip, f"{self.name}.clip")
             encoder = Images(pathlib.Path(self.clip).expanduser())
             return encoder(
                 np.stack([files.read_image(p, encoder.shape) for p in paths])
@@ -158,6 +168,7 @@ class Representation(Vector):
     def of_words(self, texts: Sequence[str]) -> np.ndarray:
         """Values of texts by the CLIP, over the gap to those of images."""
         field = f"config.modalities.{self.name}"
+        sentences.check_named(self.clip, f"{self.name}.clip")
         encoder = sentences.find(self.clip)
         if encoder.digest != self.clip_digest:
             raise UserError(

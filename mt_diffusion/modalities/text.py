@@ -25,7 +25,6 @@ from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
 MOST_KEPT = 50_000  # texts, with those that come later
-FILE = ".txt"  # ends what is given as a file with a text in each line
 DIGITS = 5  # of whitening, in a config
 
 
@@ -52,6 +51,8 @@ class Text(Projected):
     whitening: Sequence[Sequence[float]]
     captions: Sequence[str]
 
+    encoders = types.MappingProxyType({"encoder": "encoder_digest"})
+    words = ("captions",)
     added = types.MappingProxyType({"own_tokens": False})
 
     @classmethod
@@ -76,6 +77,12 @@ class Text(Projected):
         }
 
     @classmethod
+    def stand_in(cls, fields):
+        num = fields["num_components"]
+        axes = tuple(map(tuple, np.eye(num).tolist()))
+        return {"vector_mean": (0.0,) * num, "whitening": axes, "captions": ("",)}
+
+    @classmethod
     def energy_of(cls, scale, fields, numbers):
         size = fields["num_components"]
         return super().energy_of(scale, fields, numbers) / size
@@ -91,6 +98,7 @@ class Text(Projected):
 
     @functools.cached_property
     def _encoder(self) -> Sentences:
+        sentences.check_named(self.encoder, f"{self.name}.encoder")
         found = sentences.find(self.encoder)
         if found.digest != self.encoder_digest:
             raise UserError(
@@ -104,14 +112,28 @@ class Text(Projected):
     @functools.cached_property
     def _values(self) -> dict[str, np.ndarray]:
         """Of texts that were encoded: of the training set, and what came since."""
+        if not self.captions:
+            return {}
         found = sentences.cached(self._encoder, self.captions, self.most_tokens)
         return dict(zip(self.captions, self._as_values(found), strict=True))
 
     @functools.cached_property
     def _told(self) -> tuple[list[str], np.ndarray]:
-        """Captions of the training set, and their vectors of length 1, [K, D]."""
+        """Captions of the training set, and their vectors of length 1, [K, D].
+
+        Without the encoder it is none, which is said.
+        """
         names = list(self.captions)
+        if not names or not self._is_here():
+            return [], np.zeros((0, self.size))
         return names, sentences.unit(self.values_of(names)[:, : self.size])
+
+    def _is_here(self) -> bool:
+        try:
+            return bool(self._encoder.size)
+        except UserError as error:
+            print(f"{self.name} is not told in words: {error}")
+            return False
 
     @functools.cached_property
     def _asked(self) -> list[str]:
@@ -172,7 +194,7 @@ class Text(Projected):
         if not text.strip():
             return None
         self._asked[:] = [text]
-        if text.endswith(FILE):
+        if text.endswith(files.LIST):
             self._asked[:] = files.lines(pathlib.Path(text).expanduser())
         return self.values_of(self._asked)
 
@@ -195,8 +217,8 @@ class Text(Projected):
         return (value[:, : self.size] @ back + mean).astype(np.float32)
 
     def show(self, item):
-        ((nearest, _),) = self.nearest(item[None])[0]
-        return shown(nearest)
+        (found,) = self.nearest(item[None])
+        return shown(found[0][0]) if found else ""
 
     def nearest(self, items, texts=(), num=1):
         names, there = ([], np.zeros((0, self.size))) if texts else self._told

@@ -1,5 +1,9 @@
 """Attention of the networks here, in one function, by the kernel that a device has."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,6 +11,17 @@ from jaxtyping import Array, Float
 # What cuDNN's fused kernel takes; jax._src.cudnn.fused_attention_stablehlo.
 HALVES = (jnp.bfloat16, jnp.float16)
 MOST_CHANNELS, MULTIPLE, OLDEST = 128, 8, 8.0
+TARGET = contextvars.ContextVar[jax.Device | None]("TARGET", default=None)
+
+
+@contextlib.contextmanager
+def compiled_for(device: jax.Device) -> Iterator[None]:
+    """What is traced inside is for devices of that kind, which need not be here."""
+    before = TARGET.set(device)
+    try:
+        yield
+    finally:
+        TARGET.reset(before)
 
 
 def attention(
@@ -16,11 +31,12 @@ def attention(
 ) -> Float[Array, "b q heads c"]:
     """Softmax attention; logits and weights are computed in float32.
 
+    For the devices of `compiled_for`, where there are none for those that are here.
     By cuDNN in half precision on NVIDIA's GPUs, which keeps no matrix of logits.
     Elsewhere by two products: `jax.nn.dot_product_attention` gives the same by a `vmap`
     over groups of heads, and on a CPU its gradient takes a third longer.
     """
-    if takes_cudnn(query, jax.local_devices()[0]):
+    if takes_cudnn(query, TARGET.get() or jax.local_devices()[0]):
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     return by_products(query, key, value)
 

@@ -25,6 +25,7 @@ from mt_diffusion.models.clip.texts import Texts
 from mt_diffusion.models.encoded import AT_ONCE, Encoded, Sentences, unit
 
 LETTERS = "letters"
+DIGEST = "digest:"  # before that of an encoder whose place is not told
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 READ = (WEIGHTS, TOKENIZER, "config.json")
 PIPELINE = "model_index.json"  # of diffusers
@@ -216,6 +217,26 @@ def of_folder(folder: pathlib.Path) -> Sentences:
     if config.is_file() and saved.is_one(weights.read_json(config)):
         return Texts(folder)
     return Folder(folder)
+
+
+def public(text: str, digest: str) -> str:
+    """What a config calls an encoder by where others read it, who have not its folder.
+
+    A package's name, and 'letters'; of a folder 'digest:' and its digest.
+    """
+    is_name = text.isidentifier() and not pathlib.Path(text).is_dir()
+    is_told = not text or text.startswith(DIGEST)
+    return text if is_told or is_name else f"{DIGEST}{digest}"
+
+
+def check_named(text: str, field: str) -> None:
+    """Raises UserError for an encoder of which only the digest is told."""
+    if text.startswith(DIGEST):
+        raise UserError(
+            f"this model was exported without its frozen encoder, whose digest is "
+            f"{shown(text.removeprefix(DIGEST))}: say where that is with "
+            f"--config.modalities.{field}=FOLDER."
+        )
 
 
 @functools.lru_cache(4)

@@ -1,7 +1,9 @@
 """How far something is that takes long: on a terminal, and in a file or pipe."""
 
+import contextlib
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tqdm
@@ -12,13 +14,15 @@ FORMAT = (
     "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"
     "{postfix} |{bar}|"
 )
+CLOCK = "{desc}: {elapsed}"  # of what has no parts
 
 
 class Progress(tqdm.tqdm):
     """A bar as wide as the terminal; where there is none, a line each 30 s and at last.
 
     items: what is gone through; None where `update` counts. what: is done, with
-    `total` of a unit, so many of them (`initial`) before.
+    `total` of a unit, so many of them (`initial`) before. scaled: as 61.7M. form: what
+    a line says.
     """
 
     _is_terminal, _said = True, -1  # what the last line was of
@@ -30,6 +34,8 @@ class Progress(tqdm.tqdm):
         total: int | None = None,
         unit: str = "example",
         initial: int = 0,
+        scaled: bool = False,
+        form: str = FORMAT,
     ):
         self._is_terminal = sys.stderr.isatty()
         pace: dict[str, Any] = {"dynamic_ncols": True}
@@ -41,8 +47,9 @@ class Progress(tqdm.tqdm):
             total,
             unit=f" {unit}",
             initial=initial,
+            unit_scale=scaled,
             miniters=1,
-            bar_format=FORMAT if self._is_terminal else FORMAT.partition(" |")[0],
+            bar_format=form if self._is_terminal else form.partition(" |")[0],
             **pace,
         )
 
@@ -71,3 +78,23 @@ class Progress(tqdm.tqdm):
                 self.display()
             self.disable = True
         super().close()
+
+
+@contextlib.contextmanager
+def clock(what: str) -> Iterator[None]:
+    """Shows the time that something takes which has no parts, until it is done."""
+    done = threading.Event()
+    with Progress(what=what, total=1, form=CLOCK) as bar:
+
+        def tick() -> None:
+            while not done.wait(1 if bar.is_terminal else EVERY):
+                bar.refresh()
+
+        thread = threading.Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield
+            bar.update()
+        finally:
+            done.set()
+            thread.join()

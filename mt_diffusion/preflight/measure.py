@@ -7,16 +7,13 @@ import importlib.metadata
 import json
 import os
 import re
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
-import tqdm
 
 from mt_diffusion.files import writing
+from mt_diffusion.parallel.progress import clock
 from mt_diffusion.preflight import collectives
 from mt_diffusion.preflight.collectives import Collective
 from mt_diffusion.preflight.program import Program
@@ -135,22 +132,3 @@ def load(content: dict[str, Any]) -> Measurement:
     """A measurement that was written as JSON."""
     listed = tuple(Collective(**c) for c in content["collectives"])
     return Measurement(**content | {"collectives": listed})
-
-
-@contextlib.contextmanager
-def clock(text: str) -> Iterator[None]:
-    """Shows `text` and the time since, until what is inside is done."""
-    done = threading.Event()
-    with tqdm.tqdm(desc=text, bar_format="{desc}: {elapsed}") as bar:
-
-        def tick():
-            while not done.wait(1 if sys.stderr.isatty() else 60):
-                bar.refresh()
-
-        thread = threading.Thread(target=tick, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()

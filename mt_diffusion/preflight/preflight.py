@@ -16,6 +16,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.files import writing
+from mt_diffusion.models import attention
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology, units
 from mt_diffusion.preflight.measure import Measurement, measure
@@ -56,6 +57,14 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     Raises UserError for a config that can't be trained on these devices.
     """
     config = program.resolve(config)
+    with attention.compiled_for(target.devices[0]):
+        return look_at_resolved(config, target, microbatches)
+
+
+def look_at_resolved(
+    config: ConfigDict, target: Target, microbatches: Sequence[float]
+) -> Report:
+    """The same of a config that has what its modalities take from the data."""
     mesh = sharding.make_mesh(config.mesh.fsdp, target.devices)
     per_device = images_per_device(config, mesh.size)
     parts = config.train.num_microbatches

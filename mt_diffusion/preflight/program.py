@@ -2,25 +2,29 @@
 
 import dataclasses
 import math
-from typing import Any
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mt_diffusion.data import classes, latents, pairs, sources
+from mt_diffusion.data import classes, latents, pairs, sources, views
 from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.inference.generation import Generator
+from mt_diffusion.modalities import build as base
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import abstract_state
 from mt_diffusion.training.step import abstract_batch, lower_step
 
 NUM_NOISE = 64  # examples in place of a data set that is not here
+FILES = ("path", "pair_path", "captions", "vectors")  # fields that name some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,37 +42,67 @@ class Program:
 
 
 class Noise:
-    """Random images with the classes of a data set that is not here."""
+    """Random images with the classes of a data set that is not here.
 
-    def __init__(self, data: ConfigDict, class_names: list[str]):
+    has_pair: whether each has a second one.
+    """
+
+    def __init__(
+        self, data: ConfigDict, class_names: Sequence[str], has_pair: bool = False
+    ):
         self.class_names = class_names
         shape = (NUM_NOISE, data.image_size, data.image_size, data.channels)
         self._images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        self._has_pair = has_pair
 
     def __len__(self) -> int:
         return NUM_NOISE
 
     def __getitem__(self, i: int) -> dict:
         classes = max(len(self.class_names), 1)
-        return {"image": self._images[i], sources.CLASS: i % classes}
+        found = {"image": self._images[i], sources.CLASS: i % classes}
+        return found | ({"pair": self._images[-1 - i]} if self._has_pair else {})
 
 
-def find_source(data: ConfigDict) -> sources.Source:
-    """The training data; noise in its place where TFDS describes what is not here."""
+class Found(NamedTuple):
+    """Training data; why: those of the config are not here, None where they are."""
+
+    source: sources.Source
+    why: UserError | None = None
+
+
+def find_source(data: ConfigDict) -> Found:
+    """The training data; what is here of them, or noise, where some of them are not.
+
+    Raises UserError for data that are here, and can't be read.
+    """
     try:
-        return sources.open_source(data, "train")
-    except UserError:
-        if data.source != "tfds" or data.vectors:
-            raise
+        return Found(sources.open_source(data, "train"))
+    except UserError as error:
+        why = error
+    if data.source == "tfds":
         features = tfds.find_builder(data).info.features
         names = list(features[sources.CLASS].names) if sources.CLASS in features else []
-        return pairs.add(Noise(data, classes.in_order(names, data)), data)
+        noise = Noise(data, classes.in_order(names, data))
+        return Found(pairs.add(noise, data), why)
+    gone = [name for name in FILES if not is_here(data[name])]
+    if not gone:
+        raise why
+    if not {"path", "pair_path"} & set(gone):
+        return Found(sources.open_source(without(data, gone), "train"), why)
+    return Found(Noise(data, list(data.class_names), bool(data.pair)), why)
 
 
-def without(data: ConfigDict) -> ConfigDict:
-    """config.data without latents, which need not be here."""
+def is_here(path: str) -> bool:
+    """Whether there is a file or folder of a field of config.data, if it names one."""
+    path = path.replace("{split}", views.SPLITS[0])
+    return path in ("", views.OF_CLASSES) or pathlib.Path(path).expanduser().exists()
+
+
+def without(data: ConfigDict, fields: Sequence[str]) -> ConfigDict:
+    """config.data without these of its files."""
     data = data.copy_and_resolve_references()
-    data.latents = ""
+    data.update(dict.fromkeys(fields, ""))
     return data
 
 
@@ -79,12 +113,37 @@ def resolve(config: ConfigDict) -> ConfigDict:
     """
     experiments.check(config)
     config = config.copy_and_resolve_references()
-    space, source = experiments.space_of(config), find_source(without(config.data))
+    space = experiments.space_of(config)
+    source, why = find_source(without(config.data, ["latents"]))
     if space.stand_in:
         with config.unlocked():
             config.primary.space.update(space.stand_in)
         source = latents.Noise(source, space.shape)
-    return experiments.resolve(config, source)
+    if why is None:
+        return experiments.resolve(config, source)
+    told = stand_in(config)
+    if config.data.vectors and not told:
+        raise why  # of vectors nothing is known
+    try:
+        resolved = experiments.resolve(config, source)
+    except UserError as error:
+        raise UserError(f"{why} And without the data: {error}") from error
+    print(f"noise stands for data that are not here ({why})")
+    for name in told:
+        print(f"its vectors: config.modalities.{name}.num_components numbers each")
+    return resolved
+
+
+def stand_in(config: ConfigDict) -> list[str]:
+    """Puts into a config what its modalities have in the place of data; their names."""
+    names = []
+    with config.unlocked():
+        for name, section in config.modalities.items():
+            fields = section.to_dict()
+            found = base.locate(fields["kind"]).stand_in(fields)
+            section.update({n: x for n, x in found.items() if not fields[n]})
+            names += [name] * bool(found)
+    return names
 
 
 def lower_training(config: ConfigDict, mesh: Mesh, images: int, parts: int) -> Program:

@@ -26,22 +26,11 @@ from mt_diffusion.models import adm
 from mt_diffusion.models.mt_diffusion import TABLES
 from mt_diffusion.parallel import sharding
 from mt_diffusion.parallel.progress import Progress
-from mt_diffusion.report import card, hub
+from mt_diffusion.report import card, hub, public
 from mt_diffusion.training import init_from, watch
 
+NAMED = "_name_or_path"
 DTYPES = ("float32", "float16", "bfloat16")
-PLACES = {  # fields that name files of a machine; what they are where they name none
-    "init_from": "",
-    "data.data_dir": "",
-    "data.path": "",
-    "data.pair_path": "",
-    "data.vectors": "",
-    "data.latents": "",
-    "data.options": ConfigDict(),  # of code that others have not
-    "data.captions": "",
-    "sampling.guide": "",
-    "sampling.autoguidance": 1.0,  # which is nothing without a guide
-}
 
 
 class Trained(NamedTuple):
@@ -71,15 +60,23 @@ def export(
     dtype: str = "float32",
     license: str = "",
     push: str = "",
+    captions: bool = False,
 ) -> None:
     """Writes a model to `out`: a new folder, or for adm a file.
 
     form: own, hub or adm. dtype: one of DTYPES, of the numbers in the file. license:
     for the card, as apache-2.0. push: USER/NAME on the hub, where it is then uploaded
-    to; nothing is sent without. Raises UserError for what can't be, before it writes.
+    to; nothing is sent without. captions: whether those of training data go there, too,
+    where they may be nobody else's. Raises UserError for what can't be, before it
+    writes.
     """
     send = check(form, dtype, push, out)
-    FORMS[form](model, out, dtype, license)
+    if captions and form != "hub":
+        raise UserError(
+            f"--with_captions is for --format=hub, and --format={form} is asked for: "
+            "own has them in any case, and adm none. Leave it out."
+        )
+    FORMS[form](model, out, dtype, license, captions)
     if send:
         send(out)
 
@@ -104,30 +101,29 @@ def check(
     return hub.sender(push) if push else None
 
 
-def own(model: Trained, out: pathlib.Path, dtype: str, license: str) -> None:
+def own(
+    model: Trained, out: pathlib.Path, dtype: str, license: str, captions: bool
+) -> None:
     """A folder with all that is known of the model, which loads as a workdir does."""
-    folder(model, model.config, out, dtype, license)
+    folder(model, model.config, out, dtype, license, evaluation_of(model))
 
 
-def to_hub(model: Trained, out: pathlib.Path, dtype: str, license: str) -> None:
-    """The same, without the paths of this machine in its config."""
-    folder(model, public(model.config), out, dtype, license)
-
-
-def public(config: ConfigDict) -> ConfigDict:
-    """A config without paths of this machine; says which these were."""
-    kept = config.copy_and_resolve_references().unlock()
-    for field, nothing in PLACES.items():
-        section, _, name = field.rpartition(".")
-        part = kept[section] if section else kept
-        if part[name] != nothing:
-            print(f"left out: config.{field}, which is of this machine")
-            part[name] = nothing
-    return kept.lock()
+def to_hub(
+    model: Trained, out: pathlib.Path, dtype: str, license: str, captions: bool
+) -> None:
+    """The same, as others may see it."""
+    evaluation = public.evaluation_of(evaluation_of(model))
+    config = public.config_of(model.config, captions)
+    folder(model, config, out, dtype, license, evaluation)
 
 
 def folder(
-    model: Trained, config: ConfigDict, out: pathlib.Path, dtype: str, license: str
+    model: Trained,
+    config: ConfigDict,
+    out: pathlib.Path,
+    dtype: str,
+    license: str,
+    evaluation: dict[str, Any] | None,
 ) -> None:
     """An exported model with that config, looked at by reading it back."""
     bar = Progress(what="export", total=4, unit="part")
@@ -139,10 +135,10 @@ def folder(
         # As others will; and what was measured of other numbers is measured anew.
         _, _, experiment, params = restoring.restore(draft, {}, True, model.mesh)
         bar.update()
-        known = model.config, experiment, params, model.mesh
-        calibration.find(draft, model.step, True, *known)
+        known = model.config, model.experiment, params, model.mesh
+        digest = exported.facts(draft)["digest"]  # as reading it has found
+        calibration.find(draft, model.step, True, *known, digest)
         bar.update()
-        evaluation = evaluation_of(model)
         card.write(draft, out.name, config, experiment, params, evaluation, license)
         bar.update()
     size = sum(paths.size(p) or 0 for p in paths.files(out))
@@ -196,7 +192,11 @@ def with_autoencoder(
         return config
     (draft / exported.AUTOENCODER).mkdir()
     for file in files:
-        shutil.copyfile(file, draft / exported.AUTOENCODER / file.name)
+        copied = draft / exported.AUTOENCODER / file.name
+        shutil.copyfile(file, copied)
+        if file.suffix == ".json":  # diffusers notes there from which path it was read
+            told = weights.read_json(file)
+            writing.as_json(copied, {n: told[n] for n in told if n != NAMED})
     kept = config.copy_and_resolve_references()
     kept.primary.space.autoencoder = exported.AUTOENCODER
     return kept
@@ -220,7 +220,9 @@ def copy_known(model: Trained, draft: pathlib.Path) -> None:
         writing.as_json(draft / reading.FILE, facts | {"levels": levels})
 
 
-def to_adm(model: Trained, out: pathlib.Path, dtype: str, license: str) -> None:
+def to_adm(
+    model: Trained, out: pathlib.Path, dtype: str, license: str, captions: bool
+) -> None:
     """The U-Net's weights in a file; beside it, what that needs and what it lacks."""
     if model.config.unet.transformer_depth:
         raise UserError(

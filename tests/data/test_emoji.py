@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import pathlib
+import re
 import tarfile
 import threading
 
@@ -135,6 +136,13 @@ def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
     assert example["image"].shape == example["pair"].shape == (32, 32, 3)
     assert (example["image"][0, 0] == 255).all()  # what is transparent, on white
     assert not np.array_equal(example["image"], example["pair"])
+    said = capsys.readouterr().out.splitlines()[-1]
+    told = dict(re.findall(r"--config\.data\.(\w+)=([^\s)]+)", said))
+    assert told == {
+        "path": config.path,
+        "captions": str(out / "captions.csv"),
+        "pair_path": config.pair_path,
+    }
     emoji.prepare(out, registry.url, registry.hands)  # again: nothing to do
     assert "is there; remove it" in capsys.readouterr().out
 
@@ -203,6 +211,13 @@ def test_bases_with_the_same_picture_are_of_one_kind():
         "C": "B",
         "D": "A",
     }
+
+
+def test_where_configs_look_nothing_has_to_be_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    data = common.get_config("emoji").data
+    assert emoji.flags(pathlib.Path(data.captions).parent) == []
+    assert emoji.flags(tmp_path / "a b") != []
 
 
 def test_the_command_names_its_own_flags():

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from configs import common
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.checkpoint import Checkpoints
+from mt_diffusion.files import digests
 from mt_diffusion.training import resume, watch
 
 CONFIG = common.get_config("smoke").lock()
@@ -67,6 +68,17 @@ def test_a_broken_checkpoint_is_passed_over_and_said(written, capsys, damage):
     assert step == 2
     jax.tree.map(np.testing.assert_array_equal, found, state(2))
     assert "checkpoint 3 is broken" in capsys.readouterr().out
+
+
+def test_what_a_newer_version_wrote_is_said_and_read(written, capsys):
+    """It is not damaged: only this version can't compare digests of that kind."""
+    path = written / "checkpoints" / "3" / digests.FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "blake3"}))
+    step, _, found = Checkpoints(written).newest(abstract)
+    assert step == 3
+    jax.tree.map(np.testing.assert_array_equal, found, state(3))
+    told = capsys.readouterr().out
+    assert told.count("checkpoint 3 ") == 1 and "a newer version" in told
 
 
 def test_all_broken_is_an_error_that_touches_nothing(written):

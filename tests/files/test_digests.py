@@ -103,3 +103,13 @@ def test_digests_that_are_broken_themselves_are_seen(written, text):
     (written / digests.FILE).write_text(text)
     with pytest.raises(digests.Damaged):
         digests.check(written, PARTS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"kind": "blake3", "files": {"a/1": [3]}}', '{"kind": "tree", "root": "ab12"}'],
+)
+def test_digests_of_a_later_kind_are_told_from_damage(written, text):
+    (written / digests.FILE).write_text(text)
+    with pytest.raises(digests.Newer, match=json.loads(text)["kind"]):
+        digests.check(written, PARTS)

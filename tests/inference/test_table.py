@@ -46,3 +46,25 @@ def test_each_row_names_its_file_its_input_and_its_words(tmp_path):
     assert {name[1] for name in names} == {"label=a, b"}
     assert [row["label"] for row in rows] == ["ant", "a, b", "a, b", "ant"]
     assert {row["seed"] for row in rows} == {"7"}
+
+
+def test_of_several_values_each_row_names_its_own(tmp_path):
+    """A line of a file of words, a class of a list, a place in a file of vectors."""
+    words = tmp_path / "words.txt"
+    words.write_text("red heart\nblue, cat\n")
+    values = {"text": np.zeros((2, 5)), "label": np.zeros((3, 9))}
+    values |= {"vector": np.zeros((2, 4)), "image": np.zeros((2, 8, 8, 1))}
+    texts = [f"text={words}", 'label=ant,"a, b",cow', "vector=v.npy", "image=gone"]
+    found = table.inputs_of([*texts, "absent="], values)
+    assert found == {
+        "text": ["text=red heart", "text=blue, cat"],
+        "label": ["label=ant", "label=a, b", "label=cow"],
+        "vector": ["vector=v.npy[0]", "vector=v.npy[1]"],
+        "image": ["image=gone[0]", "image=gone[1]"],
+    }
+    one = {"text": np.zeros((1, 5))}
+    assert table.inputs_of(["text=a cat, a hat"], one)["text"] == ["text=a cat, a hat"]
+    words.write_text("only \x1b[2J line")
+    assert table.inputs_of([f"text={words}"], one) == {
+        "text": [r"text=only \x1b[2J line"]
+    }

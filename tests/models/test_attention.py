@@ -1,5 +1,6 @@
 """Attention: both of its ways are the same, and each device gets the one it has."""
 
+import contextlib
 import types
 
 import jax
@@ -77,3 +78,27 @@ def test_the_kernel_is_for_what_it_takes():
     assert not attention.takes_cudnn(half, device(version="rocm 6"))
     assert not attention.takes_cudnn(half, device("tpu"))
     assert not attention.takes_cudnn(half, jax.local_devices()[0])
+
+
+@pytest.mark.parametrize(
+    ("here", "target", "called"),
+    [
+        (device(), None, True),
+        (device(), device("tpu"), False),
+        (device("cpu"), device(), True),
+        (device("cpu"), None, False),
+    ],
+)
+def test_the_devices_that_a_program_is_for_are_asked(monkeypatch, here, target, called):
+    """And not those that are here, where it is compiled for others."""
+    monkeypatch.setattr(attention.jax, "local_devices", lambda: [here])
+    calls = []
+    monkeypatch.setattr(attention, "by_products", lambda *args: calls.append(args))
+    inside = attention.compiled_for(target) if target else contextlib.nullcontext()
+    query, key, value = drawn("self", jnp.bfloat16)
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda *args, implementation: args
+    )
+    with inside:
+        found = attention.attention(query, key, value)
+    assert (found is not None) == called and len(calls) == (not called)

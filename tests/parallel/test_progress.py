@@ -1,11 +1,13 @@
 """How far a run is, on terminals of any width and in a pipe."""
 
 import io
+import pathlib
 import sys
 
 import pytest
 import tqdm
 
+from mt_diffusion.parallel import progress
 from mt_diffusion.parallel.progress import Progress
 
 
@@ -80,3 +82,36 @@ def test_a_line_waits_for_what_somebody_else_has_said(monkeypatch, capsys):
         clock.now += 9
         bar.update()
     assert capsys.readouterr().err == ""
+
+
+def test_what_has_no_parts_says_how_long_it_takes(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(progress, "EVERY", 0.01)
+    with progress.clock("compiling"):
+        while "00:40" not in (told := capsys.readouterr().err):
+            clock.now += 40 * (clock.now == 1000)
+    assert "\r" not in told and told.splitlines()[-1] == "compiling: 00:40"
+    clock.now += 20
+    with progress.clock("compiling"):
+        clock.now += 2
+    assert capsys.readouterr().err.splitlines()[-1] == "compiling: 00:02"
+    monkeypatch.undo()  # a tick of 30 s, which no failure waits for
+    with pytest.raises(KeyError), progress.clock("compiling"):
+        raise KeyError
+    assert capsys.readouterr().err == ""
+
+
+def test_bytes_are_counted_in_their_thousands(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    total = 61_683_754
+    with Progress(what="a.tgz", total=total, unit="B", scaled=True) as bar:
+        for _ in range(2):
+            clock.now += 31
+            bar.update(total // 2)
+    assert "50% 30.8M/61.7M" in capsys.readouterr().err
+
+
+def test_nothing_else_says_how_far_it_is():
+    package = pathlib.Path(progress.__file__).parents[1]
+    found = [p.name for p in package.rglob("*.py") if "import tqdm" in p.read_text()]
+    assert found == ["progress.py"]

@@ -17,6 +17,7 @@ from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.models import attention
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import (
     collectives,
@@ -511,6 +512,25 @@ def test_the_sampler_of_a_config_is_lowered_for_all_devices():
     found = program.lower_sampling(config, sharding.make_mesh(1))
     assert found.images == NUM_DEVICES
     assert "while" in found.lowered.as_text()
+
+
+def test_attention_is_that_of_the_devices_that_are_compiled_for(stand_ins, monkeypatch):
+    """An NVIDIA machine that plans for TPUs has a kernel that they have not."""
+    asked, heads = [], jnp.zeros((1, 4, 2, 8))
+    monkeypatch.setattr(attention, "takes_cudnn", lambda _, d: bool(asked.append(d)))
+
+    def with_attention(lower, *args):
+        attention.attention(heads, heads, heads)
+        return lower(*args)
+
+    for name in ("lower_training", "lower_sampling"):
+        lower = functools.partial(with_attention, getattr(program, name))
+        monkeypatch.setattr(program, name, lower)
+    found = dataclasses.replace(
+        target(memory=GIB, links=1.0), devices=jax.devices()[4:]
+    )
+    preflight.look(get_config(), found, ())
+    assert asked and set(asked) == {found.devices[0]}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 import tarfile
@@ -28,12 +29,13 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
-import tqdm
 
 from mt_diffusion.data.prepared import bases
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import download, images, locks, writing
+from mt_diffusion.parallel.progress import Progress
 
+NAME = "emoji"  # below the user's cache; configs/common.py knows it
 VERSION = "16.0.0"
 REGISTRY = "https://registry.npmjs.org"
 HANDS = {  # bytes of the package, and what npm calls its integrity
@@ -114,6 +116,17 @@ def prepare(
         f"wrote {out}: {counts['train']:,} emoji to train on, {counts['test']:,} to "
         f"test on, each in the hands {' and '.join(pictures)}"
     )
+    print(f"train with --config=configs/text.py:emoji{' '.join(['', *flags(out)])}")
+
+
+def flags(out: pathlib.Path) -> list[str]:
+    """What says to a config where the emoji are; none where it looks itself."""
+    if out.resolve() == writing.user_cache(NAME).resolve():
+        return []
+    places = {"path": out / "32" / "twitter", "captions": out / "captions.csv"}
+    found = [shlex.quote(f"--config.data.{n}={p}") for n, p in places.items()]
+    pair = shlex.quote(f"--config.data.pair_path={out / '32' / 'google'}")
+    return [*found, f"({pair} for those of two hands)"]
 
 
 def fetch(
@@ -173,8 +186,9 @@ def read_pictures(
 ) -> dict[str, np.ndarray]:
     """{file: uint8 [64, 64, 3], on white} of those that a package has."""
     wanted, found = {e.file for e in emoji}, {}
-    with tarfile.open(package) as tar:
-        for info in tqdm.tqdm(tar, package.name, unit="file", disable=None):
+    bar = Progress(what=package.name, total=len(wanted), unit="picture")
+    with tarfile.open(package) as tar, bar:
+        for info in tar:
             path = pathlib.PurePosixPath(info.name)
             is_one = path.parent.name == "64" and path.suffix == ".png"
             opened = tar.extractfile(info) if info.isreg() else None
@@ -182,6 +196,7 @@ def read_pictures(
                 with PIL.Image.open(io.BytesIO(opened.read()), formats=["PNG"]) as file:
                     pixels = np.asarray(file.convert("RGBA"))
                 found[path.stem] = images.resize(pixels, (64, 64, 3))
+                bar.update()
     return found
 
 
@@ -194,7 +209,7 @@ def write(
 ) -> None:
     """Everything that the folder holds."""
     for hand, found in pictures.items():
-        for e in tqdm.tqdm(emoji, hand, unit="emoji", disable=None):
+        for e in Progress(emoji, hand, unit="emoji"):
             for size in SIZES:
                 folder = out / str(size) / hand / splits[e.file] / e.group
                 folder.mkdir(parents=True, exist_ok=True)
@@ -228,10 +243,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="bash launch/emoji.sh",
         description="Prepares emoji in two hands, with their names. Downloads 136 MB "
-        "from npm's registry, and leaves 80 MB.",
+        "from npm's registry, and leaves 69 MB.",
     )
     parser.add_argument(
-        "--out", type=pathlib.Path, default=writing.user_cache("emoji"), help="folder"
+        "--out",
+        type=pathlib.Path,
+        default=writing.user_cache(NAME),
+        help="folder; %(default)s, where configs look, unless it is said",
     )
     parser.add_argument("--registry", default=REGISTRY, help="of npm packages")
     args = parser.parse_args()

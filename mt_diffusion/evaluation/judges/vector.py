@@ -40,21 +40,11 @@ def judge(variable: Representation, drawn: Drawn, real: Real) -> list[Metric]:
 def compare(vectors: np.ndarray, own: np.ndarray, name: str) -> list[Metric]:
     """Cosine with the own one, and whether it is the nearest of all [N, D]."""
     similarity = unit(own) @ unit(vectors).T
-    rows = np.arange(len(own))
-    cosine = uncertainty.mean(similarity[rows, rows])
-    others = uncertainty.mean(similarity[rows, np.roll(rows, 1)])
     nearest = np.all(vectors[similarity.argmax(axis=1)] == vectors, axis=1)
     nearest = uncertainty.mean(nearest)
     different = len(np.unique(vectors, axis=0))
     return [
-        Metric(
-            f"{name}_cosine",
-            cosine.value,
-            "higher",
-            Mark(others.value, "vectors of others", others.error),
-            Mark(1.0, "equal"),
-            cosine.error,
-        ),
+        cosine(vectors, own, name),
         Metric(
             f"{name}_recall_at_1_of_{different}",
             nearest.value,
@@ -66,6 +56,22 @@ def compare(vectors: np.ndarray, own: np.ndarray, name: str) -> list[Metric]:
     ]
 
 
+def cosine(vectors: np.ndarray, own: np.ndarray, name: str) -> Metric:
+    """Of each vector with its own one, beside that with another's."""
+    made, true = unit(vectors), unit(own)
+    found = uncertainty.mean(np.sum(true * made, axis=1))
+    others = uncertainty.mean(np.sum(true * np.roll(made, 1, axis=0), axis=1))
+    return Metric(
+        f"{name}_cosine",
+        found.value,
+        "higher",
+        Mark(others.value, "vectors of others", others.error),
+        Mark(1.0, "equal"),
+        found.error,
+    )
+
+
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    """Rows of length 1; a row of zeros stays."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
