@@ -204,7 +204,7 @@ def emoji() -> ConfigDict:
     config.unet.attention_resolutions = (2, 4)
     config.diffusion.prediction = "v"
     config.objective.times = "stratified"
-    config.train.update(num_steps=5000, batch_size=16)
+    config.train.update(num_steps=11_000, batch_size=16)
     config.watch.update(checkpoint_every=1000, sample_every=0)
     return config
 
