@@ -50,8 +50,9 @@ def is_one(config: Mapping[str, Any]) -> bool:
 
 
 def has(folder: pathlib.Path, tower: str) -> bool:
-    """Whether the CLIP of a folder has that tower, TEXT or VISION."""
-    config = weights.read_json(folder / "config.json")
+    """Whether a folder has a CLIP with that tower, TEXT or VISION."""
+    path = folder / "config.json"
+    config = weights.read_json(path) if path.is_file() else {}
     return tower in TOWERS.get(config.get("model_type"), ())
 
 
