@@ -3,12 +3,30 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mt_diffusion.data import latents
 from mt_diffusion.models.autoencoder import folder, kl
 from tests.parallel.test_processes import end, start, start_both
 
 FORM = kl.Form(1, 1, (4, 4), 1, 2, 2, True, True, False)
+
+
+@pytest.mark.wide
+def test_vectors_of_a_job_are_made_once(tmp_path):
+    """And no other process finds that they are there already."""
+    flags = ["--mode=precompute", "--config=configs/image_representation.py:smoke"]
+    flags += ["--encoder=tests.parallel.test_latents_of_processes:mean"]
+    out = tmp_path / "vectors.npz"
+    for status, _, errors in end(*start_both(*flags, f"--out={out}")):
+        assert status == 0, errors
+    with np.load(out) as found:
+        assert found["train"].shape == (1438, 1)
+
+
+def mean(images):
+    """An encoder."""
+    return images.mean(axis=(1, 2))
 
 
 def test_two_processes_encode_what_one_does(tmp_path):
