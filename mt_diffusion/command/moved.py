@@ -1,7 +1,8 @@
 """What lies elsewhere than a run's config says: --config.data.path and the like.
 
-Also the autoencoder of a diffusion of latents. For modes that take the config of a
-checkpoint, and so have no --config.
+Also frozen models that it needs: the autoencoder of a diffusion of latents, a CLIP, a
+sentence encoder. For modes that take the config of a checkpoint, and so have no
+--config.
 """
 
 import re
@@ -13,10 +14,13 @@ FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
     "broken",
     "changed",
 )
-AUTOENCODER = "primary.space.autoencoder"
+MODELS = re.compile(
+    r"--?config\.(primary\.space\.autoencoder|modalities\.\w+\.(?:clip|encoder))=(.*)",
+    re.DOTALL,
+)
 MODES = ("sample", "read", "bound", "evaluate", "export")
 
-said: dict[str, str] = {}  # {"data.FIELD": value} of the command line
+said: dict[str, str] = {}  # {"data.FIELD": value} and the like, of the command line
 
 
 def take(argv: Sequence[str]) -> list[str]:
@@ -31,9 +35,8 @@ def take(argv: Sequence[str]) -> list[str]:
     rest = []
     for argument in argv:
         match = re.fullmatch(r"--?config\.data\.(\w+)=(.*)", argument, re.DOTALL)
-        elsewhere = argument.lstrip("-").partition(f"config.{AUTOENCODER}=")
-        if elsewhere[1] and not elsewhere[0]:
-            said[AUTOENCODER] = elsewhere[2]
+        if model := MODELS.fullmatch(argument):
+            said[model[1]] = model[2]
         elif match is None:
             rest.append(argument)
         elif match[1] in FIELDS:

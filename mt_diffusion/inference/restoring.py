@@ -90,10 +90,12 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> None:
         *sections, field = name.split(".")
         part = config
         for section in sections or ["sampling"]:
-            part = part[section]
+            part = part.get(section, {})
         if field not in part:
+            has = f"its modalities are {list(config.modalities)}"
+            why = has if sections[0] == "modalities" else "it is none of latents"
             raise UserError(
-                f"this run has no config.{name}, for it is none of latents; leave "
+                f"this run has no config.{name}, for {why}; leave "
                 f"--config.{name}={value} out."
             )
         part[field] = value

@@ -29,6 +29,7 @@ def mean(images):
     return images.mean(axis=(1, 2))
 
 
+@pytest.mark.wide
 def test_two_processes_encode_what_one_does(tmp_path):
     params = jax.jit(kl.AutoencoderKL(FORM).init)(
         jax.random.key(0), jnp.zeros((1, 8, 8, 1))
