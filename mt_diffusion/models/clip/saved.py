@@ -53,7 +53,7 @@ def has(folder: pathlib.Path, tower: str) -> bool:
     """Whether a folder has a CLIP with that tower, TEXT or VISION."""
     path = folder / "config.json"
     config = weights.read_json(path) if path.is_file() else {}
-    return tower in TOWERS.get(config.get("model_type"), ())
+    return tower in TOWERS.get(str(config.get("model_type")), ())
 
 
 def read(folder: pathlib.Path, tower: str) -> Tower:
