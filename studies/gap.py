@@ -189,18 +189,21 @@ def draw(args: argparse.Namespace, rows: Sequence[Row]) -> dict:
     mt_diffusion.train(config, args.out / "run")
     model, judge = mt_diffusion.load(args.out / "run"), Judge(args.data, args.out)
     held = {row["name"]: row for row in rows if row["split"] == "test"}
-    told = [SAYINGS[DRAWN](held[name]) for name in judge.held.captions]
+    names = judge.held.captions[: args.num]
+    told = [SAYINGS[DRAWN](held[name]) for name in names]
     encoder = sentences.find(args.encoder)
     ways = {
-        "names": sentences.cached(encoder, judge.held.captions, 1).pooled,
+        "names": sentences.cached(encoder, names, 1).pooled,
         "as they are": sentences.cached(encoder, told, 1).pooled,
         "shifted": told,  # words, which go over the gap
     }
     figures = {}
     for way, value in ways.items():
         made = model.sample(len(told), {"representation": value}, **SETTINGS)["image"]
-        np.savez_compressed(args.out / f"{way.replace(' ', '_')}.npz", image=made)
-        figures[way] = latents.judged(judge, made, True)
+        path = args.out / "draws" / f"{way.replace(' ', '_')}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(path, image=made)
+        figures[way] = latents.judged(judge, made, args.num is None)
     return {"saying": DRAWN, "steps": config.train.num_steps, "figures": figures}
 
 
@@ -217,6 +220,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=out)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--num", type=int, help="pictures of a draw; all without")
     parser.add_argument("--probe", type=int, default=200)
     args = parser.parse_args()
     if not args.data.is_dir():
