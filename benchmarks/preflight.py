@@ -1,39 +1,76 @@
-"""Does ImageNet fit? `--mode=preflight` of its configs on four TPU slices.
+"""Does it fit? `--mode=preflight` of ImageNet, and of Stable Diffusion's latents.
 
     pip install "jax[tpu]"
     python -m benchmarks.preflight
+    python -m benchmarks.preflight --presets=sd64,sd32 --slices=v5e-256,v4-128,v6e-16
 
-No TPU is needed. Programs are compiled one at a time, each of a few minutes alone on 2
-cores (docs/pods.md); one that has been compiled is not compiled again, so a stopped run
-goes on where it was. results/preflight/PRESET_SLICE.json holds what was found, and
-table.md all of it. A process keeps memory that it has used, up to
-16 GiB in a row and more in several: where there is little, give each row its own, by
---presets and --slices.
+No TPU is needed, and no weights or data: of sd64 and sd32, which are of
+configs/latent_representation.py, the images and their vectors are noise. Programs are
+compiled one at a time, each of a few minutes alone on 2 cores (docs/pods.md); one that
+has been compiled is not compiled again, so a stopped run goes on where it was.
+results/preflight/PRESET_SLICE.json holds what was found, and table.md all of it. A
+process keeps memory that it has used, up to 16 GiB in a row and more in several: where
+there is little, give each row its own, by --presets and --slices.
 
 The global batch is the config's own. On small slices it is taken in microbatches of at
-most 8 images of 64 pixels or 2 of 128 per chip; if these do not fit either, in as many
-as do. Memory is measured at that number and at twice it: of fewer images it is the
-gradients that decide, and a line through these would promise too much.
+most 8 images of 64 pixels or 2 of 128 per chip, and of 4 latents of 64x64 or 8 of
+32x32; if these do not fit either, in as many as do. Memory is measured at that number
+and at twice it: of fewer images it is the gradients that decide, and a line through
+these would promise too much.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 import time
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+from ml_collections import ConfigDict
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from configs import image_label
+from configs import image_label, latent_representation
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import writing
 from mt_diffusion.preflight import preflight, tables, topology
+from mt_diffusion.preflight.report import Report
 
 RESULTS = pathlib.Path("results/preflight")
 PRESETS = ("imagenet64", "imagenet128")
-SLICES = ("v5e-256", "v5e-16", "v4-32", "v6e-16")
-MOST = {"imagenet64": 8, "imagenet128": 2}  # images per chip at a time
+LATENTS = ("sd64", "sd32")
+SLICES = ("v5e-256", "v5e-16", "v4-32", "v4-128", "v6e-16")
+# Images per chip at a time.
+MOST = {"imagenet64": 8, "imagenet128": 2, "sd64": 4, "sd32": 8}
+STAND_INS = 32  # images in place of a data set
+
+
+@contextlib.contextmanager
+def config_of(preset: str) -> Iterator[ConfigDict]:
+    """The config of a preset; of latents, with stand-ins of what is not here."""
+    if preset not in LATENTS:
+        yield image_label.get_config(preset)
+        return
+    config = latent_representation.get_config(preset)
+    with tempfile.TemporaryDirectory() as name:
+        root = pathlib.Path(name)
+        rng, side = np.random.default_rng(0), config.data.image_size
+        for part in ("train", "test"):
+            (root / part / "images").mkdir(parents=True)
+            for i in range(STAND_INS):
+                pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+                PIL.Image.fromarray(pixels).save(root / part / "images" / f"{i}.png")
+        shape = STAND_INS, latent_representation.CLIP
+        vectors = {p: rng.standard_normal(shape, np.float32) for p in ("train", "test")}
+        np.savez(root / "vectors.npz", **vectors)
+        config.data.update(path=name, vectors=str(root / "vectors.npz"))
+        config.modalities.representation.clip = ""
+        yield config
 
 
 def look(preset: str, name: str, quick: bool) -> None:
@@ -43,25 +80,32 @@ def look(preset: str, name: str, quick: bool) -> None:
         return
     target = dataclasses.replace(topology.find(name), quick=quick)
     start = time.monotonic()
-    config = image_label.get_config(preset)
-    per_device = config.train.batch_size // len(target.devices)
-    own = min(per_device, MOST[preset])
-    config.train.num_microbatches = per_device // own
-    sizes = (MOST[preset], 2 * MOST[preset])
-    report = preflight.look(config, target, sizes)
-    if not report.fits and report.needed:
-        config.train.num_microbatches = report.needed
-        report = preflight.look(config, target, sizes)
-    facts = {"config": f"image_label:{preset}", "slice": name}
+    with config_of(preset) as config:
+        report = report_of(config, target, MOST[preset])
+    setting = "latent_representation" if preset in LATENTS else "image_label"
+    facts = {"config": f"{setting}:{preset}", "slice": name}
     facts["seconds"] = time.monotonic() - start
     RESULTS.mkdir(parents=True, exist_ok=True)
     writing.as_json(path, facts | report.summary())
     print(tables.text(report))
 
 
+def report_of(config: ConfigDict, target: topology.Target, most: int) -> Report:
+    """What is found, with more microbatches than `most` asks for where these help."""
+    per_device = config.train.batch_size // len(target.devices)
+    own = min(per_device, most)
+    config.train.num_microbatches = per_device // own
+    sizes = (most, 2 * most)
+    report = preflight.look(config, target, sizes)
+    if not report.fits and report.needed:
+        config.train.num_microbatches = report.needed
+        report = preflight.look(config, target, sizes)
+    return report
+
+
 def table() -> str:
     """All rows that there are, as Markdown."""
-    paths = [RESULTS / f"{p}_{s}.json" for p in PRESETS for s in SLICES]
+    paths = [RESULTS / f"{p}_{s}.json" for p in PRESETS + LATENTS for s in SLICES]
     return tables.markdown([json.loads(p.read_text()) for p in paths if p.exists()])
 
 
@@ -71,10 +115,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--presets", default=",".join(PRESETS), help="%(default)s")
-    parser.add_argument("--slices", default=",".join(SLICES), help="%(default)s")
+    usual = ",".join(s for s in SLICES if s != "v4-128")
+    parser.add_argument("--slices", default=usual, help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="as of --mode=preflight")
     args = parser.parse_args()
-    if unknown := set(args.presets.split(",")) - set(PRESETS):
+    if unknown := set(args.presets.split(",")) - set(PRESETS + LATENTS):
         parser.error(f"--presets: {', '.join(sorted(unknown))} is none of them.")
     for preset in args.presets.split(","):
         for name in args.slices.split(","):

@@ -72,7 +72,8 @@ def representation(config: ConfigDict) -> dict:
         tokens=common.tokens(width),
         clip="",  # the folder of the CLIP that vectors are of: words can be given then
         gap="shift",  # from vectors of words to those of images: shift, none
-        clip_digest="",  # these two: found when training starts
+        clip_digest="",  # these three: found when training starts
+        clip_images_digest="",
         text_mean=(),
         generator="",  # of .Pretrained: package.module:function
         std=0.5,  # bounds depend on it: best is the head's error

@@ -16,14 +16,26 @@ only so that words can be given; the network learns from images alone.
 
 each but the last with --config.data.path=IMAGES.
 
-None of this was trained: what was measured is in docs/stable_diffusion.md. Other
-presets are those of configs/autoencoder.py: its latents and principal components, as
-`smoke` for a look at all parts.
+None of that was trained: what was measured is in docs/stable_diffusion.md. `emoji` is
+the same for a laptop: the latents of configs/autoencoder.py, 8x8x4 of images of 64
+pixels, and the words of `text.py` by a small sentence encoder.
+
+  bash launch/local.sh --config=configs/autoencoder.py:emoji --workdir=runs/autoencoder
+  bash launch/local.sh --mode=precompute --out=runs/latents \
+      --config=configs/latent_representation.py:emoji
+  bash launch/local.sh --config=configs/latent_representation.py:emoji \
+      --workdir=runs/latent_emoji
+  bash launch/local.sh --mode=sample --workdir=runs/latent_emoji \
+      --given=text="a red heart"
+
+How good it is beside a model of pixels: results/latents/README.md. Other presets are
+those of configs/autoencoder.py: its latents and principal components, as `smoke` for a
+look at all parts.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, image_representation, latent_label
+from configs import common, image_representation, latent_label, text
 
 NUMBERS = 6400.0  # energy of all numbers of a vector, as in image_representation.py
 OWN = 4  # principal components that find room in the latents of digits
@@ -36,12 +48,25 @@ def get_config(preset: str = "digits"):
     """The setting `image_representation` in latents."""
     if preset in SIZES:
         return stable_diffusion(SIZES[preset])
+    if preset == "emoji":
+        return emoji()
     config = image_representation.get_config(preset)
     there = latent_label.get_config(preset)
     with config.unlocked():
         config.primary, config.data = there.primary, there.data
     vector = config.modalities.representation
     vector.update(num_components=OWN, energy=NUMBERS / OWN)
+    return config
+
+
+def emoji() -> ConfigDict:
+    """Emoji in latents, with their words: text.py:emoji in another space."""
+    config, there = text.get_config("emoji"), latent_label.get_config("emoji")
+    with config.unlocked():
+        config.primary, config.data = there.primary, there.data
+    # Of 8x8 cells none is to be taken together, and they leave time for wider layers.
+    config.unet.update(patch=1, model_channels=64, channel_mult=(1, 2, 2))
+    config.unet.attention_resolutions = (1, 2)
     return config
 
 

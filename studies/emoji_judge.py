@@ -28,10 +28,11 @@ AT_ONCE = 256
 class Held:
     """The emoji of a split, in the order of their files.
 
-    images: {hand: uint8 [N, 32, 32, 3]}. captions: the first of each. groups, bases.
+    size: 32 or 64. images: {hand: uint8 [N, size, size, 3]}. captions: the first of
+    each. groups, bases.
     """
 
-    def __init__(self, data: pathlib.Path, split: str):
+    def __init__(self, data: pathlib.Path, split: str, size: int = SIZE):
         with open(data / "emoji.csv", newline="", encoding="utf8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == split]
         rows.sort(key=lambda row: (row["group"], row["file"]))
@@ -44,7 +45,7 @@ class Held:
                     np.asarray(
                         PIL.Image.open(
                             data
-                            / str(SIZE)
+                            / str(size)
                             / hand
                             / split
                             / row["group"]

@@ -1,7 +1,8 @@
 """What lies elsewhere than a run's config says: --config.data.path and the like.
 
-Also the autoencoder of a diffusion of latents, and frozen encoders of modalities. For
-modes that take the config of a checkpoint, and so have no --config.
+Also frozen models that it needs: the autoencoder of a diffusion of latents, a CLIP, a
+sentence encoder. For modes that take the config of a checkpoint, and so have no
+--config.
 """
 
 import re
@@ -13,12 +14,13 @@ FIELDS = ("path", "pair_path", "data_dir", "vectors", "latents", "captions") + (
     "broken",
     "changed",
 )
-# Which of a modality's fields that are is known where its config is.
-ENCODER = re.compile(r"--?config\.(modalities\.\w+\.\w+)=(.*)", re.DOTALL)
-AUTOENCODER = "primary.space.autoencoder"
+# Which of a modality's fields these are is known where its config is.
+MODELS = re.compile(
+    r"--?config\.(primary\.space\.autoencoder|modalities\.\w+\.\w+)=(.*)", re.DOTALL
+)
 MODES = ("sample", "read", "bound", "evaluate", "export")
 
-said: dict[str, str] = {}  # {"data.FIELD": value} of the command line
+said: dict[str, str] = {}  # {"data.FIELD": value} and the like, of the command line
 
 
 def take(argv: Sequence[str]) -> list[str]:
@@ -33,11 +35,8 @@ def take(argv: Sequence[str]) -> list[str]:
     rest = []
     for argument in argv:
         match = re.fullmatch(r"--?config\.data\.(\w+)=(.*)", argument, re.DOTALL)
-        elsewhere = argument.lstrip("-").partition(f"config.{AUTOENCODER}=")
-        if elsewhere[1] and not elsewhere[0]:
-            said[AUTOENCODER] = elsewhere[2]
-        elif encoder := ENCODER.fullmatch(argument):
-            said[encoder[1]] = encoder[2]
+        if model := MODELS.fullmatch(argument):
+            said[model[1]] = model[2]
         elif match is None:
             rest.append(argument)
         elif match[1] in FIELDS:

@@ -110,8 +110,12 @@ def is_whole(path: pathlib.Path, shape: tuple[int, ...]) -> bool:
 def describe(config: ConfigDict, split: str, source: Any) -> dict[str, Any]:
     """What the latents of a split depend on in its data."""
     shaping = json.loads(config.to_json())
-    return {"examples": len(source), "digest": digest_of(source)} | {
-        name: shaping[name] for name in SHAPING
+    of_pairs = getattr(source, "pair_digest", "")
+    return {
+        "examples": len(source),
+        "digest": digest_of(source),
+        **({"pair_digest": of_pairs} if of_pairs else {}),
+        **{name: shaping[name] for name in SHAPING},
     }
 
 

@@ -17,9 +17,9 @@ from scipy import ndimage
 from mt_diffusion.data import classes, policy
 from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import decoding, finding
+from mt_diffusion.files import decoding, digests, finding
 from mt_diffusion.files import images as files
-from mt_diffusion.files.names import natural, shown, some
+from mt_diffusion.files.names import natural, same, shown, some
 
 
 class Paired(View):
@@ -60,12 +60,19 @@ class Folders(Paired):
             )
         counterparts = match(first, second)
         self._paths = [counterparts[path] for path in source.paths]
+        self._below = second
         self._levels = config.pair_levels
         if config.broken == policy.STOP:
             files.in_parallel(check_form, source.paths, self._paths)
         if self._levels and config.broken == policy.STOP:
             check = functools.partial(check_mask, levels=self._levels)
             files.in_parallel(check, self._paths)
+
+    @functools.cached_property
+    def pair_digest(self) -> str:
+        """Of the names and sizes of the second images."""
+        names = (same(path.relative_to(self._below).as_posix()) for path in self._paths)
+        return digests.of_listing(zip(names, self._paths, strict=True))
 
     def __getitem__(self, i: int) -> dict:
         path = self._paths[i]

@@ -41,6 +41,11 @@ class View:
         """Of the source."""
         return digest_of(self._source)
 
+    @property
+    def pair_digest(self) -> str:
+        """Of the second images, where these are files of their own; '' for others."""
+        return getattr(self._source, "pair_digest", "")
+
 
 class Attached(View):
     """A source whose i-th example also has the i-th vector, float32 [D]."""

@@ -1,11 +1,13 @@
 """Digests of the files below a folder, kept beside them: damage is seen before use."""
 
+import hashlib
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent import futures
+from typing import Any
 
 import xxhash
 
@@ -17,6 +19,15 @@ KIND = "xxh3_64"  # 0.04 s for 1 GiB on 2 cores, where CRC-32 takes 0.11 s
 PIECE = 2**26  # bytes that have a checksum, so that threads share a large file
 CHUNK = 2**18  # bytes that are read at a time
 THREADS = min(os.cpu_count() or 1, 16)  # checksums let others run
+
+
+def of_listing(listed: Iterable[tuple[str, Any]]) -> str:
+    """16 hexadecimal digits for (name, path) of files: names, sizes, their order."""
+    total = hashlib.sha256()
+    for name, path in listed:
+        size = path.stat().st_size
+        total.update(name.encode("utf8", "surrogateescape") + f"\0{size}\n".encode())
+    return total.hexdigest()[:16]
 
 
 class Damaged(Exception):

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.files import paths, vectors
 from mt_diffusion.models.clip.images import Images
+from mt_diffusion.parallel import sharding
 from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.spaces import encoding
 from mt_diffusion.spaces.latents import Latents
@@ -52,9 +54,17 @@ def precompute(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
 
     encoder: 'package.module:function', from images uint8 [N, H, W, C] to float [N, D],
     or the folder of a CLIP; it gets config.sampling.batch_size of them at a time. out:
-    an .npz with the arrays `train` and `test`. Raises UserError for a config that can't
-    be, an encoder that is not there or gives something else, and an `out` that exists.
+    an .npz with the arrays `train` and `test`. Of a job, process 0 makes them alone.
+    Raises UserError for a config that can't be, an encoder that is not there or gives
+    something else, and an `out` that exists.
     """
+    if jax.process_index() == 0:
+        make_vectors(config, encoder, out)
+    sharding.meet("the vectors")
+
+
+def make_vectors(config: ConfigDict, encoder: str, out: pathlib.Path) -> None:
+    """What `precompute` does, in one process."""
     batch_size = config.sampling.batch_size
     if batch_size < 1:
         raise UserError(f"config.sampling.batch_size is {batch_size}; use 1 or more.")

@@ -56,12 +56,13 @@ class MaskedImage(Identity):
 
     def preprocess(self, example, rng):
         num_patches = int(rng.integers(self.max_patches + 1))
-        return self.hide(
-            self.space.value(example, "image"), self.draw_mask(num_patches, rng)
-        )
+        mask = self.draw_mask(num_patches, rng)[None]
+        # Hidden first, and then encoded: latents of the whole image would tell.
+        seen = self.space.seen(mask)
+        return self.hide(*self.space.masked(example["image"][None], seen))[0]
 
     def draw_mask(self, num_patches: int, rng: np.random.Generator) -> np.ndarray:
-        """1 where a pixel is seen; num_patches at uniform places are not. [H, W, 1]."""
+        """1 where a value is seen; num_patches at uniform places are not. [H, W, 1]."""
         mask = np.ones((*self.shape[:2], 1), np.float32)
         corners = rng.integers(self.shape[0] - self._patch + 1, size=(num_patches, 2))
         for row, column in corners:

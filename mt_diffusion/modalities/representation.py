@@ -29,6 +29,7 @@ from mt_diffusion.files.names import shown
 from mt_diffusion.modalities import words
 from mt_diffusion.modalities.vector import Projected, Vector
 from mt_diffusion.models import sentences
+from mt_diffusion.models.clip import saved
 from mt_diffusion.models.clip.images import Images
 from mt_diffusion.protocol import Code
 from mt_diffusion.spaces.space import Space
@@ -47,8 +48,8 @@ class Representation(Vector):
     components, pixel_mean, vector_mean, vector_std: empty, for `fit` to fill.
     clip: the folder of the CLIP that the vectors are of, by which images and words are
     represented that are given; '' for none. gap: what is added to a vector of words,
-    one of GAPS. text_mean (of the training captions by that CLIP) and clip_digest:
-    empty, for `fit` to fill.
+    one of GAPS. text_mean (of the training captions by that CLIP), clip_digest (of its
+    texts) and clip_images_digest ('' where it reads none): empty, for `fit` to fill.
     generator: of Pretrained alone. space: that images are in.
     """
 
@@ -60,6 +61,7 @@ class Representation(Vector):
     vector_std: Sequence[float]
     clip: str
     clip_digest: str
+    clip_images_digest: str
     gap: str
     text_mean: Sequence[float]
     generator: str
@@ -67,7 +69,8 @@ class Representation(Vector):
 
     encoders = types.MappingProxyType({"clip": "clip_digest"})
     added = types.MappingProxyType(
-        {"clip": "", "clip_digest": "", "gap": "shift", "text_mean": ()}
+        {"clip": "", "clip_digest": "", "clip_images_digest": ""}
+        | {"gap": "shift", "text_mean": ()}
     )
 
     def __post_init__(self):
@@ -90,6 +93,9 @@ class Representation(Vector):
         encoder = sentences.find(fields["clip"])
         check_size(fields["clip"], encoder.size, len(fields["vector_mean"]))
         fields["clip_digest"] = encoder.digest
+        folder = pathlib.Path(fields["clip"]).expanduser()
+        if saved.has(folder, saved.VISION):
+            fields["clip_images_digest"] = Images(folder).digest
         if getattr(source, views.CAPTIONS, None):
             known = words.known(source, views.CAPTION)
             mean = sentences.cached(encoder, known, 0).pooled.mean(axis=0)
@@ -159,6 +165,8 @@ class Representation(Vector):
         if self.clip:
             sentences.check_named(self.clip, f"{self.name}.clip")
             encoder = Images(pathlib.Path(self.clip).expanduser())
+            # Of an earlier version, which had none, it is taken as it is.
+            self._check_clip(self.clip_images_digest or encoder.digest, encoder.digest)
             return encoder(
                 np.stack([files.read_image(p, encoder.shape) for p in paths])
             )
@@ -167,17 +175,20 @@ class Representation(Vector):
 
     def of_words(self, texts: Sequence[str]) -> np.ndarray:
         """Values of texts by the CLIP, over the gap to those of images."""
-        field = f"config.modalities.{self.name}"
         sentences.check_named(self.clip, f"{self.name}.clip")
         encoder = sentences.find(self.clip)
-        if encoder.digest != self.clip_digest:
-            raise UserError(
-                f"{field}.clip = {shown(self.clip)!r} is not the CLIP that this model "
-                f"was trained with ({self.clip_digest}, not {encoder.digest}); put "
-                "that one there."
-            )
+        self._check_clip(self.clip_digest, encoder.digest)
         found = encoder(texts, 0).pooled
         return self.normalise(found + GAPS[self.gap](self))
+
+    def _check_clip(self, before: str, now: str) -> None:
+        """Raises UserError for another one than that of training."""
+        if before != now:
+            raise UserError(
+                f"config.modalities.{self.name}.clip = {shown(self.clip)!r} is not the "
+                f"CLIP that this model was trained with ({before}, not {now}); put "
+                "that one there."
+            )
 
     def shift(self) -> np.ndarray:
         """From the mean of words to that of images, [D]; UserError without words."""

@@ -4,7 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from configs import common
+from configs import common, image_representation
 from mt_diffusion.command import moved
 from mt_diffusion.data import checking
 from mt_diffusion.errors import UserError
@@ -26,6 +26,22 @@ def test_fields_of_data_are_taken_where_there_is_no_config():
     for config in (["--config=a.py"], ["--config", "a.py"], ["-config=a.py"]):
         argv = ["main", *config, "--config.data.path=x"]
         assert moved.take(argv) == argv and not moved.said
+
+
+def test_frozen_models_of_a_run_may_be_elsewhere():
+    clip = "--config.modalities.vector.clip=/a b/clip"
+    argv = ["main", "--config.primary.space.autoencoder=c=d", clip]
+    assert moved.take(argv) == ["main"]
+    wanted = {"primary.space.autoencoder": "c=d", "modalities.vector.clip": "/a b/clip"}
+    assert moved.said == wanted
+    config = image_representation.get_config("smoke")
+    restoring.override(config, {"modalities.representation.clip": "x"})
+    assert config.modalities.representation.clip == "x"
+    for name in ("modalities.vector.clip", "modalities.representation.encoder"):
+        with pytest.raises(UserError, match="its modalities are .'representation'"):
+            restoring.override(config, {name: "x"})
+    code = "--config.modalities.representation.vectors=a:b"  # no frozen model
+    assert moved.take(["main", code]) == ["main", code]
 
 
 def test_all_content_is_read_and_what_is_broken_is_counted(tmp_path, capsys):

@@ -78,6 +78,13 @@ def test_images_come_by_the_same_clip(apart, tmp_path):
     flat = encoder(pixels[None] * 0)
     near, far = (np.abs(found - modality.normalise(v)).max() for v in (seen, flat))
     assert near < 0.2 * far
+    assert modality.clip_images_digest == encoder.digest != modality.clip_digest
+    before = dataclasses.replace(modality, clip_images_digest="")  # it had none
+    np.testing.assert_array_equal(before.read(str(tmp_path / "a.png")), found)
+    other = dataclasses.replace(modality, clip_images_digest="0")
+    with pytest.raises(UserError, match="is not the CLIP that this model was trained"):
+        other.read(str(tmp_path / "a.png"))
+    assert other.read("hello").shape == (1, 10)
     with pytest.raises(UserError, match="no file or folder"):
         modality.read("gone.png")  # which are no words
 

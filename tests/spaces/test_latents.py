@@ -71,6 +71,14 @@ def resolved(place, made):
     return experiments.resolve(config, sources.open_source(config.data, "train"))
 
 
+def with_a_masked_image(config):
+    """The setting `joint` in its space, on its data."""
+    both = joint.get_config("smoke")
+    with both.unlocked():
+        both.primary, both.data = config.primary, config.data
+    return both.lock()
+
+
 def space_of(place, **fields):
     """The space by itself; found: of the autoencoder, and a range of 3."""
     model = folder.find(str(place))
@@ -111,10 +119,8 @@ def test_a_mask_is_shrunk_to_cells_that_are_seen_whole(place):
 
 
 def test_a_masked_image_is_masked_in_its_latents(place):
-    config = joint.get_config("smoke")
-    with config.unlocked():
-        config.primary.space = of_digits(place).primary.space.to_dict()
-        config.primary.space.found = space_of(place).found
+    config = with_a_masked_image(of_digits(place)).unlock()
+    config.primary.space.found = space_of(place).found
     modalities = {m.name: m for m in experiments.build(config).modalities}
     masked = modalities["masked_image"]
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
@@ -125,6 +131,46 @@ def test_a_masked_image_is_masked_in_its_latents(place):
     assert (value[:, :2, :2] == 0).all() and (value[:, 2:, :, -1] == 1).all()
     assert float(masked.mean(jnp.full((1, 4, 4, 2), 9.0)).max()) == 3.0
     assert masked.postprocess(value).shape == (2, 8, 8, 1)
+
+
+@pytest.mark.parametrize("is_flipped", [False, True])
+def test_training_and_evaluation_hide_pixels_before_they_encode(
+    place, made, resolved, is_flipped
+):
+    """Nothing of a hidden pixel comes into the masked image, but the mask."""
+    config = with_a_masked_image(resolved).unlock()
+    config.modalities.masked_image.max_patches = 2
+    experiment = experiments.build(config)
+    masked = experiment.variables["masked_image"]
+    preprocess = pipeline.Preprocess(experiment.primary, [masked], is_flipped)
+    source = sources.open_source(config.data, "train")
+    hides = 0
+    for seed in range(8):
+        example = dict(source[seed])
+        one = preprocess(example, np.random.default_rng(seed))
+        value = one.values["masked_image"]
+        hidden = masked.space.seen(value[None, ..., -1:])[0] == 0
+        turned = np.random.default_rng(seed).random() < 0.5 and is_flipped
+        hidden = hidden[:, ::-1] if turned else hidden
+        other = example | {
+            "image": np.where(hidden, 255 - example["image"], example["image"]),
+            "image_mean": example["image_mean"] + 1,
+        }
+        two = preprocess(other, np.random.default_rng(seed))
+        assert not np.array_equal(one.z0, two.z0)
+        np.testing.assert_array_equal(two.values["masked_image"], value)
+        # As whoever gives such an image has it.
+        pixels = example["image"][:, ::-1] if turned else example["image"]
+        seen = ~hidden[:, ::-1] if turned else ~hidden
+        given = masked.take((pixels[None], seen[None]))
+        np.testing.assert_allclose(given[0], value, atol=1e-5)
+        hides += hidden.any()
+    assert hides >= 2
+
+
+def test_a_masked_image_needs_no_weights_where_devices_are_asked():
+    config = with_a_masked_image(of_digits("nowhere", "nowhere"))
+    assert experiments.build(program.resolve(config)).shape == (4, 4, 2)
 
 
 def test_latents_of_other_moments_are_refused(place, made):

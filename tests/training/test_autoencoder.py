@@ -8,7 +8,7 @@ import pytest
 
 from configs import autoencoder, image_label
 from mt_diffusion.data import sources
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.models.autoencoder import folder
 from mt_diffusion.training.autoencoder import fit
 
@@ -45,6 +45,22 @@ def test_the_same_command_goes_on(trained, tmp_path):
         assert whole == resumed
     lines = (trained[0] / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4]
+
+
+def test_told_to_stop_it_saves_what_it_has(trained, tmp_path, monkeypatch):
+    """At a step that no checkpoint is due at."""
+    told = lambda self, step: step == 3  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.Preemption, "reached", told)
+        with pytest.raises(Stopped, match="after step 3 of 4; the same command"):
+            fit.train(tiny(4), tmp_path, "none")
+    assert not (tmp_path / "autoencoder").exists()
+    fit.train(tiny(4), tmp_path, "none")
+    whole, resumed = (
+        (place / "autoencoder" / folder.WEIGHTS).read_bytes()
+        for place in (trained[0], tmp_path)
+    )
+    assert whole == resumed
 
 
 def test_its_folder_is_read_and_its_latents_have_unit_variance(trained):

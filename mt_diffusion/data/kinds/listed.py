@@ -5,7 +5,6 @@ that are looked at when it is opened, and what stands for all of it in a run's c
 """
 
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.data import classes, policy, splits
 from mt_diffusion.errors import UserError
-from mt_diffusion.files import decoding
+from mt_diffusion.files import decoding, digests
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import natural, same
 from mt_diffusion.files.within.parts import Stored
@@ -101,11 +100,8 @@ class Listed:
 
         And for their order; not for where the data lie.
         """
-        total = hashlib.sha256()
-        for path, place in zip(self.paths, self.places, strict=True):
-            name = same(place.as_posix()).encode("utf8", "surrogateescape")
-            total.update(name + f"\0{path.stat().st_size}\n".encode())
-        return total.hexdigest()[:16]
+        names = (same(place.as_posix()) for place in self.places)
+        return digests.of_listing(zip(names, self.paths, strict=True))
 
 
 def found_classes(parts: Mapping[str, Sequence[Example]]) -> list[str]:

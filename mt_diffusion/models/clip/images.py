@@ -1,6 +1,7 @@
 """CLIP's image tower, on images as data sets have them."""
 
 import functools
+import hashlib
 import pathlib
 
 import jax.numpy as jnp
@@ -41,6 +42,14 @@ class Images:
             np.asarray(told.get(name, own), np.float32)
             for name, own in (("image_mean", MEAN), ("image_std", STD))
         )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that stand for its weights, form and preparation."""
+        state = {name: np.asarray(x) for name, x in self._tower.state.items()}
+        told = f"{self._tower.form}{self.shape}{self._mean}{self._std}"
+        total = hashlib.sha256(f"{told}{weights.digest(state)}".encode())
+        return total.hexdigest()[:16]
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """float32 [N, H, W, 3], at the model's size and scale."""

@@ -49,6 +49,13 @@ def is_one(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in TOWERS
 
 
+def has(folder: pathlib.Path, tower: str) -> bool:
+    """Whether a folder has a CLIP with that tower, TEXT or VISION."""
+    path = folder / "config.json"
+    config = weights.read_json(path) if path.is_file() else {}
+    return tower in TOWERS.get(str(config.get("model_type")), ())
+
+
 def read(folder: pathlib.Path, tower: str) -> Tower:
     """The tower TEXT or VISION of a folder; all of its weights are accounted for.
 
@@ -57,7 +64,7 @@ def read(folder: pathlib.Path, tower: str) -> Tower:
     """
     config = weights.read_json(folder / "config.json")
     kind = config.get("model_type")
-    if tower not in TOWERS.get(kind, ()):
+    if not has(folder, tower):
         able = sorted(k for k, towers in TOWERS.items() if tower in towers)
         raise UserError(
             f"{shown(folder)} is of the kind {kind!r}, which does not read "

@@ -18,7 +18,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
-from mt_diffusion.errors import UserError
+from mt_diffusion.errors import Stopped, UserError
 from mt_diffusion.experiment import fields
 from mt_diffusion.files import locks, paths, writing
 from mt_diffusion.modalities import build as base
@@ -27,6 +27,7 @@ from mt_diffusion.parallel import sharding
 from mt_diffusion.training import logs, watch
 from mt_diffusion.training.autoencoder import figures
 from mt_diffusion.training.optimizer import build_optimizer
+from mt_diffusion.training.preemption import Preemption
 
 STATE = "autoencoder_state.msgpack"
 SECTION = "autoencoder"  # of a config that is of none but an autoencoder
@@ -50,8 +51,9 @@ def is_one(config: ConfigDict) -> bool:
 def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> None:
     """Trains until config.train.num_steps, and writes workdir/autoencoder.
 
-    Raises UserError for a config that can't be, one of other widths than a workdir has,
-    and a training whose numbers are not finite.
+    Told to stop, it saves its state and raises Stopped. Raises UserError for a config
+    that can't be, one of other widths than a workdir has, and a training whose numbers
+    are not finite.
     """
     if paths.is_remote(workdir):
         raise UserError(
@@ -65,7 +67,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
     mesh = sharding.make_mesh()
     module, optimizer = AutoencoderKL(form), build_optimizer(config)
     step_fn = build_step(module, optimizer, config)
-    with locks.held(workdir, f"--workdir={workdir}") as check_lock:
+    place = f"--workdir={workdir}"
+    with Preemption() as stop, locks.held(workdir, place) as check_lock:
         state = newest(workdir, begin(module, optimizer, config))
         start = int(state.step)
         tell(workdir, form, state, config, (len(source), len(test)), names)
@@ -89,8 +92,18 @@ def train(config: ConfigDict, workdir: pathlib.Path, log: str = logs.USUAL) -> N
                     decibels, grid = look(state.average)
                     view.write(step, {"test_psnr": decibels})
                     view.picture(step, "reconstructed", grid)
-                if is_due(config, "checkpoint_every", step):
+                told = stop.reached(step)
+                if told or is_due(config, "checkpoint_every", step):
                     save(workdir, state)
+                if told:
+                    break
+        if (done := int(state.step)) < config.train.num_steps:
+            if stop.is_interrupted:
+                raise KeyboardInterrupt
+            raise Stopped(
+                f"told to stop after step {done:,} of {config.train.num_steps:,}; the "
+                "same command continues."
+            )
         figures.finish(workdir, module, state, source, test, config)
 
 
