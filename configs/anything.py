@@ -19,6 +19,19 @@ On digits: the image, its edges, its class, and the class's name.
 from configs import common, image_label, image_transition, text
 
 
+NAMES = "image_b", "label", "text"
+SHARES = {  # of what is given beside the image: every subset
+    (): 0.2,
+    ("image_b",): 0.15,
+    ("label",): 0.1,
+    ("text",): 0.15,
+    ("image_b", "label"): 0.05,
+    ("image_b", "text"): 0.1,
+    ("label", "text"): 0.15,
+    NAMES: 0.1,
+}
+
+
 def get_config(preset: str = "digits"):
     """The setting `anything`: image, image_b, label and text, all of them read (X)."""
     config = common.get_config(preset)
@@ -31,18 +44,17 @@ def get_config(preset: str = "digits"):
         "tokens": common.tokens(words["tokens"]["size"]),  # the network reads all alike
     }
     config.modalities.text = words
-    names = "image_b", "label", "text"
-    read, unread, absent = "read", "unread", "absent"
-    states = {  # of image_b, label, text: those of walks, then what guides and reads
-        "all": (0.15, read, read, read),
-        "image_b": (0.15, read, read, unread),
-        "words": (0.25, absent, read, read),
-        "label": (0.15, absent, read, unread),
-        "wordless": (0.1, absent, read, absent),
-        "absent": (0.2, absent, absent, absent),
-    }
+    # What is not given is absent, and read off the image at last. A group that is drawn
+    # first knows nothing of words that are given (results/emoji/README.md).
+    for name in NAMES:
+        config.modalities[name]["guess"] = "absent"
     config.presence = {
-        state: {"share": share} | dict(zip(names, words_of, strict=True))
-        for state, (share, *words_of) in states.items()
+        "_".join(given) or "nothing": {"share": share, **states(given)}
+        for given, share in SHARES.items()
     }
     return config
+
+
+def states(given: tuple[str, ...]) -> dict[str, str]:
+    """Of each modality: read where it is given, else absent."""
+    return {name: "read" if name in given else "absent" for name in NAMES}
