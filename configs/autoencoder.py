@@ -35,6 +35,8 @@ def get_config(preset: str = "digits"):
         halvings = 3 if config.data.image_size >= 64 else 2
         widths = (16, *[32] * halvings)
         config.autoencoder.update(block_out_channels=widths, latent_channels=4)
+    if preset == "emoji":
+        config.train.num_steps = 5000
     config.watch.update(sample_every=config.watch.checkpoint_every)
     return config
 

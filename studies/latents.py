@@ -41,8 +41,10 @@ HAND, SIDE = HANDS[0], 64
 EVERY = 4  # looks at the speed of the start, the first of which is not counted
 STEPS = ("--batch_size=128", "--correction=none", "--variance=beta_tilde")
 GIVEN = ("nothing", "text")
-# As the preset of 32 pixels, whose network sees as many places.
-PIXELS = {"data.image_size": SIDE, "unet.patch": 4}
+# The widths of the network in latents. Of a patch's 48 numbers all must find room in
+# its first channels: with the preset's 24 the noise within patches can't be taken away.
+PIXELS = {"data.image_size": SIDE, "unet.patch": 4, "unet.model_channels": 64}
+PIXELS |= {"unet.channel_mult": (1, 2, 2)}
 
 
 def call(*flags: str) -> dict[str, float]:
@@ -98,7 +100,7 @@ def train_autoencoder(args: argparse.Namespace, judge: Judge) -> dict:
 
 def precompute(args: argparse.Namespace, judge: Judge) -> dict:
     """Encodes the data."""
-    out = args.out / f"latents_{args.seed}"
+    out = args.out / f"encoded_{args.seed}"
     preset = "--config=configs/latent_representation.py:emoji"
     took = call(
         "--mode=precompute", preset, f"--out={out}", *flags_of(latents_of(args))
@@ -186,7 +188,7 @@ def large(data: pathlib.Path, split: str) -> np.ndarray:
 
 def stages(args: argparse.Namespace) -> dict[str, Callable[[Judge], dict]]:
     """What is done, by name."""
-    latent = latents_of(args) | {"data.latents": args.out / f"latents_{args.seed}"}
+    latent = latents_of(args) | {"data.latents": args.out / f"encoded_{args.seed}"}
     of_latents = "configs/latent_representation.py:emoji", latent_representation.emoji
     of_pixels = "configs/text.py:emoji", lambda: text.get_config("emoji")
     pixels = on(args.data) | PIXELS
