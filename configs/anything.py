@@ -18,7 +18,6 @@ On digits: the image, its edges, its class, and the class's name.
 
 from configs import common, image_label, image_transition, text
 
-
 NAMES = "image_b", "label", "text"
 SHARES = {  # of what is given beside the image: every subset
     (): 0.2,
