@@ -28,4 +28,7 @@ def get_config(preset: str = "digits"):
             found=dict(),  # taken from the autoencoder and the training data
         )
     config.data.latents = "runs/latents"
+    space = config.primary.space
+    side = config.data.image_size // space.factor
+    config.modalities.label.loss_weight = 1 / (side * side * space.channels)
     return config

@@ -72,7 +72,7 @@ E_STAR = f"{E} {M_STAR}"
 RUNS = {
     "ddpm": Run("ddpm", "", "joint", fills=True),
     "ddpm_class": Run("image_label", CLASS, "given_label"),
-    "label_m": Run("image_label", "", BOTH),
+    "label_m": Run("image_label", f"{LABEL}loss_weight=0.001", BOTH),
     "masked_x": Run("masked_image", "", "joint", fills=True),
     "joint": Run("joint", "", "joint", fills=True),
     "label_e": Run("image_label", E, BOTH),
