@@ -9,9 +9,9 @@ generated.
   bash launch/local.sh --mode=sample --workdir=runs/anything \
       --given=text="a red heart" --given=label="Smileys & Emotion"
 
-After 71,000 pictures of the study's 112,000 (11 minutes of one core), 51% of pictures
-for words are nearest to one of the right group, of real ones 68%; the second hand is a
-blur yet (results/emoji/README.md).
+176,000 pictures, half an hour of one core; 53% of the pictures for words are nearest to
+one of the right group, of real ones 68%; the second hand is a blur (seed 0, on a start
+of images alone; results/emoji/README.md).
 
 On digits: the image, its edges, its class, and the class's name.
 """

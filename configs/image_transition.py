@@ -16,7 +16,7 @@ One checkpoint goes both ways, and makes pairs from nothing:
   bash launch/local.sh --mode=sample --workdir=runs/transition --given=image_b=FOLDER
   bash launch/local.sh --mode=sample --workdir=runs/transition
 
-Emoji in two hands (launch/emoji.sh; python -m studies.emoji), not measured yet:
+Emoji in two hands (launch/emoji.sh); figures are in results/emoji/README.md:
 
   bash launch/local.sh --config=configs/image_transition.py:emoji --workdir=runs/hands
 

@@ -11,8 +11,8 @@ a fixed projection for its code, as those of `image_representation.py`.
   bash launch/local.sh --mode=read --workdir=runs/text     # chooses levels, once
   bash launch/local.sh --mode=read --workdir=runs/text --given=image=FOLDER
 
-How good it is was not measured since its network reads patches and hears the words: see
-results/emoji/README.md, which has `anything.py` on the way there, and what was before.
+How good it is by itself was not measured since its network reads patches: see
+results/emoji/README.md for `anything.py`, whose words are the same.
 
 On digits the words are their names, by an encoder that knows spelling alone: for a look
 at all parts.
