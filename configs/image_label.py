@@ -44,7 +44,8 @@ def label(config: ConfigDict) -> dict:
     """
     width = 4 * config.unet.get_ref("model_channels")
     side, channels = config.data.get_ref("image_size"), config.data.get_ref("channels")
-    numbers = (side * side * channels).to_float()  # D
+    # D; not 0 even where a size of 0 is asked for, which is explained later.
+    numbers = (side * side * channels).to_float() + 1e-9
     return dict(
         kind="label.Codebook",  # or .SharedUNet, the paper's, with frame="read"
         drift="slow_ramp",  # slow_ramp, ramp, constant, first, none, or w_1..w_T

@@ -37,6 +37,7 @@ def parts():
         frame="none",
         conditions=False,
         energy=400.0,
+        loss_weight=0.1,
         drift="ramp",
     )
     rates = {"label": (0.05, 0.6), "masked_image": (0.05, 0.15)}
