@@ -89,8 +89,9 @@ def run(name: str, asked: argparse.Namespace, seed: int) -> None:
         return
     train = training(ROWS[name], asked.size, asked.config)
     train += [f"--config.data.data_dir={asked.data_dir}", f"--config.seed={seed}"]
-    judge = ["--mode=evaluate", f"--draws={DRAWS[asked.config]}", "--num_examples=0"]
-    judge += [f"--num_samples={NUM_SAMPLES}", f"--seed={seed}", *SAMPLING]
+    judge = ["--mode=evaluate", f"--out={workdir}/evaluation", "--num_examples=0"]
+    judge += [f"--draws={DRAWS[asked.config]}", f"--num_samples={NUM_SAMPLES}"]
+    judge += [f"--seed={seed}", *SAMPLING]
     said = []
     for flags in (train, judge):
         called = [*flags, f"--workdir={workdir}"]
