@@ -5,12 +5,12 @@
     python -m benchmarks.preflight --presets=sd64,sd32 --slices=v5e-256,v4-128,v6e-16
 
 No TPU is needed, and no weights or data: of sd64 and sd32, which are of
-configs/latent_representation.py, the images and their vectors are noise. Programs are
-compiled one at a time, each of a few minutes alone on 2 cores (docs/pods.md); one that
-has been compiled is not compiled again, so a stopped run goes on where it was.
-results/preflight/PRESET_SLICE.json holds what was found, and table.md all of it. A
-process keeps memory that it has used, up to 16 GiB in a row and more in several: where
-there is little, give each row its own, by --presets and --slices.
+configs/latent_representation.py, noise stands for the images and vectors that are not
+here. Programs are compiled one at a time, each of a few minutes alone on 2 cores
+(docs/pods.md); one that has been compiled is not compiled again, so a stopped run goes
+on where it was. results/preflight/PRESET_SLICE.json holds what was found, and table.md
+all of it. A process keeps memory that it has used, up to 16 GiB in a row and more in
+several: where there is little, give each row its own, by --presets and --slices.
 
 The global batch is the config's own. On small slices it is taken in microbatches of at
 most 8 images of 64 pixels or 2 of 128 per chip, and of 4 latents of 64x64 or 8 of
@@ -20,17 +20,12 @@ these would promise too much.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 import time
-from collections.abc import Iterator
 
-import numpy as np
-import PIL.Image
 from ml_collections import ConfigDict
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -47,30 +42,16 @@ LATENTS = ("sd64", "sd32")
 SLICES = ("v5e-256", "v5e-16", "v4-32", "v4-128", "v6e-16")
 # Images per chip at a time.
 MOST = {"imagenet64": 8, "imagenet128": 2, "sd64": 4, "sd32": 8}
-STAND_INS = 32  # images in place of a data set
 
 
-@contextlib.contextmanager
-def config_of(preset: str) -> Iterator[ConfigDict]:
-    """The config of a preset; of latents, with stand-ins of what is not here."""
+def config_of(preset: str) -> ConfigDict:
+    """The config of a preset; of latents, with as many numbers of CLIP as it has."""
     if preset not in LATENTS:
-        yield image_label.get_config(preset)
-        return
+        return image_label.get_config(preset)
     config = latent_representation.get_config(preset)
-    with tempfile.TemporaryDirectory() as name:
-        root = pathlib.Path(name)
-        rng, side = np.random.default_rng(0), config.data.image_size
-        for part in ("train", "test"):
-            (root / part / "images").mkdir(parents=True)
-            for i in range(STAND_INS):
-                pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
-                PIL.Image.fromarray(pixels).save(root / part / "images" / f"{i}.png")
-        shape = STAND_INS, latent_representation.CLIP
-        vectors = {p: rng.standard_normal(shape, np.float32) for p in ("train", "test")}
-        np.savez(root / "vectors.npz", **vectors)
-        config.data.update(path=name, vectors=str(root / "vectors.npz"))
-        config.modalities.representation.clip = ""
-        yield config
+    vectors = config.modalities.representation
+    vectors.update(num_components=latent_representation.CLIP, clip="")
+    return config
 
 
 def look(preset: str, name: str, quick: bool) -> None:
@@ -80,8 +61,7 @@ def look(preset: str, name: str, quick: bool) -> None:
         return
     target = dataclasses.replace(topology.find(name), quick=quick)
     start = time.monotonic()
-    with config_of(preset) as config:
-        report = report_of(config, target, MOST[preset])
+    report = report_of(config_of(preset), target, MOST[preset])
     setting = "latent_representation" if preset in LATENTS else "image_label"
     facts = {"config": f"{setting}:{preset}", "slice": name}
     facts["seconds"] = time.monotonic() - start
