@@ -14,17 +14,15 @@ import dataclasses
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 from mt_diffusion.files import writing
-from studies.study_table import rendered
+from studies.study import MAIN, Calls
+from studies.study_table import getters, rendered
 
 NUM_SAMPLES, NUM_STEPS = 2000, 1200
 RESULTS = pathlib.Path("results/ablation")
 SAMPLING = ("--sampler=ancestral", "--steps=25", "--guidance=1")
 SAMPLING += ("--variance=beta_tilde", "--correction=measured")
-MAIN = [sys.executable, "-m", "mt_diffusion.main"]
 DATA = "--config.data.source=tfds --config.data.name=fashion_mnist"
 FIXED = f"{DATA} --config.data.image_size=14 --config.train.num_steps={NUM_STEPS}"
 FIXED += " --config.train.ema_decay=0.998 --config.watch.sample_every=0"
@@ -115,22 +113,14 @@ def run(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     path = RESULTS / f"{slug(name)}_{seed}.json"
     if path.exists():
         return
-    said = []
+    calls = Calls({str(out): "OUT", data_dir: "DATA_DIR"})
     for flags in commands(name, seed, data_dir, out):
-        execute([*MAIN, *flags])
-        shown = " ".join(["python -m mt_diffusion.main", *flags])
-        said.append(shown.replace(str(out), "OUT").replace(data_dir, "DATA_DIR"))
+        calls(MAIN, *flags)
     folder = out / f"{slug(name)}_{seed}" / "evaluation"
     found = json.loads((folder / "metrics.json").read_text())
-    facts = {"row": name, "seed": seed, "commands": said}
+    facts = {"row": name, "seed": seed, "commands": calls.commands}
     path.parent.mkdir(parents=True, exist_ok=True)
     writing.as_json(path, facts | found)
-
-
-def execute(command: list[str]) -> None:
-    """Runs a command; ends the script where it fails."""
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
 
 
 def table() -> str:
@@ -140,21 +130,7 @@ def table() -> str:
         paths = sorted(RESULTS.glob(f"{slug(name)}_[0-9]*.json"))
         if paths:
             found[name] = [json.loads(path.read_text()) for path in paths]
-    columns = {
-        heading: lambda run, where=where: figure(run, *where)
-        for heading, where in COLUMNS.items()
-    }
-    return rendered(found, columns) + "\n"
-
-
-def figure(run: dict, draw: str, name: str, factor: float) -> float | None:
-    """A figure of a draw, by how its name begins."""
-    values = [
-        m["value"] * factor
-        for m in run["metrics"]
-        if m["draw"] == draw and m["name"].startswith(name)
-    ]
-    return values[0] if values else None
+    return rendered(found, getters(COLUMNS)) + "\n"
 
 
 def main() -> None:

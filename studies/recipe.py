@@ -16,8 +16,9 @@ import json
 import pathlib
 
 from mt_diffusion.files import writing
-from studies.ablation import DATA, MAIN, SAMPLING, execute, figure, slug
-from studies.study_table import rendered
+from studies.ablation import COLUMNS, DATA, SAMPLING, slug
+from studies.study import MAIN, Calls
+from studies.study_table import getters, rendered
 
 RESULTS = pathlib.Path("results/recipe")
 NUM_SAMPLES = 5000
@@ -59,13 +60,9 @@ ROWS = {
     "min-SNR": Row("--config.objective.weighting=min_snr"),
     "P2": Row("--config.objective.weighting=p2"),
 }
-COLUMNS = {  # heading: (draw, metric, factor)
-    "FID, from nothing": ("joint", "fid_convnet", 1),
+FIGURES = COLUMNS | {
     "precision": ("joint", "precision_convnet", 1),
     "recall": ("joint", "recall_convnet", 1),
-    "agreement, %": ("joint", "coherence_convnet", 100),
-    "FID, label given": ("given_label", "fid_convnet", 1),
-    "agreement, label given, %": ("given_label", "coherence_convnet", 100),
 }
 
 
@@ -92,17 +89,13 @@ def run(name: str, asked: argparse.Namespace, seed: int) -> None:
     judge = ["--mode=evaluate", f"--out={workdir}/evaluation", "--num_examples=0"]
     judge += [f"--draws={DRAWS[asked.config]}", f"--num_samples={NUM_SAMPLES}"]
     judge += [f"--seed={seed}", *SAMPLING]
-    said = []
+    calls = Calls({str(asked.out): "OUT", asked.data_dir: "DATA_DIR"})
     for flags in (train, judge):
-        called = [*flags, f"--workdir={workdir}"]
-        execute([*MAIN, *called])
-        shown = " ".join(["python -m mt_diffusion.main", *called])
-        shown = shown.replace(str(asked.out), "OUT")
-        said.append(shown.replace(asked.data_dir, "DATA_DIR"))
+        calls(MAIN, *flags, f"--workdir={workdir}")
     found = json.loads((workdir / "evaluation" / "metrics.json").read_text())
     of_row = {"row": name, "size": asked.size, "config": asked.config, "seed": seed}
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing.as_json(path, of_row | {"commands": said} | found)
+    writing.as_json(path, of_row | {"commands": calls.commands} | found)
 
 
 def table() -> str:
@@ -116,11 +109,7 @@ def table() -> str:
                 some = [one for one in kept if of.items() <= one.items()]
                 if some:
                     found[f"{size}x{size}, {config}: {name}"] = some
-    columns = {
-        heading: lambda run, where=where: figure(run, *where)
-        for heading, where in COLUMNS.items()
-    }
-    return rendered(found, columns) + "\n"
+    return rendered(found, getters(FIGURES)) + "\n"
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ FILLED = {  # of hidden pixels
 }
 MEAN = "the training mean"
 Facts = dict  # of a run, as its JSON has them
+Getter = Callable[[Facts], float | None]
 
 
 def write(results: pathlib.Path, names: Iterable[str]) -> str:
@@ -52,8 +53,7 @@ def figures(found: dict[str, list[Facts]]) -> str:
         "the same, label given, %": lambda r: judged(r, "given_label"),
         "label read right, %": lambda r: first(r.get("read_right", [])),
     }
-    for heading, where in COLUMNS.items():
-        columns[heading] = lambda r, where=where: value(r, *where)
+    columns |= getters(COLUMNS)
     rows = {n: rs for n, rs in found.items() if "metrics" in rs[0] or has_read(rs[0])}
     return rendered(rows, columns)
 
@@ -152,6 +152,14 @@ def metric(run: Facts, draw: str, name: str) -> dict | None:
         if m["draw"] == draw and re.fullmatch(rf"{name}_(\d+k?_cfg|of_).*", m["name"]):
             return m
     return None
+
+
+def getters(columns: dict[str, tuple[str, str, float]]) -> dict[str, Getter]:
+    """What reads each column of a run, from (draw, name, factor)."""
+    return {
+        heading: lambda run, where=where: value(run, *where)
+        for heading, where in columns.items()
+    }
 
 
 def value(run: Facts, draw: str, name: str, factor: float) -> float | None:
