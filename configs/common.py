@@ -23,6 +23,7 @@ def digits() -> ConfigDict:
     config.platform = ""
     config.mesh = dict(
         fsdp=1,  # over so many devices the parameters and the optimizer are split
+        gather="step",  # whole parameters: once in a step, or block (see docs/pods.md)
         num_devices=0,  # that there must be, in all processes; 0: any number
     )
     config.data = dict(

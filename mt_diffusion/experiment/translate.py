@@ -20,12 +20,18 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     The programs that it describes are those of that time, to the bit.
     """
     earlier = with_walk(with_tokens(with_prediction(config)))
-    return with_optimizer(with_pictures(with_files(with_primary(earlier))))
+    earlier = with_optimizer(with_pictures(with_files(with_primary(earlier))))
+    return with_mesh(earlier)
 
 
 def with_optimizer(config: dict[str, Any]) -> dict[str, Any]:
     """One from before there was a second kind of optimizer."""
     return config | {"optimizer": {"kind": "adamw"} | config["optimizer"]}
+
+
+def with_mesh(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before devices gathered parameters by block."""
+    return config | {"mesh": {"gather": "step"} | config["mesh"]}
 
 
 def with_pictures(config: dict[str, Any]) -> dict[str, Any]:

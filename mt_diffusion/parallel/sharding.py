@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
@@ -58,8 +60,37 @@ def by_shape(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree.map(of, shapes)
 
 
-def sum_over_devices(x: jax.Array, place: PartitionSpec) -> jax.Array:
+@struct.dataclass
+class Part(nn.Partitioned):
+    """A device's part of a parameter, which is gathered where flax asks for its value.
+
+    Its gradient is the same part of the sum over those that gathered. So a network
+    holds no more whole parameters than what its gradients keep of them: with
+    config.unet.remat those of one block.
+    """
+
+    def unbox(self, apply_constraint: bool = True) -> jax.Array:
+        """The whole parameter."""
+        axis = self.names.index("fsdp")
+        return jax.lax.all_gather(self.value, "fsdp", axis=axis, tiled=True)
+
+
+def part(x: jax.Array, place: PartitionSpec) -> jax.Array | Part:
+    """An array that lies at `place`, for the gradients of one device's examples."""
+    if "fsdp" not in place:
+        return jax.lax.pcast(x, AXES, to="varying")
+    return Part(jax.lax.pcast(x, "data", to="varying"), tuple(place))
+
+
+def is_part(x: Any) -> bool:
+    """Whether it is a part of a parameter."""
+    return isinstance(x, Part)
+
+
+def sum_over_devices(x: jax.Array | Part, place: PartitionSpec) -> jax.Array:
     """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`."""
+    if isinstance(x, Part):
+        return jax.lax.psum(x.value, "data")
     if "fsdp" not in place:
         return jax.lax.psum(x, AXES)
     axis = place.index("fsdp")

@@ -134,6 +134,11 @@ def advice(report: Report, config: ConfigDict) -> str:
         knobs.append(
             f"parameters and optimiser in parts (--config.mesh.fsdp, up to {devices})"
         )
+    if report.fsdp > 1 and config.mesh.gather == "step":
+        knobs.append(
+            "no more whole parameters than a block's (--config.mesh.gather=block "
+            "--config.unet.remat=pointwise)"
+        )
     return (
         f"the training step needs {gib(report.total)} per device, and there are "
         f"{gib(had)}. What helps: {'; '.join(knobs) or 'a smaller network'}."

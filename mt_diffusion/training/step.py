@@ -18,6 +18,7 @@ from mt_diffusion.protocol import Batch
 from mt_diffusion.training import objective
 from mt_diffusion.training.state import TrainState
 
+GATHERS = ("step", "block")
 Step = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
 
@@ -40,13 +41,22 @@ def build_step(
     """The training step of a config; jit it with its state donated.
 
     The state lies on the mesh by its shapes. Each device gathers whole parameters for
-    its share of the batch, and keeps its part of the gradients' sum.
+    its share of the batch, all at once or by block (config.mesh.gather), and keeps its
+    part of the gradients' sum.
+
+    Raises: UserError: if config.mesh.gather is neither step nor block.
     """
     loss, lay = objective.build(config, experiment), jax.lax.with_sharding_constraint
     parts, decay = config.train.num_microbatches, config.train.ema_decay
     # On CPUs the gradient of a convolution inside a loop is up to 100 times slower.
     unroll = mesh.devices.flat[0].platform == "cpu"
-    gradients_of = shared_gradients(loss, mesh, parts, unroll)
+    if config.mesh.gather not in GATHERS:
+        raise UserError(
+            f"config.mesh.gather is {config.mesh.gather!r}; choose "
+            f"{' or '.join(GATHERS)}."
+        )
+    by_block = config.mesh.gather == "block" and mesh.shape["fsdp"] > 1
+    gradients_of = shared_gradients(loss, mesh, parts, unroll, by_block)
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -108,15 +118,16 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
 
 
 def shared_gradients(
-    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool
+    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool, by_block: bool
 ) -> Callable[[Any, Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
     """(params, tables, batch, key) -> terms, gradients; devices do their own examples.
 
     Everything random is drawn for the whole batch and every mean is over the whole
     batch, so that neither devices nor parts change more than rounding (and dropout).
-    Gradients are summed over the devices once for all parts, and in float32, so that
-    no number of devices or parts makes the sum coarser. parts, unroll: as of
-    `gradients`.
+    Gradients are summed in float32, so that no number of devices or parts makes the sum
+    coarser, and over the devices once for all parts, unless by_block: then a device
+    never holds more than its part of what is split, but for the block it is at, and
+    gathers and sums for each part anew. parts, unroll: as of `gradients`.
     """
     whole, split = PartitionSpec(), PartitionSpec(sharding.AXES)
 
@@ -129,18 +140,23 @@ def shared_gradients(
         def of_device(params, tables, batch, draws, counts, key):
             key = jax.random.fold_in(key, jax.lax.axis_index(sharding.AXES))
             # Each device's own, or JAX would sum the gradients of every part.
-            params = jax.lax.pcast(params, sharding.AXES, to="varying")
+            if by_block:
+                params = jax.tree.map(sharding.part, params, places)
+            else:
+                params = jax.lax.pcast(params, sharding.AXES, to="varying")
             examples = batch, draws
             terms, grads = gradients(
                 loss, params, tables, examples, counts, key, parts, unroll
             )
-            grads = jax.tree.map(sharding.sum_over_devices, grads, places)
+            grads = jax.tree.map(
+                sharding.sum_over_devices, grads, places, is_leaf=sharding.is_part
+            )
             return jax.lax.psum(terms, sharding.AXES), grads
 
         return jax.shard_map(
             of_device,
             mesh=mesh,
-            in_specs=(whole, whole, split, split, whole, whole),
+            in_specs=(places if by_block else whole, whole, split, split, whole, whole),
             out_specs=(whole, places),
         )(params, tables, batch, draws, counts, dropout_key)
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from configs import image_label
 from mt_diffusion.data import pipeline, sources
@@ -20,7 +21,7 @@ from mt_diffusion.training.state import (
     new_state,
     with_tables,
 )
-from mt_diffusion.training.step import build_step
+from mt_diffusion.training.step import build_step, lower_step
 
 NUM_STEPS = 20
 MESHES = [(1, 1), (2, 1), (4, 2), (8, 4), (8, 8)]  # (devices, fsdp)
@@ -56,7 +57,7 @@ def setting():
     """A small network whose widest arrays are split."""
     config = image_label.get_config("smoke")
     config.unet.update(channel_mult=(1,), attention_resolutions=())
-    config.optimizer.warmup_steps = 0
+    config.optimizer.update(kind="muon", warmup_steps=0)  # of whole matrices
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config.lock(), source)
     experiment = experiments.build(config)
@@ -89,14 +90,15 @@ def compiled(mesh):
     return jax.jit(build_step(config, experiment, optimizer, mesh), donate_argnums=0)
 
 
-def go_on(state, mesh, start, stop):
+def go_on(state, mesh, start, stop, step=None):
     """The state after steps start..stop, which lies as the first one did."""
+    step = step or compiled(mesh)
     batches, losses = setting()[-1], []
     where = jax.tree.map(lambda x: x.sharding, state)
     for i in range(start, stop):
         batch = jax.device_put(batches[i], sharding.over_batch(mesh))
         key = jax.device_put(jax.random.key(1), sharding.replicated(mesh))
-        state, terms = compiled(mesh)(state, batch, key)
+        state, terms = step(state, batch, key)
         losses.append(float(terms["loss"]))
     assert jax.tree.map(lambda x: x.sharding, state) == where
     return state, losses
@@ -108,6 +110,33 @@ def test_all_meshes_have_the_same_losses(devices, fsdp):
     _, found = trained(devices, fsdp)
     assert len(set(losses)) == NUM_STEPS
     np.testing.assert_allclose(found, losses, rtol=1e-5)
+
+
+def by_block(gather="block"):
+    """The config whose blocks gather what they need, for their gradients once more."""
+    config = ConfigDict(setting()[0].to_dict())
+    config.mesh.gather = gather
+    config.unet.remat = "pointwise"
+    return config
+
+
+def test_gathering_by_block_changes_no_loss():
+    mesh, config = mesh_of(8, 4), by_block()
+    experiment, optimizer = experiments.build(config), build_optimizer(config)
+    state = new_state(jax.random.key(0), experiment, optimizer, abstract(mesh))
+    state = with_tables(state, experiment, abstract(mesh))
+    step = lower_step(config, experiment, optimizer, mesh, abstract(mesh))
+    split = jax.tree.leaves(sharding.by_shape(mesh, state.params))
+    # Once forwards and once for the gradient, but for what is in no block.
+    gathers = step.as_text().count("all_gather")
+    assert gathers > 1.5 * sum("fsdp" in place.spec for place in split)
+    _, found = go_on(state, mesh, 0, 5, step.compile())
+    np.testing.assert_allclose(found, trained(1, 1)[1][:5], rtol=1e-5)
+
+
+def test_how_parameters_are_gathered_is_known():
+    with pytest.raises(UserError, match="'layer'; choose step or block"):
+        build_step(by_block("layer"), *setting()[1:3], mesh_of(1, 1))
 
 
 def test_each_device_holds_its_part_of_the_state():
