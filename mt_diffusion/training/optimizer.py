@@ -11,6 +11,9 @@ from optax.contrib import MuonDimensionNumbers, muon
 from mt_diffusion.errors import UserError
 
 MATRIX = "kernel"  # what flax calls the weights of a layer, its last axis the outputs
+# Of each of five steps. Optax's default does the same, unrolled: on a CPU that adds 9 s
+# to a step's compilation, and this 4 s; steps are as fast.
+NEWTON_SCHULZ = ((3.4445, -4.7750, 2.0315),) * 5
 LIKE_ADAM = 0.2  # RMS of an update by its rate (Liu et al. 2025), so one rate fits both
 
 
@@ -44,6 +47,7 @@ def orthogonal(
     """
     return muon(
         rate,
+        ns_coeffs=NEWTON_SCHULZ,
         weight_decay=optimizer.weight_decay,
         adam_b1=optimizer.b1,
         adam_b2=optimizer.b2,
