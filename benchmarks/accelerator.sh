@@ -24,7 +24,7 @@ minutes 4m "$python" -m benchmarks.accelerator $smoke "--out=$out" "--torch=$tor
 data=${DATA_DIR:-shared/tfds}
 run=(--config=configs/image_label.py:fashion_small "--config.data.data_dir=$data")
 run+=(--config.train.num_steps=3750 --config.train.batch_size=256)
-run+=(--config.optimizer.learning_rate=2e-3 --config.watch.sample_every=0)
+run+=(--config.watch.sample_every=0)
 judge=(--num_samples=5000 --draws=joint,given_label --steps=25 --num_examples=0)
 if [[ -n $smoke ]]; then
   run=(--config=configs/image_label.py:smoke --config.train.num_steps=4)

@@ -103,8 +103,10 @@ def digits() -> ConfigDict:
     # but the network is not told it, as always in variant U.
     config.presence = ConfigDict()
     config.optimizer = dict(
-        kind="adamw",  # or muon, of the layers' weights
-        learning_rate=1e-3,
+        # Of the layers' weights: muon, adamw; at four times its rate it halves the FID
+        # of AdamW at Fashion-MNIST's small sizes (results/recipe).
+        kind="muon",
+        learning_rate=4e-3,
         warmup_steps=100,
         final_fraction=0.1,
         b1=0.9,
@@ -123,7 +125,7 @@ def digits() -> ConfigDict:
         tasks="",  # that are trained, as "image" or "image,label"; "": all
     )
     config.train = dict(
-        num_steps=7000,
+        num_steps=4000,
         batch_size=64,
         num_microbatches=1,  # parts of a batch, one after another: the same gradients
         ema_decay=0.999,
@@ -133,7 +135,7 @@ def digits() -> ConfigDict:
         log_every=100,
         checkpoint_every=1000,
         keep_checkpoints=2,
-        sample_every=3500,  # 0: never
+        sample_every=2000,  # 0: never
         num_pictures=32,
         walk=True,  # a strip of how the joint ones came about; of 64 pictures at most
         gradient_shares=True,  # of the terms in the shared network, with each picture
@@ -177,6 +179,12 @@ def tokens(size: int) -> dict:
     return dict(size=size, seed=0, version=1)
 
 
+def adamw(config: ConfigDict, **fields) -> None:
+    """The optimizer of the literature, at its usual rate for a small network."""
+    config.optimizer.update(kind="adamw", learning_rate=1e-3)
+    config.optimizer.update(fields)
+
+
 def smoke() -> ConfigDict:
     """Digits, for a look at all parts within a minute."""
     config = digits()
@@ -185,6 +193,7 @@ def smoke() -> ConfigDict:
         log_every=20, checkpoint_every=30, sample_every=60, num_pictures=8
     )
     config.watch.gradient_shares = False  # it compiles the gradient once more
+    adamw(config)  # which compiles a quarter sooner
     config.sampling.num_steps = 20
     # What it draws is noise, so nothing is worth measuring.
     config.sampling.update(variance="beta_tilde", correction="none")
@@ -205,6 +214,7 @@ def emoji() -> ConfigDict:
     config.unet.attention_resolutions = (2, 4)
     config.diffusion.prediction = "v"
     config.objective.times = "stratified"
+    adamw(config)  # as results/emoji; Muon was not tried there
     config.train.update(num_steps=11_000, batch_size=16)
     config.watch.update(checkpoint_every=1000, sample_every=0)
     return config
@@ -216,7 +226,7 @@ def fashion_mnist() -> ConfigDict:
     config.data.update(source="tfds", name="fashion_mnist", image_size=28)
     config.unet.update(model_channels=64, channel_mult=(1, 2, 2), num_res_blocks=2)
     config.unet.update(attention_resolutions=(2, 4), num_groups=32, num_heads=4)
-    config.optimizer.learning_rate = 3e-4
+    config.optimizer.learning_rate = 1.2e-3
     config.train.update(num_steps=50_000, batch_size=128, ema_decay=0.9995)
     config.watch.update(checkpoint_every=2000, sample_every=5000)
     return config
@@ -227,7 +237,7 @@ def fashion_small() -> ConfigDict:
     config = fashion_mnist()
     config.unet.update(model_channels=16, channel_mult=(1, 2, 4), num_res_blocks=1)
     config.unet.update(attention_resolutions=(4,), num_groups=8, num_heads=2)
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 4e-3
     config.train.update(num_steps=3000, batch_size=32, ema_decay=0.998)
     config.watch.update(checkpoint_every=500, sample_every=3000, num_pictures=16)
     config.sampling.update(num_steps=50, batch_size=64)
@@ -242,7 +252,7 @@ def cifar10() -> ConfigDict:
     config.unet.update(model_channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=3)
     config.unet.update(attention_resolutions=(2, 4), num_heads=4, num_groups=32)
     config.unet.update(dropout=0.3, learn_variance=True)
-    config.optimizer.update(learning_rate=1e-4, final_fraction=1.0)
+    adamw(config, learning_rate=1e-4, final_fraction=1.0)
     config.train.update(num_steps=500_000, batch_size=128, ema_decay=0.9999)
     config.watch.update(checkpoint_every=5000, sample_every=25_000)
     return config
@@ -266,7 +276,7 @@ def imagenet64() -> ConfigDict:
         learn_variance=True,
         dtype="bfloat16",
     )
-    config.optimizer.update(learning_rate=3e-4, final_fraction=1.0)
+    adamw(config, learning_rate=3e-4, final_fraction=1.0)
     config.train.update(num_steps=540_000, batch_size=2048, ema_decay=0.9999)
     config.watch.update(checkpoint_every=5000, sample_every=25_000)
     config.watch.walk = False  # the devices would hold all 250 steps of it

@@ -17,8 +17,6 @@ from configs import common, image_label
 def get_config(preset: str = "digits"):
     """The setting `image_cluster`, variant U."""
     config = common.get_config(preset)
-    if preset == "digits":
-        config.train.num_steps = 8000
     config.modalities.cluster = image_label.label(config) | dict(
         kind="cluster.Cluster",
         num_clusters=24,

@@ -24,8 +24,6 @@ from configs import common
 def get_config(preset: str = "digits"):
     """The setting `image_label`, variant U, codebook encoder."""
     config = common.get_config(preset)
-    if preset == "digits":
-        config.train.num_steps = 8000
     config.modalities.label = label(config)
     config.presence = dict(
         read=dict(share=0.6, label="read"),  # in variant U: unread

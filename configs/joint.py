@@ -17,8 +17,6 @@ from configs import common, image_label, masked_image
 def get_config(preset: str = "digits"):
     """The setting `joint`: image + masked image + label, all of them read (X)."""
     config = common.get_config(preset)
-    if preset == "digits":
-        config.train.num_steps = 9000
     config.modalities.masked_image = masked_image.masked_image(config)
     config.modalities.label = image_label.label(config) | {"conditions": True}
     config.presence = dict(

@@ -111,7 +111,7 @@ def stable_diffusion(image_size: int) -> ConfigDict:
         clip="models/clip-vit-large-patch14",
         tokens=common.tokens(CLIP),
     )
-    config.optimizer.update(learning_rate=1e-4, warmup_steps=10_000, weight_decay=0.01)
+    common.adamw(config, learning_rate=1e-4, warmup_steps=10_000, weight_decay=0.01)
     config.optimizer.final_fraction = 1.0
     config.train.update(num_steps=200_000, batch_size=1024, ema_decay=0.9999)
     config.watch.update(checkpoint_every=5000, sample_every=25_000)

@@ -38,27 +38,29 @@ class Row:
     sees: float = 16_000
 
 
-OPTIMIZER, TIMES = "--config.optimizer.", "--config.objective.times=stratified"
-MUON = f"{OPTIMIZER}kind=muon"
-V = "--config.diffusion.prediction=v"
-ROWS = {
-    "as it is": Row(),
-    "stratified times": Row(TIMES),
-    "half the batch": Row(batch=0.5),
-    "a quarter of the batch": Row(batch=0.25),
-    "twice the rate": Row(f"{OPTIMIZER}learning_rate=2e-3"),
-    "rate down to 0": Row(f"{OPTIMIZER}final_fraction=0"),
-    "b2 of 0.99": Row(f"{OPTIMIZER}b2=0.99"),
-    "half the average": Row(sees=8000),
-    "twice the average": Row(sees=32_000),
-    "Muon": Row(MUON),
-    "Muon at twice the rate": Row(f"{MUON} {OPTIMIZER}learning_rate=2e-3"),
-    "Muon at four times the rate": Row(f"{MUON} {OPTIMIZER}learning_rate=4e-3"),
-    "Muon in half the batch": Row(MUON, batch=0.5),
-    "v": Row(V),
-    "v at stratified times": Row(f"{V} {TIMES}"),
-    "min-SNR": Row("--config.objective.weighting=min_snr"),
-    "P2": Row("--config.objective.weighting=p2"),
+RATE = "--config.optimizer.learning_rate="
+ADAMW = f"--config.optimizer.kind=adamw {RATE}1e-3"
+DOWN = "--config.optimizer.final_fraction=0"
+TIMES = "--config.objective.times=stratified"
+ROWS = {  # as parts and multiples of what AdamW had
+    "AdamW": Row(ADAMW),
+    "AdamW in half the batch": Row(ADAMW, batch=0.5),
+    "Muon": Row(f"{RATE}1e-3"),
+    "Muon at twice the rate": Row(f"{RATE}2e-3"),
+    "Muon at four times the rate": Row(),
+    "Muon at eight times the rate": Row(f"{RATE}8e-3"),
+    "Muon at twice the rate in half the batch": Row(f"{RATE}2e-3", batch=0.5),
+    "Muon at four times the rate in half the batch": Row(batch=0.5),
+    "Muon at four times the rate in a quarter of the batch": Row(batch=0.25),
+    "Muon at four times the rate down to 0": Row(DOWN),
+    "Muon at four times the rate with half the average": Row(sees=8000),
+    "Muon at four times the rate with twice the average": Row(sees=32_000),
+    "Muon at four times the rate for v": Row("--config.diffusion.prediction=v"),
+    "Muon at four times the rate at stratified times": Row(TIMES),
+    "Muon at four times the rate by min-SNR": Row(
+        "--config.objective.weighting=min_snr"
+    ),
+    "Muon at four times the rate by P2": Row("--config.objective.weighting=p2"),
 }
 FIGURES = COLUMNS | {
     "precision": ("joint", "precision_convnet", 1),
@@ -122,7 +124,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, choices=SIZES, default=14)
     parser.add_argument("--config", choices=DRAWS, default="ddpm")
     parser.add_argument("--seeds", default="0", help="as 0,1,2")
-    parser.add_argument("--only", default="", help="rows, as 'as it is,Muon'; '': all")
+    parser.add_argument("--only", default="", help="rows, as 'AdamW,Muon'; '': all")
     asked = parser.parse_args()
     names = asked.only.split(",") if asked.only else list(ROWS)
     if unknown := set(names) - set(ROWS):

@@ -64,7 +64,7 @@ SHARED = f"{LABEL}kind=label.SharedUNet {LABEL}frame=read {LABEL}guess=mean "
 SHARED += f"{LABEL}drift=ramp"
 PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean "
 PAPER += f"{LABEL}drift=ramp {LABEL}codes.family=white {LABEL}codes.side=0"
-HEAVY = f"{LABEL}loss_weight=0.02"  # the default once
+HEAVY = f"{LABEL}loss_weight=0.02"  # the default once; now 1/784
 LIGHT = f"{LABEL}drift=none {LABEL}loss_weight=0.01"
 BOTH, LABELLED = "joint,given_label", ("image_label", "image_cluster", "joint")
 M_STAR, CLASSES = "--config.objective.tasks=image", "--config.objective.tasks=label"
@@ -72,7 +72,7 @@ E_STAR = f"{E} {M_STAR}"
 RUNS = {
     "ddpm": Run("ddpm", "", "joint", fills=True),
     "ddpm_class": Run("image_label", CLASS, "given_label"),
-    "label_m": Run("image_label", f"{LABEL}loss_weight=0.001", BOTH),
+    "label_m": Run("image_label", "", BOTH),
     "masked_x": Run("masked_image", "", "joint", fills=True),
     "joint": Run("joint", "", "joint", fills=True),
     "label_e": Run("image_label", E, BOTH),

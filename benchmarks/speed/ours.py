@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed import serve, shapes
-from configs import ddpm
+from configs import common, ddpm
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.inference import generation
 from mt_diffusion.parallel import sharding
@@ -34,9 +34,8 @@ def build(shape: shapes.Shape, variant: str):
         num_groups=shape.num_groups,
         dtype="bfloat16" if variant == "bf16" else "float32",
     )
-    config.optimizer.update(
-        learning_rate=shapes.LEARNING_RATE, clip_norm=shapes.CLIP_NORM
-    )
+    common.adamw(config, learning_rate=shapes.LEARNING_RATE)
+    config.optimizer.clip_norm = shapes.CLIP_NORM
     config.train.update(batch_size=shape.batch_size, ema_decay=shapes.EMA_DECAY)
     config.sampling.update(sampler="ddim", num_steps=shapes.SAMPLING_STEPS)
     return config, experiments.build(config)

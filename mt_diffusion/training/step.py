@@ -118,7 +118,7 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
 
 
 def shared_gradients(
-    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool, by_block: bool
+    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool, by_block=False
 ) -> Callable[[Any, Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
     """(params, tables, batch, key) -> terms, gradients; devices do their own examples.
 

@@ -171,7 +171,7 @@ def test_a_report_has_all_that_there_is(pages):
         "x 44, 87",
         "in the end image 75%, x 25%",
         "test 200 → 400",
-        "optimizer.learning_rate 0.0625 0.001",  # and its default
+        "optimizer.learning_rate 0.0625 0.004",  # and its default
         "Step 400 last",
         "Step 200 first",
     ):
@@ -206,7 +206,7 @@ def test_a_comparison_marks_the_best_and_what_differs(pages):
     assert "fid_5k lower 3.25 ✓ 9.5 –" in page.text
     assert "coherence_5k higher 0.75 0.875 ✓ –" in page.text
     assert "bits_of_16 lower 2.875 ✓ 2.875 ✓ –" in page.text  # both
-    assert "optimizer.learning_rate 0.0625 0.001 –" in page.text
+    assert "optimizer.learning_rate 0.0625 0.004 –" in page.text
     assert "train.batch_size 64 64 –" in page.text  # the bare run's is not known
     assert "x, test" in page.text and "lowest in the end: <script> 400" in page.text
     assert "bare is not evaluated yet" in page.text
