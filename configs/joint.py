@@ -5,7 +5,7 @@ by side. Any subset of the three may be given when sampling, and the rest is gen
 
   bash launch/local.sh --config=configs/joint.py --workdir=runs/joint
 
-9,000 steps of 64 images, about 7 minutes on 2 CPU cores. In the paper's own form image
+4,000 steps of 64 images, about 4 minutes on 2 CPU cores. In the paper's own form image
 and label agreed on 95.0% from nothing; a given label was found in 97.8%, a given
 image's label in 98.9% (seed 0; results/study/paper/digits.md); in the present form that
 was not measured yet.

@@ -62,7 +62,7 @@ def test_a_config_is_found_by_its_name_in_any_folder(installed, tmp_path):
     )
     done = python(installed, tmp_path, "-c", code)
     *steps, place = done.stdout.split()
-    assert steps == ["60", "9000", "60"], done.stderr
+    assert steps == ["60", "4000", "60"], done.stderr
     assert place.startswith(str(installed))
 
 

@@ -358,6 +358,8 @@ def test_the_advice_names_the_knobs_that_are_left():
         assert knob in text
     config.unet.update(remat="blocks", dtype="bfloat16")
     none = report(fsdp=8, target=target(memory=4 * GIB))
+    assert "mesh.gather=block" in tables.advice(none, config)
+    config.mesh.gather = "block"
     text = tables.advice(none, config)
     assert "smaller network" in text and "num_microbatches" not in text
     wide = report(per_device=1, sampler=measured(17 * GIB))
