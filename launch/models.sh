@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the models that come with the package anew, those that are missing there:
-#   bash launch/models.sh digits     # trains for about 6 minutes on 2 CPU cores
+#   bash launch/models.sh digits     # trains for about 3 minutes on 2 CPU cores
 #   bash launch/models.sh fashion --config.data.data_dir=/data/tfds   # for an hour,
 #                                    # and half of one for its figures
 # What follows the name goes to training, and what it says of the data to judging, too.
