@@ -91,7 +91,7 @@ def test_a_sampling_that_met_a_full_disk_goes_on(model, workdir, tmp_path, monke
     assert not list(tmp_path.rglob("samples.npz"))
     monkeypatch.setattr(generation.Generator, "values", None)  # nothing is drawn again
     sampling.sample(*call)
-    found = np.load(tmp_path / "out" / "samples.npz")
+    found = dict(np.load(tmp_path / "out" / "samples.npz"))
     np.testing.assert_array_equal(found["image"], drawn["image"])
     kept = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert "parts" not in kept and ".lock" not in kept

@@ -172,7 +172,7 @@ def test_samples_with_a_label_given(trained, tmp_path, parts):
     )  # fmt: skip
     assert result.code == 0, result
     assert "step 12, averaged (EMA) parameters" in result.out
-    found = np.load(tmp_path / "samples.npz", allow_pickle=False)
+    found = dict(np.load(tmp_path / "samples.npz", allow_pickle=False))
     assert sorted(found) == ["arr_0", "image", "label", "label_names"]
     assert list(found["label_names"]) == list("0123456789")
     assert found["image"].shape == (5, 8, 8, 1) and found["image"].dtype == np.uint8
@@ -241,7 +241,7 @@ def test_an_image_given_is_read(trained, tmp_path):
         "--num_samples=2", "--steps=3", f"--out={tmp_path / 'out'}",
     )  # fmt: skip
     assert result.code == 0, result
-    found = np.load(tmp_path / "out" / "samples.npz")
+    found = dict(np.load(tmp_path / "out" / "samples.npz"))
     np.testing.assert_array_equal(found["image"][0, ..., 0], pixels)
 
 
@@ -272,7 +272,7 @@ def test_kill_9_and_the_same_command_end_as_if_nothing_had_happened(tmp_path):
         f"--given=masked_image={tmp_path / 'masked.png'}", "--num_samples=3",
     )  # fmt: skip
     assert result.code == 0, result
-    found = np.load(tmp_path / "out" / "samples.npz")
+    found = dict(np.load(tmp_path / "out" / "samples.npz"))
     assert sorted(found) == ["arr_0", "image", "masked_image"]
     for image in found["image"]:
         np.testing.assert_array_equal(image[:4, :, 0], pixels[:4, :, 0])

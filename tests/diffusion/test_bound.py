@@ -196,7 +196,7 @@ def test_strata_divide_all_times(num_steps, num):
 
 
 def adm(name):
-    return np.load(f"tests/data/adm_diffusion_{name}1000.npz")
+    return dict(np.load(f"tests/data/adm_diffusion_{name}1000.npz"))
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

@@ -83,7 +83,7 @@ def test_targets_are_what_they_are_defined_as(seed, x64):
 @pytest.mark.parametrize("adm", ["linear", "cosine"])
 def test_without_frame_and_modality_all_are_ddpms(adm, x64):
     """guided-diffusion's noise and z_0, and v by Salimans & Ho's own formulas."""
-    data = np.load(f"tests/data/adm_diffusion_{adm}1000.npz")
+    data = dict(np.load(f"tests/data/adm_diffusion_{adm}1000.npz"))
     table = schedule.build(adm, 1000)
     process = Process(table, aggregation.Aggregation({}))
     t = data["t_index"] + 1

@@ -110,7 +110,7 @@ def test_diffuse_draws_from_the_marginal():
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_without_modalities_it_is_guided_diffusions_ddpm(name):
-    reference = np.load(f"tests/data/adm_diffusion_{name}1000.npz")
+    reference = dict(np.load(f"tests/data/adm_diffusion_{name}1000.npz"))
     process = Process(schedule.build(name, 1000), aggregation.Aggregation({}))
     times = np.arange(1, 1001)
     table = process.transition(times, times - 1)

@@ -207,7 +207,7 @@ def test_ddim_with_eta_1_is_ancestral():
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_ddim_is_guided_diffusions(name):
-    reference = np.load(f"tests/data/adm_diffusion_{name}1000.npz")
+    reference = dict(np.load(f"tests/data/adm_diffusion_{name}1000.npz"))
     ddpm = Process(schedule.build(name, 1000), aggregation.Aggregation({}))
     t = reference["t_index"] + 1
     step = ddpm.transition(t, t - 1)

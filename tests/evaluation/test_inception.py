@@ -15,7 +15,7 @@ from mt_diffusion.evaluation.networks.inception import Inception
 
 @pytest.fixture(scope="module")
 def reference():
-    return np.load("tests/data/inception_v3.npz")
+    return dict(np.load("tests/data/inception_v3.npz"))
 
 
 def random_weight(name, shape):

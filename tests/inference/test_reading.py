@@ -228,7 +228,7 @@ def test_the_command_chooses_then_reads(tmp_path, capsys):
     assert levels.keys() == {"label"} and set(levels["label"]) <= set(range(1, 7))
     assert "test examples" in capsys.readouterr().out
     here(tmp_path / "out", given)
-    found = np.load(tmp_path / "out" / "samples.npz")
+    found = dict(np.load(tmp_path / "out" / "samples.npz"))
     np.testing.assert_array_equal(found["image"][..., 0], pixels)
     mesh = sharding.make_mesh()
     reader = reading.build_reader(experiment, params, 8, mesh)

@@ -219,7 +219,8 @@ def test_the_quickstart_shows_what_it_draws(executed):
     for name in ("label", "image", "masked"):
         assert marked(picture(cells[name])), name
     threes, named, restored = (
-        np.load(workdir / f"{name}.npz") for name in ("threes", "named", "restored")
+        dict(np.load(workdir / f"{name}.npz"))
+        for name in ("threes", "named", "restored")
     )
     assert set(threes["label"]) == {3} and len(threes["image"]) == 16
     np.testing.assert_array_equal(named["image"], threes["image"])

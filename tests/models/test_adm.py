@@ -8,7 +8,7 @@ from mt_diffusion.models import adm
 
 
 def reference(name):
-    data = np.load(f"tests/data/adm_unet_{name}.npz")
+    data = dict(np.load(f"tests/data/adm_unet_{name}.npz"))
     state = {k[len("param/") :]: data[k] for k in data if k.startswith("param/")}
     return data, state, json.loads(str(data["config"]))
 

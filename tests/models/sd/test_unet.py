@@ -22,7 +22,7 @@ from mt_diffusion.files import weights
 from mt_diffusion.models.sd import saved
 from mt_diffusion.models.unet import UNet
 
-ORIGINAL = np.load("tests/data/sd_unet.npz")
+ORIGINAL = dict(np.load("tests/data/sd_unet.npz"))
 KINDS = ("sd1", "sd2")
 
 
