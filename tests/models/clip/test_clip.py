@@ -30,7 +30,7 @@ def told(name):
 
 def state_of(kind):
     start = f"{kind}/param/"
-    found = [name for name in ORIGINAL.files if name.startswith(start)]
+    found = [name for name in ORIGINAL if name.startswith(start)]
     return {name.removeprefix(start): ORIGINAL[name] for name in found}
 
 
