@@ -30,6 +30,7 @@ from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
 from mt_diffusion.spaces.space import Space
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+GATHERS = ("step", "block")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -257,6 +258,11 @@ def check(config: ConfigDict) -> None:
     if unet.dtype not in DTYPES:
         raise UserError(
             f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}."
+        )
+    if config.mesh.gather not in GATHERS:
+        raise UserError(
+            f"config.mesh.gather is {config.mesh.gather!r}; choose "
+            f"{' or '.join(GATHERS)}."
         )
     if unet.remat not in REMAT:
         raise UserError(

@@ -18,7 +18,6 @@ from mt_diffusion.protocol import Batch
 from mt_diffusion.training import objective
 from mt_diffusion.training.state import TrainState
 
-GATHERS = ("step", "block")
 Step = Callable[[TrainState, Batch, PRNGKeyArray], tuple[TrainState, dict[str, Array]]]
 
 
@@ -43,19 +42,12 @@ def build_step(
     The state lies on the mesh by its shapes. Each device gathers whole parameters for
     its share of the batch, all at once or by block (config.mesh.gather), and keeps its
     part of the gradients' sum.
-
-    Raises: UserError: if config.mesh.gather is neither step nor block.
     """
     loss, lay = objective.build(config, experiment), jax.lax.with_sharding_constraint
     parts, decay = config.train.num_microbatches, config.train.ema_decay
     # On CPUs the gradient of a convolution inside a loop is up to 100 times slower.
     unroll = mesh.devices.flat[0].platform == "cpu"
-    if config.mesh.gather not in GATHERS:
-        raise UserError(
-            f"config.mesh.gather is {config.mesh.gather!r}; choose "
-            f"{' or '.join(GATHERS)}."
-        )
-    by_block = config.mesh.gather == "block" and mesh.shape["fsdp"] > 1
+    by_block = config.mesh.gather == "block"
     gradients_of = shared_gradients(loss, mesh, parts, unroll, by_block)
 
     def train_step(state, batch, key):
@@ -135,15 +127,14 @@ def shared_gradients(
         draw_key, dropout_key = jax.random.split(key)
         draws = loss.draw(draw_key, batch, mesh.size * parts)
         counts = loss.counts(batch, draws)
-        places = jax.tree.map(lambda s: s.spec, sharding.by_shape(mesh, params))
+        where = sharding.by_shape(mesh, params)
+        places = jax.tree.map(lambda s: s.spec, where)
+        come = jax.tree.map(lambda s: s.spec if by_block else whole, where)
 
         def of_device(params, tables, batch, draws, counts, key):
             key = jax.random.fold_in(key, jax.lax.axis_index(sharding.AXES))
             # Each device's own, or JAX would sum the gradients of every part.
-            if by_block:
-                params = jax.tree.map(sharding.part, params, places)
-            else:
-                params = jax.lax.pcast(params, sharding.AXES, to="varying")
+            params = jax.tree.map(sharding.part, params, come)
             examples = batch, draws
             terms, grads = gradients(
                 loss, params, tables, examples, counts, key, parts, unroll
@@ -156,7 +147,7 @@ def shared_gradients(
         return jax.shard_map(
             of_device,
             mesh=mesh,
-            in_specs=(places if by_block else whole, whole, split, split, whole, whole),
+            in_specs=(come, whole, split, split, whole, whole),
             out_specs=(whole, places),
         )(params, tables, batch, draws, counts, dropout_key)
 

@@ -136,7 +136,7 @@ def test_gathering_by_block_changes_no_loss():
 
 def test_how_parameters_are_gathered_is_known():
     with pytest.raises(UserError, match="'layer'; choose step or block"):
-        build_step(by_block("layer"), *setting()[1:3], mesh_of(1, 1))
+        experiments.check(by_block("layer"))
 
 
 def test_each_device_holds_its_part_of_the_state():
