@@ -21,6 +21,8 @@ import resource
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 import mt_diffusion
 from mt_diffusion.diffusion import solvers, spacing
 from mt_diffusion.evaluation import features, quality
@@ -43,11 +45,9 @@ class Way(NamedTuple):
     calls: int
 
 
-def judge_of(model: Any, reference: pathlib.Path, data_dir: str) -> Any:
-    """From images to their FID to a reference."""
-    mesh, data = sharding.make_mesh(), model.config.data.copy_and_resolve_references()
-    with data.unlocked():
-        data.update(data_dir=data_dir)
+def judge_of(data: ConfigDict, reference: pathlib.Path) -> Any:
+    """From images to their FID to a reference, by a config of the data's."""
+    mesh = sharding.make_mesh()
     network = features.build("convnet", data, "", mesh)
     real = references.read(reference, network).pooled
 
@@ -56,6 +56,14 @@ def judge_of(model: Any, reference: pathlib.Path, data_dir: str) -> Any:
         return quality.frechet_distance(quality.statistics(found), real)
 
     return judge
+
+
+def data_of(model: Any, data_dir: str) -> ConfigDict:
+    """The config of its data, which are in that folder now."""
+    data = model.config.data.copy_and_resolve_references()
+    with data.unlocked():
+        data.update(data_dir=data_dir)
+    return data
 
 
 def ways(done: dict[Way, float]) -> Iterator[Way]:
@@ -80,7 +88,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
     for way in ways(done):
         if way in done:
             continue
-        judge = judge or judge_of(model, args.reference, args.data_dir)
+        judge = judge or judge_of(data_of(model, args.data_dir), args.reference)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         images = model.sample(
             args.num,

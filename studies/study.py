@@ -74,9 +74,9 @@ RUNS = {
     "ddpm_class": Run("image_label", CLASS, "given_label"),
     "label_m": Run("image_label", "", BOTH),
     "masked_x": Run("masked_image", "", "joint", fills=True),
-    "joint": Run("joint", "", "joint", fills=True),
+    "joint": Run("joint", "", "joint"),
     "label_e": Run("image_label", E, BOTH),
-    "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint", fills=True),
+    "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint"),
     "cluster": Run("image_cluster", "", BOTH),
     "label_x": Run("image_label", X, BOTH),
     "label_m_headless": Run("image_label", f"{LABEL}loss_weight=0", BOTH),
@@ -85,6 +85,11 @@ RUNS = {
     "label_x_heavy": Run("image_label", f"{X} {HEAVY}", BOTH),
     "label_x_always": Run("image_label", f"{ALWAYS} {HEAVY}", BOTH),
     "label_shared_unet": Run("image_label", SHARED, BOTH),
+    # Compute to quality: plain diffusion for four times as long, pairs for half as long.
+    "ddpm_long": Run("ddpm", f"--config.train.num_steps={4 * NUM_STEPS}", "joint"),
+    "label_m_short": Run(
+        "image_label", f"--config.train.num_steps={NUM_STEPS // 2}", "joint"
+    ),
     "label_m_coherent": Run("", "--guess=label=coherent", "joint", again="label_m"),
     "label_m_no_drift": Run("image_label", f"{LABEL}drift=none", "joint"),
     "label_m_no_drift_light": Run("image_label", LIGHT, "joint"),
