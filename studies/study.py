@@ -85,7 +85,7 @@ RUNS = {
     "label_x_heavy": Run("image_label", f"{X} {HEAVY}", BOTH),
     "label_x_always": Run("image_label", f"{ALWAYS} {HEAVY}", BOTH),
     "label_shared_unet": Run("image_label", SHARED, BOTH),
-    # Compute to quality: plain diffusion for four times as long, pairs for half as long.
+    # Compute to quality: plain diffusion four times as long, pairs half as long.
     "ddpm_long": Run("ddpm", f"--config.train.num_steps={4 * NUM_STEPS}", "joint"),
     "label_m_short": Run(
         "image_label", f"--config.train.num_steps={NUM_STEPS // 2}", "joint"
