@@ -22,6 +22,7 @@ from mt_diffusion.inference.denoising import Denoising
 from mt_diffusion.inference.guiding import Guiding
 from mt_diffusion.inference.walks import Trajectory
 from mt_diffusion.modalities import guess
+from mt_diffusion.models import attention
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.parallel import batches, sharding
 
@@ -175,12 +176,14 @@ class Generator:
         params: the model's variables, or `Weights` of it and of its guide. towards:
         (another seed, angles [B]), by which noise is turned to that seed's.
         """
-        return self._walk(params, seed, rows, given, False, towards)[0]
+        with attention.compiled_for(self._mesh):
+            return self._walk(params, seed, rows, given, False, towards)[0]
 
     @functools.partial(jax.jit, static_argnums=0)
     def draw_and_keep(self, params, seed, rows, given):
         """The same batch, and {variable: its mean as seen by each step [S, B, ...]}."""
-        return self._walk(params, seed, rows, given, True)
+        with attention.compiled_for(self._mesh):
+            return self._walk(params, seed, rows, given, True)
 
     def _walk(self, params, seed, rows, given, keep, towards=None):
         experiment, keys = self._experiment, of_rows(seed, rows)

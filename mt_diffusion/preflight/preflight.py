@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
@@ -57,15 +58,15 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     Raises UserError for a config that can't be trained on these devices.
     """
     config = program.resolve(config)
-    with attention.compiled_for(target.devices[0]):
-        return look_at_resolved(config, target, microbatches)
+    mesh = sharding.make_mesh(config.mesh.fsdp, target.devices)
+    with attention.compiled_for(mesh):
+        return look_at_resolved(config, mesh, target, microbatches)
 
 
 def look_at_resolved(
-    config: ConfigDict, target: Target, microbatches: Sequence[float]
+    config: ConfigDict, mesh: Mesh, target: Target, microbatches: Sequence[float]
 ) -> Report:
     """The same of a config that has what its modalities take from the data."""
-    mesh = sharding.make_mesh(config.mesh.fsdp, target.devices)
     per_device = images_per_device(config, mesh.size)
     parts = config.train.num_microbatches
     own = per_device // parts

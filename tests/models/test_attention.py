@@ -1,6 +1,7 @@
 """Attention: both of its ways are the same, and each device gets the one it has."""
 
 import contextlib
+import functools
 import types
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mt_diffusion.models import attention
+from mt_diffusion.models import attention, splash
+from mt_diffusion.parallel import sharding
 
 SHAPES = {"self": (64, 64), "tokens": (64, 7), "pooled": (1, 65)}
 
@@ -91,10 +93,11 @@ def test_the_kernel_is_for_what_it_takes():
 )
 def test_the_devices_that_a_program_is_for_are_asked(monkeypatch, here, target, called):
     """And not those that are here, where it is compiled for others."""
-    monkeypatch.setattr(attention.jax, "local_devices", lambda: [here])
+    monkeypatch.setattr(jax, "local_devices", lambda: [here])
     calls = []
     monkeypatch.setattr(attention, "by_products", lambda *args: calls.append(args))
-    inside = attention.compiled_for(target) if target else contextlib.nullcontext()
+    mesh = types.SimpleNamespace(devices=np.array([target]))
+    inside = attention.compiled_for(mesh) if target else contextlib.nullcontext()
     query, key, value = drawn("self", jnp.bfloat16)
     monkeypatch.setattr(
         jax.nn, "dot_product_attention", lambda *args, implementation: args
@@ -102,3 +105,87 @@ def test_the_devices_that_a_program_is_for_are_asked(monkeypatch, here, target, 
     with inside:
         found = attention.attention(query, key, value)
     assert (found is not None) == called and len(calls) == (not called)
+
+
+def splashed(monkeypatch):
+    """Lets the kernel run here, by interpretation; the list of its calls."""
+    called, kernel = [], splash.attention
+
+    def interpreted(*args):
+        called.append(args[0].shape)
+        return kernel(*args, interpret=True)
+
+    monkeypatch.setattr(splash, "attention", interpreted)
+    return called
+
+
+def long(examples, keys=256, channels=64):
+    """Queries, keys and values of so many places that the kernel takes them."""
+    drawn = jax.random.split(jax.random.key(0), 3)
+    sizes = ((examples, n, 2, channels) for n in (128, keys, keys))
+    return [
+        jax.random.normal(key, size, jnp.bfloat16)
+        for key, size in zip(drawn, sizes, strict=True)
+    ]
+
+
+def test_splash_attention_and_its_gradient_are_those_of_the_products():
+    """Each as near to the values in float32 as bfloat16 lets the products be."""
+    args, kernel = long(1), functools.partial(splash.attention, interpret=True)
+
+    def both(way, args):
+        def loss(*args):
+            return jnp.square(way(*args).astype(jnp.float32)).sum()
+
+        return way(*args), *jax.grad(loss, (0, 1, 2))(*args)
+
+    exact = both(attention.by_products, [x.astype(jnp.float32) for x in args])
+    for a, b, c in zip(
+        both(kernel, args), both(attention.by_products, args), exact, strict=True
+    ):
+        a, b, c = (np.asarray(x, np.float32) for x in (a, b, c))
+        mine, theirs = (np.sqrt(np.mean((x - c) ** 2)) for x in (a, b))
+        assert mine < 1.1 * theirs + 1e-3 * np.sqrt(np.mean(c**2))
+
+
+def test_splash_takes_whole_registers_of_places():
+    query, key, _ = long(1)
+    assert splash.fits(query, key)
+    assert not splash.fits(query, key[:, :77])
+    assert not splash.fits(query[:, :64], key)
+    assert not splash.fits(query[..., :32], key[..., :32])
+
+
+@pytest.mark.parametrize(("examples", "device_has"), [(8, (1, 128, 2, 64)), (3, None)])
+def test_examples_are_shared_out_over_the_devices_of_a_mesh(
+    monkeypatch, examples, device_has
+):
+    """Where each gets whole ones; inside of shard_map the kernel has what is there."""
+    called, mesh = splashed(monkeypatch), sharding.make_mesh()
+    args = long(examples, keys=128)
+    wanted = np.asarray(attention.by_products(*args), np.float32)
+
+    def by_splash(*args):
+        return attention.by_splash(*args, mesh)
+
+    found = np.asarray(jax.jit(by_splash)(*args), np.float32)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+    assert called == ([device_has] if device_has else [])
+    if device_has:
+        own = jax.shard_map(
+            functools.partial(attention.by_splash, mesh=None),
+            mesh=mesh,
+            in_specs=sharding.over_batch(mesh).spec,
+            out_specs=sharding.over_batch(mesh).spec,
+            check_vma=False,
+        )
+        np.testing.assert_array_equal(np.asarray(own(*args), np.float32), found)
+        assert called == 2 * [device_has]
+
+
+def test_a_lone_device_has_all_examples_and_many_without_a_mesh_none(monkeypatch):
+    called, args = splashed(monkeypatch), long(1, keys=128)
+    attention.by_splash(*args, sharding.make_mesh(devices=jax.devices()[:1]))
+    assert len(called) == 1
+    attention.by_splash(*args, None)
+    assert jax.device_count() > 1 and len(called) == 1

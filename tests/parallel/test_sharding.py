@@ -14,6 +14,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.checkpoint import Checkpoints
 from mt_diffusion.parallel import sharding
+from mt_diffusion.training import step as steps
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import (
     TrainState,
@@ -120,7 +121,10 @@ def by_block(gather="block"):
     return config
 
 
-def test_gathering_by_block_changes_no_loss():
+@pytest.mark.parametrize("kernels", [False, True])
+def test_gathering_by_block_changes_no_loss(monkeypatch, kernels):
+    """Also without JAX's check of what varies, as on TPUs."""
+    monkeypatch.setattr(steps, "has_kernels", lambda _: kernels)
     mesh, config = mesh_of(8, 4), by_block()
     experiment, optimizer = experiments.build(config), build_optimizer(config)
     state = new_state(jax.random.key(0), experiment, optimizer, abstract(mesh))
@@ -131,6 +135,17 @@ def test_gathering_by_block_changes_no_loss():
     gathers = step.as_text().count("all_gather")
     assert gathers > 1.5 * sum("fsdp" in place.spec for place in split)
     _, found = go_on(state, mesh, 0, 5, step.compile())
+    np.testing.assert_allclose(found, trained(1, 1)[1][:5], rtol=1e-5)
+
+
+def test_a_step_with_kernels_changes_no_loss(monkeypatch):
+    monkeypatch.setattr(steps, "has_kernels", lambda _: True)
+    config, experiment, optimizer, _ = setting()
+    mesh = mesh_of(8, 4)
+    state = new_state(jax.random.key(0), experiment, optimizer, abstract(mesh))
+    state = with_tables(state, experiment, abstract(mesh))
+    step = lower_step(config, experiment, optimizer, mesh, abstract(mesh)).compile()
+    _, found = go_on(state, mesh, 0, 5, step)
     np.testing.assert_allclose(found, trained(1, 1)[1][:5], rtol=1e-5)
 
 
