@@ -129,9 +129,14 @@ def long(examples, keys=256, channels=64):
     ]
 
 
-def test_splash_attention_and_its_gradient_are_those_of_the_products():
-    """Each as near to the values in float32 as bfloat16 lets the products be."""
-    args, kernel = long(1), functools.partial(splash.attention, interpret=True)
+@pytest.mark.parametrize("channels", [64, 40])
+def test_splash_attention_and_its_gradient_are_those_of_the_products(channels):
+    """Each as near to the values in float32 as bfloat16 lets the products be.
+
+    But for the queries' scale, which 40 channels make them round once more.
+    """
+    args = long(1, channels=channels)
+    kernel = functools.partial(splash.attention, interpret=True)
 
     def both(way, args):
         def loss(*args):
@@ -145,7 +150,7 @@ def test_splash_attention_and_its_gradient_are_those_of_the_products():
     ):
         a, b, c = (np.asarray(x, np.float32) for x in (a, b, c))
         mine, theirs = (np.sqrt(np.mean((x - c) ** 2)) for x in (a, b))
-        assert mine < 1.1 * theirs + 1e-3 * np.sqrt(np.mean(c**2))
+        assert mine < 1.1 * theirs + 2e-3 * np.sqrt(np.mean(c**2))
 
 
 def test_splash_takes_whole_registers_of_places():
@@ -153,7 +158,7 @@ def test_splash_takes_whole_registers_of_places():
     assert splash.fits(query, key)
     assert not splash.fits(query, key[:, :77])
     assert not splash.fits(query[:, :64], key)
-    assert not splash.fits(query[..., :32], key[..., :32])
+    assert not splash.fits(query[..., :31], key[..., :31])
 
 
 @pytest.mark.parametrize(("examples", "device_has"), [(8, (1, 128, 2, 64)), (3, None)])
