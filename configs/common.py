@@ -24,6 +24,7 @@ def digits() -> ConfigDict:
     config.mesh = dict(
         fsdp=1,  # over so many devices the parameters and the optimizer are split
         gather="step",  # whole parameters: once in a step, or block (see docs/pods.md)
+        sum="float32",  # of gradients over devices; bfloat16: half as much to send
         num_devices=0,  # that there must be, in all processes; 0: any number
     )
     config.data = dict(

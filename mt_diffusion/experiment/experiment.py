@@ -30,7 +30,12 @@ from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
 from mt_diffusion.spaces.space import Space
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-GATHERS = ("step", "block")
+CHOICES = {
+    "unet.dtype": DTYPES,
+    "unet.remat": REMAT,
+    "mesh.gather": ("step", "block"),
+    "mesh.sum": DTYPES,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,19 +260,13 @@ def check(config: ConfigDict) -> None:
         )
     if config.data.channels not in (1, 3):
         raise UserError(f"config.data.channels is {config.data.channels}; use 1 or 3.")
-    if unet.dtype not in DTYPES:
-        raise UserError(
-            f"config.unet.dtype is {unet.dtype!r}; use one of {list(DTYPES)}."
-        )
-    if config.mesh.gather not in GATHERS:
-        raise UserError(
-            f"config.mesh.gather is {config.mesh.gather!r}; choose "
-            f"{' or '.join(GATHERS)}."
-        )
-    if unet.remat not in REMAT:
-        raise UserError(
-            f"config.unet.remat is {unet.remat!r}; use one of {list(REMAT)}."
-        )
+    for field, choices in CHOICES.items():
+        section, name = field.split(".")
+        if config[section][name] not in choices:
+            raise UserError(
+                f"config.{field} is {config[section][name]!r}; choose "
+                f"{' or '.join(choices)}."
+            )
     for mult in unet.channel_mult:
         width = mult * unet.model_channels
         for field in (

@@ -30,8 +30,8 @@ def with_optimizer(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_mesh(config: dict[str, Any]) -> dict[str, Any]:
-    """One from before devices gathered parameters by block."""
-    return config | {"mesh": {"gather": "step"} | config["mesh"]}
+    """One from before there was a choice of what devices send each other."""
+    return config | {"mesh": {"gather": "step", "sum": "float32"} | config["mesh"]}
 
 
 def with_pictures(config: dict[str, Any]) -> dict[str, Any]:

@@ -87,15 +87,22 @@ def is_part(x: Any) -> bool:
     return isinstance(x, Part)
 
 
-def sum_over_devices(x: jax.Array | Part, place: PartitionSpec) -> jax.Array:
-    """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`."""
+def sum_over_devices(
+    x: jax.Array | Part, place: PartitionSpec, dtype: Any
+) -> jax.Array:
+    """The sum of all devices' x, of which each keeps its part; for `jax.shard_map`.
+
+    dtype: of what they send each other. What was gathered by parts is summed in its
+    own, over those that have a part of it each.
+    """
     if isinstance(x, Part):
-        return jax.lax.psum(x.value, "data")
+        return jax.lax.psum(x.value.astype(dtype), "data").astype(x.value.dtype)
+    sent = x.astype(dtype)
     if "fsdp" not in place:
-        return jax.lax.psum(x, AXES)
+        return jax.lax.psum(sent, AXES).astype(x.dtype)
     axis = place.index("fsdp")
-    part = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True)
-    return jax.lax.psum(part, "data")
+    part = jax.lax.psum_scatter(sent, "fsdp", scatter_dimension=axis, tiled=True)
+    return jax.lax.psum(part, "data").astype(x.dtype)
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

@@ -1,5 +1,6 @@
 """One training step, a pure function of state, batch and key."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +48,7 @@ def build_step(
     parts, decay = config.train.num_microbatches, config.train.ema_decay
     # On CPUs the gradient of a convolution inside a loop is up to 100 times slower.
     unroll = mesh.devices.flat[0].platform == "cpu"
-    by_block = config.mesh.gather == "block"
-    gradients_of = shared_gradients(loss, mesh, parts, unroll, by_block)
+    gradients_of = shared_gradients(loss, mesh, config.mesh, parts, unroll)
 
     def train_step(state, batch, key):
         key = jax.random.fold_in(key, state.step)
@@ -110,17 +110,23 @@ def abstract_batch(experiment: Experiment, images: int, mesh: Mesh) -> Batch:
 
 
 def shared_gradients(
-    loss: objective.Objective, mesh: Mesh, parts: int, unroll: bool, by_block=False
+    loss: objective.Objective,
+    mesh: Mesh,
+    wishes: ConfigDict,
+    parts: int,
+    unroll: bool,
 ) -> Callable[[Any, Any, Batch, PRNGKeyArray], tuple[dict[str, Array], Any]]:
     """(params, tables, batch, key) -> terms, gradients; devices do their own examples.
 
     Everything random is drawn for the whole batch and every mean is over the whole
     batch, so that neither devices nor parts change more than rounding (and dropout).
-    Gradients are summed in float32, so that no number of devices or parts makes the sum
-    coarser, and over the devices once for all parts, unless by_block: then a device
-    never holds more than its part of what is split, but for the block it is at, and
-    gathers and sums for each part anew. parts, unroll: as of `gradients`.
+    Gradients are summed in float32, so that no number of parts makes the sum coarser,
+    nor of devices, unless wishes.sum is bfloat16; and over the devices once for all
+    parts, unless wishes.gather is block: then a device never holds more than its part
+    of what is split, but for the block it is at, and gathers and sums for each part
+    anew. wishes: config.mesh. parts, unroll: as of `gradients`.
     """
+    by_block, dtype = wishes.gather == "block", jnp.dtype(wishes.sum)
     whole, split = PartitionSpec(), PartitionSpec(sharding.AXES)
 
     def shared(params, tables, batch, key):
@@ -139,9 +145,8 @@ def shared_gradients(
             terms, grads = gradients(
                 loss, params, tables, examples, counts, key, parts, unroll
             )
-            grads = jax.tree.map(
-                sharding.sum_over_devices, grads, places, is_leaf=sharding.is_part
-            )
+            add = functools.partial(sharding.sum_over_devices, dtype=dtype)
+            grads = jax.tree.map(add, grads, places, is_leaf=sharding.is_part)
             return jax.lax.psum(terms, sharding.AXES), grads
 
         return jax.shard_map(

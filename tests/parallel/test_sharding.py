@@ -1,6 +1,7 @@
 """One batch, one seed: the same losses however the devices share the work."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -136,6 +137,23 @@ def test_gathering_by_block_changes_no_loss(monkeypatch, kernels):
     assert gathers > 1.5 * sum("fsdp" in place.spec for place in split)
     _, found = go_on(state, mesh, 0, 5, step.compile())
     np.testing.assert_allclose(found, trained(1, 1)[1][:5], rtol=1e-5)
+
+
+def test_gradients_are_sent_in_half_precision_where_that_is_asked_for():
+    """Losses are the same to that precision, for the optimizer has moments of them."""
+    mesh, config = mesh_of(8, 4), ConfigDict(setting()[0].to_dict())
+    config.mesh.sum = "bfloat16"
+    _, experiment, optimizer, _ = setting()
+    state = new_state(jax.random.key(0), experiment, optimizer, abstract(mesh))
+    state = with_tables(state, experiment, abstract(mesh))
+    step = lower_step(config, experiment, optimizer, mesh, abstract(mesh))
+    sums = re.findall(r"stablehlo.(?:all_reduce|reduce_scatter)", step.as_text())
+    half = re.findall(r"stablehlo.return %\d+ : tensor<bf16>", step.as_text())
+    assert len(half) > len(sums) / 2  # the others are of the terms of the loss
+    _, found = go_on(state, mesh, 0, 5, step.compile())
+    _, losses = trained(1, 1)
+    assert found != losses[:5]
+    np.testing.assert_allclose(found, losses[:5], rtol=2e-3)
 
 
 def test_a_step_with_kernels_changes_no_loss(monkeypatch):

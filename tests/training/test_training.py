@@ -178,7 +178,7 @@ def in_parts(plain, parts, batch=None, unroll=True, **settings):
     loss = objective.build(config, experiment)
     batch = whole if batch is None else batch
     mesh = one_axis(1) if isinstance(batch.z0, np.ndarray) else batch.z0.sharding.mesh
-    run = jax.jit(shared_gradients(loss, mesh, parts, unroll))
+    run = jax.jit(shared_gradients(loss, mesh, config.mesh, parts, unroll))
     return run(params, experiment.tables, batch, jax.random.key(1))
 
 
