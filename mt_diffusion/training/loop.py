@@ -1,6 +1,5 @@
 """The training run: from a config to checkpoints, metrics and pictures."""
 
-import collections
 import contextlib
 import functools
 import math
@@ -17,7 +16,7 @@ from mt_diffusion import trust
 from mt_diffusion.data import changed, pipeline, sources
 from mt_diffusion.data.kinds import own
 from mt_diffusion.diffusion import aggregation, guidance, sampler, schedule, variance
-from mt_diffusion.errors import Stopped, UserError
+from mt_diffusion.errors import Stopped
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported, fields, leak, presence
 from mt_diffusion.experiment.checkpoint import Checkpoints
@@ -29,7 +28,6 @@ from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 from mt_diffusion.training import init_from, logs, watch
-from mt_diffusion.training.callback import Callback, is_wish
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.preemption import Preemption
@@ -41,9 +39,9 @@ from mt_diffusion.training.state import (
     with_tables,
 )
 from mt_diffusion.training.step import images_per_device, lower_step
+from mt_diffusion.training.steps import Callback, End, Steps
 
 TEST_EXAMPLES = 256  # that are looked at, at most
-LAG = 2  # steps in flight before a step's counters are looked at
 
 
 def train(
@@ -62,14 +60,7 @@ def train(
     many steps in a row have gradients that are not finite.
     """
     names = logs.parse(log, workdir)
-    experiments.check(config)
-    check(config)
-    modalities = config.copy_and_resolve_references().modalities.to_dict()
-    trust.add(module for _, module in base.named_code(modalities))
-    trust.add(module for _, module in own.named_code(config.data))
-    exported.check_trainable(workdir)
-    source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
-    config = changed.recorded(experiments.resolve(config, source), source, test)
+    config, source, test = open_data(config, workdir)
     experiment = experiments.build(config)
     guess.parse(config.sampling.guess, {m.name: m for m in experiment.modalities})
     mesh = sharding.make_mesh(config.mesh.fsdp)
@@ -80,12 +71,12 @@ def train(
     abstract = abstract_state(experiment, optimizer, mesh)
     begin: Any = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
     step_of = config, experiment, optimizer, mesh, abstract
-    steps = Checkpoints(workdir).steps
+    kept = Checkpoints(workdir).steps
     # Neither compiling nor initialising or restoring keeps all cores busy.
-    compiling = None if is_finished(config, steps) else begin(*step_of)
+    compiling = None if is_finished(config, kept) else begin(*step_of)
     init = functools.partial(new_state, init_key, experiment, optimizer, abstract)
     stop = Preemption()
-    with stop, open_run(config, workdir, not steps, init, abstract) as run:
+    with stop, open_run(config, workdir, not kept, init, abstract) as run:
         checkpoints, state = run
         state = with_tables(state, experiment, abstract)
         start, num_steps = int(state.step), config.train.num_steps
@@ -98,52 +89,63 @@ def train(
 
         batches = build_batches(config, experiment, source)
         look = build_look(config, experiment, mesh, test, look_key)
-        over_batch = sharding.over_batch(mesh)
-        in_flight: collections.deque[dict] = collections.deque()
         failed: list[Exception] = []
-        wished = False
-        lock = checkpoints.check_lock
-        with watch.build(workdir, start, config, names, lock) as view:
+        with watch.build(workdir, start, config, names, checkpoints.check_lock) as view:
             device_batches = pipeline.prefetch(
-                batches, start, num_steps, over_batch, config.data.num_workers
+                batches,
+                start,
+                num_steps,
+                sharding.over_batch(mesh),
+                config.data.num_workers,
             )
             train_step = (compiling or begin(*step_of)).result()
             sharding.meet("the first step")
+            steps = Steps(
+                config=config,
+                mesh=mesh,
+                train_step=train_step,
+                key=step_key,
+                view=view,
+                look=look,
+                stop=stop,
+                checkpoints=checkpoints,
+                callback=callback,
+            )
             whole = pipeline.until_one_fails(device_batches, failed)
-            waited_for = view.waited_for(whole, lambda: is_done(in_flight))
-            step = start
-            for step, batch in enumerate(waited_for, start + 1):
-                state, terms = train_step(state, batch, step_key)
-                view.advance(step)
-                in_flight.append(terms)
-                if len(in_flight) > LAG:
-                    check_finite(in_flight.popleft(), config, step)
-                if is_due(config, "log_every", step):
-                    scalars = {n: float(x) for n, x in jax.device_get(terms).items()}
-                    view.scalars(step, scalars)
-                    wished = callback is not None and is_wish(callback(step, scalars))
-                if is_due(config, "sample_every", step):
-                    look(view, step, sharding.gather(state.ema_params, mesh))
-                    view.restart_clock(step)
-                told = stop.reached(step) or wished
-                if told or is_due(config, "checkpoint_every", step):
-                    view.send()
-                    save(checkpoints, step, state, terms, config)
-                if told:
-                    break
-            if failed and step > start and not is_due(config, "checkpoint_every", step):
-                view.send()
-                save(checkpoints, step, state, terms, config)
+            end = steps(state, start, whole, failed)
     if failed:
         raise failed[0]
-    if step < num_steps and wished:
-        print(f"stopped by its callback after step {step:,}, with a checkpoint.")
+    tell(end, stop, num_steps, workdir)
+
+
+def open_data(
+    config: ConfigDict, workdir: pathlib.Path
+) -> tuple[ConfigDict, sources.Source, sources.Source]:
+    """The config with what the data say, training and test data.
+
+    Raises UserError for what can't be trained.
+    """
+    experiments.check(config)
+    check(config)
+    modalities = config.copy_and_resolve_references().modalities.to_dict()
+    trust.add(module for _, module in base.named_code(modalities))
+    trust.add(module for _, module in own.named_code(config.data))
+    exported.check_trainable(workdir)
+    source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
+    config = changed.recorded(experiments.resolve(config, source), source, test)
+    return config, source, test
+
+
+def tell(end: End, stop: Preemption, num_steps: int, workdir: pathlib.Path) -> None:
+    """Says how the run ended; raises what a run that was told to stop ends with."""
+    if end.step < num_steps and end.wished:
+        print(f"stopped by its callback after step {end.step:,}, with a checkpoint.")
         return
-    if step < num_steps:
+    if end.step < num_steps:
         if stop.is_interrupted:
             raise KeyboardInterrupt
         raise Stopped(
-            f"told to stop after step {step:,} of {num_steps:,}; the same command "
+            f"told to stop after step {end.step:,} of {num_steps:,}; the same command "
             "continues from the checkpoint."
         )
     sample = f"--mode=sample --workdir={shlex.quote(str(workdir))}"
@@ -210,29 +212,6 @@ def open_run(
         yield checkpoints, state or init_from.begin(init(), loaded)
 
 
-def save(
-    checkpoints: Checkpoints,
-    step: int,
-    state: TrainState,
-    terms: dict,
-    config: ConfigDict,
-) -> None:
-    """Begins to write a checkpoint, unless the last gradients were not finite."""
-    if terms["skipped_in_a_row"]:
-        print(f"no checkpoint at step {step}: its gradients are not finite")
-    else:
-        checkpoints.save(step, state.saved, config)
-
-
-def is_due(config: ConfigDict, interval: str, step: int) -> bool:
-    """Whether what happens every config.watch[interval] steps, and last, is due.
-
-    What happens every 0 steps never does.
-    """
-    every = config.watch[interval]
-    return every > 0 and (step % every == 0 or step == config.train.num_steps)
-
-
 def build_batches(
     config: ConfigDict, experiment: Experiment, source: sources.Source
 ) -> Sequence[Batch]:
@@ -271,20 +250,3 @@ def check(config: ConfigDict) -> None:
     guidance.check_interval(interval, "config.sampling.guidance_interval")
     table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
     walks.build(config.sampling, table)
-
-
-def is_done(in_flight: Sequence[dict]) -> bool:
-    """Whether the devices have done all steps that they were given."""
-    return not in_flight or all(x.is_ready() for x in jax.tree.leaves(in_flight[-1]))
-
-
-def check_finite(terms: dict, config: ConfigDict, step: int) -> None:
-    """Raises UserError where too many steps in a row were skipped."""
-    in_a_row = int(terms["skipped_in_a_row"])
-    if in_a_row >= config.train.max_skipped_in_a_row:
-        raise UserError(
-            f"stopped near step {step}: the gradients of {in_a_row} steps in a row "
-            "were not finite, so none of them was applied. The last checkpoint is "
-            "sound. Start in a new workdir with a smaller "
-            "--config.optimizer.learning_rate, or look for broken values in the data."
-        )

@@ -15,7 +15,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.parallel import sharding
-from mt_diffusion.training import loop, objective
+from mt_diffusion.training import loop, objective, steps
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.state import abstract_state, new_state, with_tables
 from mt_diffusion.training.step import build_step, ema, shared_gradients
@@ -101,9 +101,9 @@ def test_non_finite_steps_change_nothing_and_are_counted(parts, step):
 
 def test_ten_skipped_steps_in_a_row_stop_the_run(parts):
     config = parts[0]
-    loop.check_finite({"skipped_in_a_row": jnp.array(9)}, config, 50)
+    steps.check_finite({"skipped_in_a_row": jnp.array(9)}, config, 50)
     with pytest.raises(UserError, match="10 steps in a row"):
-        loop.check_finite({"skipped_in_a_row": jnp.array(10)}, config, 50)
+        steps.check_finite({"skipped_in_a_row": jnp.array(10)}, config, 50)
 
 
 def test_training_learns(parts, step):
@@ -253,5 +253,5 @@ def test_what_is_due_is_due_at_the_last_step_too_unless_it_never_is():
     due = {}
     for every in (3, 0):
         config.watch.sample_every = every
-        due[every] = [s for s in range(1, 8) if loop.is_due(config, "sample_every", s)]
+        due[every] = [s for s in range(1, 8) if steps.is_due(config, "sample_every", s)]
     assert due == {3: [3, 6, 7], 0: []}
