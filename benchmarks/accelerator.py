@@ -66,10 +66,13 @@ def compare_attention(size: int) -> dict[str, Any]:
         return jax.jit(way), jax.jit(jax.grad(loss, (0, 1, 2)))
 
     own, plain = of(attention.attention), of(attention.by_products)
+    device = jax.local_devices()[0]
+    fused = attention.takes_cudnn(args[0], device)
+    fused |= attention.takes_splash(*args[:2], device)
     a, b = (np.asarray(f[0](*args), np.float32) for f in (own, plain))
     return {
         "pixels": size**2,
-        "fused": attention.takes_cudnn(args[0], jax.local_devices()[0]),
+        "fused": fused,
         "rms_difference": float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2))),
         "ms": 1e3 * seconds(own[1], *args),
         "ms_by_products": 1e3 * seconds(plain[1], *args),

@@ -47,7 +47,7 @@ def attention(
     device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
     if takes_cudnn(query, device):
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-    if device.platform == "tpu" and splash.fits(query, key):
+    if takes_splash(query, key, device):
         return by_splash(query, key, value, mesh)
     return by_products(query, key, value)
 
@@ -59,6 +59,15 @@ def takes_cudnn(query: Float[Array, "b q heads c"], device: jax.Device) -> bool:
     channels, is_half = query.shape[-1], query.dtype in HALVES
     fits = channels <= MOST_CHANNELS and channels % MULTIPLE == 0
     return is_half and fits and float(device.compute_capability) >= OLDEST
+
+
+def takes_splash(
+    query: Float[Array, "b q heads c"],
+    key: Float[Array, "b k heads c"],
+    device: jax.Device,
+) -> bool:
+    """Whether Pallas' kernel takes so many places and channels on such a device."""
+    return device.platform == "tpu" and splash.fits(query, key)
 
 
 def by_splash(
