@@ -82,11 +82,17 @@ def alone(tmp_path_factory):
     return metrics(workdir)[0], workdir
 
 
-def test_two_processes_train_stop_together_and_go_on_as_one_would(alone, tmp_path):
+@pytest.mark.parametrize(
+    "gather", ["step", pytest.param("block", marks=pytest.mark.wide)]
+)
+def test_two_processes_train_stop_together_and_go_on_as_one_would(
+    alone, tmp_path, gather
+):
     """With the state split over all four devices; then in one process again."""
     expected, _ = alone
     flags = [*FLAGS, f"--workdir={tmp_path}"]
-    both = start_both(*flags, "--config.mesh.fsdp=4", "--config.mesh.num_devices=4")
+    mesh = ["fsdp=4", "num_devices=4", f"gather={gather}"]
+    both = start_both(*flags, *(f"--config.mesh.{wish}" for wish in mesh))
     deadline = time.monotonic() + 300
     log = tmp_path / "metrics.jsonl"
     while not (log.exists() and log.read_text().count("\n") > 5):
