@@ -215,7 +215,6 @@ def emoji() -> ConfigDict:
     config.unet.attention_resolutions = (2, 4)
     config.diffusion.prediction = "v"
     config.objective.times = "stratified"
-    adamw(config)  # as results/emoji; Muon was not tried there
     config.train.update(num_steps=11_000, batch_size=16)
     config.watch.update(checkpoint_every=1000, sample_every=0)
     return config
