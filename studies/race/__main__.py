@@ -17,8 +17,10 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
@@ -36,6 +38,7 @@ from mt_diffusion.report import plots
 from studies.ablation import slug
 from studies.race.runs import CALLS, NUM, RUNS, Run
 from studies.steps import judge_of
+from studies.study import MAIN
 
 RESULTS = pathlib.Path("results/race")
 DRAWN = {"steps": CALLS, "sampler": "ancestral", "variance": "beta_tilde"}
@@ -68,14 +71,16 @@ def data_of(data_dir: str):
 
 def ours(run: Run, seed: int, folder: pathlib.Path, asked: argparse.Namespace) -> dict:
     """{step: (seconds, images)} of a training by the command."""
-    command = [sys.executable, "-m", "mt_diffusion.main", f"--workdir={folder}/run"]
+    command = [sys.executable, "-m", MAIN, *run.options.split()]
+    command += [f"--workdir={folder}/run"]
     command += [f"--config.data.data_dir={asked.data_dir}", f"--config.seed={seed}"]
     command += [f"--config.watch.checkpoint_every={min(run.keep)}"]
     command += ["--config.watch.keep_checkpoints=99", "--config.watch.sample_every=0"]
     seconds = folder / "seconds.json"
     if not seconds.exists():
+        shutil.rmtree(folder / "run", ignore_errors=True)  # or only its rest is timed
         began = time.time()
-        subprocess.run(command + run.options.split(), check=True, env=fresh(folder))
+        call(command)
         kept = {step: folder / "run" / "checkpoints" / str(step) for step in run.keep}
         found = {step: path.stat().st_mtime - began for step, path in kept.items()}
         writing.as_json(seconds, found)
@@ -104,7 +109,7 @@ def theirs(
     command += [f"--out={folder}", f"--keep={','.join(map(str, run.keep))}"]
     command += [f"--seed={seed}", f"--num={NUM}", f"--calls={CALLS}"]
     command += [*run.options.split(), f"--began={time.time()}"]
-    subprocess.run(command, check=True, env=fresh(folder))
+    call(command)
     found = {}
     for step in run.keep:
         told = json.loads((folder / f"{step}.json").read_text())
@@ -112,9 +117,11 @@ def theirs(
     return found
 
 
-def fresh(folder: pathlib.Path) -> dict[str, str]:
-    """Surroundings whose caches of compiled programs are empty."""
-    return environment(str(folder), os.environ.get("JAX_PLATFORMS", ""))
+def call(command: list[str]) -> None:
+    """Runs a command, whose caches of compiled programs are empty."""
+    with tempfile.TemporaryDirectory() as caches:
+        env = environment(caches, os.environ.get("JAX_PLATFORMS", ""))
+        subprocess.run(command, check=True, env=env)
 
 
 def images_of(path: pathlib.Path) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Both sides of the race have one network, and its table says what its files say."""
 
+import argparse
 import json
 
 import pytest
@@ -38,6 +39,26 @@ def test_what_is_judged_is_at_the_end_of_a_training_or_kept_on_its_way():
         total = int(asked[0].split("=")[1]) if asked else runs.STEPS
         assert max(run.keep) == total
         assert all(step % min(run.keep) == 0 for step in run.keep)
+
+
+def test_a_config_comes_before_what_changes_it(monkeypatch, tmp_path):
+    """As the command wants it; a training that was cut off begins anew."""
+    called, leftover = [], tmp_path / "run" / "checkpoints" / "5"
+    leftover.mkdir(parents=True)
+
+    def call(command):
+        assert not leftover.exists()
+        called.append([flag for flag in command if flag.startswith("--config")])
+        for step in (2, 4):
+            (tmp_path / "run" / "checkpoints" / str(step)).mkdir(parents=True)
+
+    monkeypatch.setattr(race, "call", call)
+    monkeypatch.setattr(race, "draw", lambda folder, step, seed: step)
+    run = runs.Run(True, f"{runs.PAIRS} --config.train.num_steps=4", (2, 4))
+    found = race.ours(run, 0, tmp_path, argparse.Namespace(data_dir="data"))
+    assert {step: images for step, (_, images) in found.items()} == {2: 2, 4: 4}
+    ((first, *others),) = called
+    assert first == runs.PAIRS and all(x.startswith("--config.") for x in others)
 
 
 def measured(name, seed, *points):
