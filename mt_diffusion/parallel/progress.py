@@ -9,6 +9,7 @@ from typing import Any
 import tqdm
 
 EVERY = 30.0  # seconds between the lines of what is no terminal
+OFTEN = 1.0  # seconds between looks at the speed, which is a moving average
 # What matters most stands first: what a narrow terminal has no room for is cut.
 FORMAT = (
     "{desc}: {percentage:3.0f}% {n_fmt}/{total_fmt} {rate_fmt} {remaining} left"
@@ -25,7 +26,8 @@ class Progress(tqdm.tqdm):
     a line says.
     """
 
-    _is_terminal, _said = True, -1  # what the last line was of
+    _is_terminal = True
+    _said, _said_at = -1, 0.0  # what the last line was of, and when
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class Progress(tqdm.tqdm):
         self._is_terminal = sys.stderr.isatty()
         pace: dict[str, Any] = {"dynamic_ncols": True}
         if not self._is_terminal:
-            pace = {"mininterval": EVERY, "delay": EVERY}
+            pace = {"mininterval": OFTEN, "delay": OFTEN}
         super().__init__(
             items,
             what,
@@ -52,6 +54,7 @@ class Progress(tqdm.tqdm):
             bar_format=form if self._is_terminal else form.partition(" |")[0],
             **pace,
         )
+        self._said_at = self.start_t
 
     @property
     def is_terminal(self) -> bool:
@@ -62,20 +65,25 @@ class Progress(tqdm.tqdm):
         """As of tqdm; what is no bar is a line of its own."""
         if self._is_terminal:
             return super().display(msg, pos)
-        self._said = self.n
-        print(str(self) if msg is None else msg, file=sys.stderr, flush=True)
+        if self._time() >= self._said_at + EVERY:
+            self._say()
         return False
+
+    def _say(self) -> None:
+        """Writes a line."""
+        self.wait()
+        print(self, file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Says nothing for the next 30 s, for somebody else has said where it is."""
-        self.last_print_t, self._said = self._time(), self.n
+        self._said_at, self._said = self._time(), self.n
 
     def close(self) -> None:
         """As of tqdm; says that all is done, once."""
         if not self._is_terminal and not getattr(self, "disable", True):
             is_done = self.total is None or self.n >= self.total
             if is_done and self.n not in (0, self._said):
-                self.display()
+                self._say()
             self.disable = True
         super().close()
 
@@ -87,7 +95,7 @@ def clock(what: str) -> Iterator[None]:
     with Progress(what=what, total=1, form=CLOCK) as bar:
 
         def tick() -> None:
-            while not done.wait(1 if bar.is_terminal else EVERY):
+            while not done.wait(OFTEN):
                 bar.refresh()
 
         thread = threading.Thread(target=tick, daemon=True)

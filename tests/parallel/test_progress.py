@@ -84,9 +84,21 @@ def test_a_line_waits_for_what_somebody_else_has_said(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_speed_is_right_whoever_says_where_it_is(monkeypatch, capsys):
+    clock = Clock(monkeypatch)
+    bar = Progress(total=1000, unit="step")
+    for step in range(1, 201):
+        clock.now += 0.25
+        bar.update()
+        if step in (50, 75):  # a line of the log's, the last at 18.75 s
+            bar.wait()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "4.00 step/s 03:21 left" in line  # at 48.75 s, with 805 to go
+
+
 def test_what_has_no_parts_says_how_long_it_takes(monkeypatch, capsys):
     clock = Clock(monkeypatch)
-    monkeypatch.setattr(progress, "EVERY", 0.01)
+    monkeypatch.setattr(progress, "OFTEN", 0.01)
     with progress.clock("compiling"):
         while "00:40" not in (told := capsys.readouterr().err):
             clock.now += 40 * (clock.now == 1000)
