@@ -10,14 +10,12 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import init_params
 from mt_diffusion.files import writing
-from mt_diffusion.models import attention
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology, units
 from mt_diffusion.preflight.measure import Measurement, measure
@@ -59,14 +57,6 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
     """
     config = program.resolve(config)
     mesh = sharding.make_mesh(config.mesh.fsdp, target.devices)
-    with attention.compiled_for(mesh):
-        return look_at_resolved(config, mesh, target, microbatches)
-
-
-def look_at_resolved(
-    config: ConfigDict, mesh: Mesh, target: Target, microbatches: Sequence[float]
-) -> Report:
-    """The same of a config that has what its modalities take from the data."""
     per_device = images_per_device(config, mesh.size)
     parts = config.train.num_microbatches
     own = per_device // parts

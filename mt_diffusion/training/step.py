@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
+from mt_diffusion.models import attention
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
 from mt_diffusion.training import objective
@@ -142,9 +143,10 @@ def shared_gradients(
             # Each device's own, or JAX would sum the gradients of every part.
             params = jax.tree.map(sharding.part, params, come)
             examples = batch, draws
-            terms, grads = gradients(
-                loss, params, tables, examples, counts, key, parts, unroll
-            )
+            with attention.compiled_for(mesh):
+                terms, grads = gradients(
+                    loss, params, tables, examples, counts, key, parts, unroll
+                )
             add = functools.partial(sharding.sum_over_devices, dtype=dtype)
             grads = jax.tree.map(add, grads, places, is_leaf=sharding.is_part)
             return jax.lax.psum(terms, sharding.AXES), grads

@@ -516,23 +516,19 @@ def test_the_sampler_of_a_config_is_lowered_for_all_devices():
     assert "while" in found.lowered.as_text()
 
 
-def test_attention_is_that_of_the_devices_that_are_compiled_for(stand_ins, monkeypatch):
+def test_attention_is_that_of_the_devices_that_are_compiled_for(monkeypatch):
     """An NVIDIA machine that plans for TPUs has a kernel that they have not."""
-    asked, heads = [], jnp.zeros((1, 4, 2, 8))
+    asked = []
     monkeypatch.setattr(attention, "takes_cudnn", lambda _, d: bool(asked.append(d)))
-
-    def with_attention(lower, *args):
-        attention.attention(heads, heads, heads)
-        return lower(*args)
-
-    for name in ("lower_training", "lower_sampling"):
-        lower = functools.partial(with_attention, getattr(program, name))
-        monkeypatch.setattr(program, name, lower)
-    found = dataclasses.replace(
-        target(memory=GIB, links=1.0), devices=jax.devices()[4:]
+    config, mesh = (
+        program.resolve(get_config()),
+        sharding.make_mesh(1, jax.devices()[4:]),
     )
-    preflight.look(get_config(), found, ())
-    assert asked and set(asked) == {found.devices[0]}
+    program.lower_training(config, mesh, mesh.size, 1)
+    assert asked.pop() is jax.devices()[4]  # after parameters, whose shapes are alike
+    asked.clear()
+    program.lower_sampling(config, mesh)
+    assert asked.pop() is jax.devices()[4]
 
 
 @pytest.mark.parametrize(
