@@ -35,6 +35,7 @@ CHOICES = {
     "unet.remat": REMAT,
     "mesh.gather": ("step", "block"),
     "mesh.sum": DTYPES,
+    "objective.bare_of": ("one", "all"),
 }
 
 

@@ -21,7 +21,12 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     """
     earlier = with_walk(with_tokens(with_prediction(config)))
     earlier = with_optimizer(with_pictures(with_files(with_primary(earlier))))
-    return with_mesh(earlier)
+    return with_bare(with_mesh(earlier))
+
+
+def with_bare(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before heads were told what else is read."""
+    return config | {"objective": {"bare_of": "all"} | config["objective"]}
 
 
 def with_optimizer(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,19 +15,10 @@ from mt_diffusion.diffusion.aggregation import over
 from mt_diffusion.diffusion.bound import variational_bound
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.experiment import Experiment
-from mt_diffusion.experiment.presence import Presence
+from mt_diffusion.experiment.presence import Bits, Presence
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.protocol import Batch, is_evident
 from mt_diffusion.training import weighting
-
-
-@struct.dataclass
-class Bare:
-    """Examples of a batch that are looked at once more, without any modality."""
-
-    batch: Batch
-    t: Any
-    eps: Any
 
 
 @struct.dataclass
@@ -35,15 +26,23 @@ class Draws:
     """What is random in the loss of a batch, per example.
 
     t [B] in 1..T, eps [B, H, W, C], and by modality: present [B], whether it drifts,
-    and known [B], whether the network may also read it. bare: None where no head needs
-    them.
+    and known [B], whether the network may also read it; what is in neither is absent.
+    bare: None where no head needs them.
     """
 
     t: Any
     eps: Any
     present: Mapping[str, Any]
     known: Mapping[str, Any]
-    bare: Bare | None = None
+    bare: Any = None
+
+
+@struct.dataclass
+class Bare:
+    """Examples of a batch that are looked at once more, and what is random of that."""
+
+    batch: Batch
+    draws: Draws
 
 
 def uniform(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
@@ -58,6 +57,7 @@ def stratified(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
 
 
 TIMES = {"uniform": uniform, "stratified": stratified}
+ALL, ONE = "all", "one"  # of what an example is bare
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +72,8 @@ class Objective:
 
     A modality that is looked for by its code is told to the network by that where it
     drifts, and a head would learn to repeat it. So such heads learn where it is absent,
-    and from one example in `bare_every` looked at once more, bare of all modalities.
+    and from one example in `bare_every` looked at once more: bare of all modalities, or
+    of one of them in turn, and told of the others as `presence` says.
 
     primary: the name of z_0. weights: float64 [T + 1]. tasks: names of the variables
     whose terms count.
@@ -86,6 +87,7 @@ class Objective:
     variance_weight: float
     tasks: frozenset[str]
     bare_every: int
+    bare_of: str
 
     @property
     def evident(self) -> list[str]:
@@ -103,9 +105,7 @@ class Objective:
             bare = self._draw_bare(bare_key, batch, multiple)
         time_key, noise_key, presence_key = jax.random.split(key, 3)
         num_steps = self.denoiser.process.schedule.num_steps
-        names = [m.name for m in self.denoiser.modalities]
-        available = {name: batch.available[name] for name in names}
-        present, known = self.presence.draw(presence_key, available)
+        present, known = self._draw_states(presence_key, batch)
         return Draws(
             t=self.draw_times(time_key, len(batch.z0), num_steps),
             eps=jax.random.normal(noise_key, batch.z0.shape, batch.z0.dtype),
@@ -127,12 +127,31 @@ class Objective:
         eps = jax.random.normal(noise_key, (num, *batch.z0.shape[1:]), batch.z0.dtype)
         some = jax.tree.map(lambda x: x[:: len(x) // num][:num], batch)
         fill = lambda x: jnp.pad(x, [(0, rest), *[(0, 0)] * (x.ndim - 1)])  # noqa: E731
-        return Bare(jax.tree.map(fill, some), fill(t) + (fill(t) == 0), fill(eps))
+        some, t, eps = jax.tree.map(fill, (some, t, eps))
+        present, known = self._draw_others(jax.random.fold_in(key, 2), some)
+        return Bare(some, Draws(jnp.maximum(t, 1), eps, present, known))
+
+    def _draw_states(self, key: PRNGKeyArray, batch: Batch) -> tuple[Bits, Bits]:
+        """What drifts, and what of that is read."""
+        names = [m.name for m in self.denoiser.modalities]
+        return self.presence.draw(key, {name: batch.available[name] for name in names})
+
+    def _draw_others(self, key: PRNGKeyArray, batch: Batch) -> tuple[Bits, Bits]:
+        """The same where one modality in turn, or all of them, must not."""
+        if self.bare_of == ALL or len(self.denoiser.modalities) == 1:
+            return {}, {}
+        drawn = self._draw_states(key, batch)
+        for i, name in enumerate(self.evident):
+            others = jnp.arange(len(batch.z0)) % len(self.evident) != i
+            for bits in drawn:
+                bits[name] &= others
+        return drawn
 
     def _reads(self, name: str, batch: Batch, draws: Draws) -> Bool[Array, " b"]:
         """From which examples of the batch itself a modality's head learns, [B]."""
         there = batch.available[name]
-        return there & ~draws.present[name] if name in self.evident else there
+        told = name in self.evident and name in draws.present
+        return there & ~draws.present[name] if told else there
 
     def counts(self, batch: Batch, draws: Draws) -> dict[str, Array]:
         """Over how many examples of a batch each modality's mean goes; 1 for none."""
@@ -140,7 +159,7 @@ class Objective:
         for name in batch.available:
             num = jnp.sum(self._reads(name, batch, draws))
             if draws.bare is not None and name in self.evident:
-                num += jnp.sum(draws.bare.batch.available[name])
+                num += jnp.sum(self._reads(name, draws.bare.batch, draws.bare.draws))
             found[name] = jnp.maximum(num, 1)
         return found
 
@@ -211,11 +230,10 @@ class Objective:
         reads = {n: self._reads(n, batch, draws) for n in batch.available}
         looks = [(view.features, batch, reads)]
         if draws.bare is not None:
-            bare, denoiser = draws.bare, self.denoiser
-            u_t = denoiser.process.diffuse(bare.batch.z0, {}, bare.t, bare.eps)
-            of_bare = denoiser(params, u_t, bare.t, {}, {}, {}, bare_key)
-            reads = {name: bare.batch.available[name] for name in self.evident}
-            looks.append((of_bare.features, bare.batch, reads))
+            some, own = draws.bare.batch, draws.bare.draws
+            _, _, again = self._look(params, some, own, bare_key)
+            reads = {name: self._reads(name, some, own) for name in self.evident}
+            looks.append((again.features, some, reads))
         found = {}
         for m in self.denoiser.modalities:
             parts = [
@@ -229,16 +247,17 @@ class Objective:
 
     def _look(self, params, batch, draws, dropout_key):
         """Codes' latents where present, z_t, and what the model says of it."""
-        denoiser = self.denoiser
-        codes = denoiser.encode(params, batch.values)
+        denoiser, present = self.denoiser, draws.present
+        values = {name: batch.values[name] for name in present}
+        codes = denoiser.encode(params, values)
         latents = {
-            n: code.latent * draws.present[n][:, None, None, None]
+            n: code.latent * present[n][:, None, None, None]
             for n, code in codes.items()
         }
-        conditions = [m.name for m in self.denoiser.modalities if m.conditions]
-        known = {name: draws.known[name] for name in conditions}
+        reads = [m.name for m in denoiser.modalities if m.conditions]
+        known = {name: draws.known[name] for name in reads if name in present}
         z_t = denoiser.process.diffuse(batch.z0, latents, draws.t, draws.eps)
-        view = denoiser(params, z_t, draws.t, codes, known, batch.values, dropout_key)
+        view = denoiser(params, z_t, draws.t, codes, known, values, dropout_key)
         return latents, z_t, view
 
 
@@ -266,4 +285,5 @@ def build(config: ConfigDict, experiment: Experiment) -> Objective:
         variance_weight=settings.variance_weight,
         tasks=frozenset(tasks),
         bare_every=settings.bare_every,
+        bare_of=settings.bare_of,
     )

@@ -107,6 +107,16 @@ def test_impossible_networks_are_refused(field, value, words):
         experiment.build(config)
 
 
+@pytest.mark.parametrize("field", experiment.CHOICES)
+def test_unknown_choices_are_refused(field):
+    config = get_config("masked_image", "digits")
+    part, name = field.split(".")
+    config[part][name] = "other"
+    choices = " or ".join(experiment.CHOICES[field])
+    with pytest.raises(UserError, match=f"{field} is 'other'; choose {choices}"):
+        experiment.check(config)
+
+
 @pytest.mark.parametrize(
     "field, value, words",
     [

@@ -80,6 +80,7 @@ def old(generated_drift=1.0, **modalities):
     del config["diffusion"]["prediction"], config["presence"]
     del config["unet"]["token_places"], config["primary"]
     del config["sampling"]["guess"], config["objective"]["bare_every"]
+    del config["objective"]["bare_of"]
     config["sampling"]["generated_drift"] = generated_drift
     return config | {"modalities": modalities}
 
@@ -97,7 +98,8 @@ def test_an_old_model_predicts_the_noise_of_all_of_z_t():
     experiment = built(old(**ALL))
     assert isinstance(experiment.denoiser.prediction, Eps)
     config = ConfigDict(translate.translated(old(**ALL)))
-    assert objective.build(config, experiment).bare_every == 0
+    loss = objective.build(config, experiment)
+    assert (loss.bare_every, loss.bare_of) == (0, "all")
     assert {m.frame for m in experiment.modalities} == {"none"}
     assert experiment.network.evident == {}
     assert not [n for n in shapes_of(experiment) if n.startswith("evidence")]

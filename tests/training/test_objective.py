@@ -260,11 +260,43 @@ def test_bare_examples_are_of_the_image_alone():
     loss = make((evident(absent=0.0, unread=1.0),), bare_every=4)
     draws = loss.draw(jax.random.key(0), EVERYWHERE)
     loss.loss({}, EVERYWHERE, draws, loss.counts(EVERYWHERE, draws), None)
-    network, bare = loss.denoiser.network, draws.bare  # asked of these at last
+    network, bare = loss.denoiser.network, draws.bare.draws  # asked of these at last
     assert network.y_t.shape == (B // 4, *SHAPE) and network.codes == {}
     signal = loss.denoiser.process.schedule.alpha_bar[np.asarray(bare.t)]
     noise = np.sqrt(1 - signal)[:, None, None, None] * np.asarray(bare.eps)
     np.testing.assert_allclose(network.y_t, noise, rtol=1e-4, atol=1e-5)
+
+
+def bare_of_three(bare_of):
+    """Two modalities with evidence and one that is always read, looked at bare."""
+    rates = dict(absent=0.0, unread=1.0)
+    modalities = evident(**rates), evident(name="y", **rates)
+    modalities += (Toy(name="read", absent=0.0, unread=0.0, frame="read"),)
+    loss = make(modalities, bare_every=1, bare_of=bare_of)
+    names = [m.name for m in modalities]
+    value, there = jnp.full((B, *SHAPE), 0.5), jnp.arange(B) < B - 6
+    batch = Batch(value, dict.fromkeys(names, value), dict.fromkeys(names, there))
+    draws = loss.draw(jax.random.key(0), batch)
+    loss.loss({}, batch, draws, loss.counts(batch, draws), None)
+    return loss, batch, draws, loss.denoiser.network
+
+
+def test_examples_are_bare_of_one_modality_in_turn_and_told_of_the_others():
+    loss, batch, draws, network = bare_of_three("one")
+    there, turn = np.arange(B) < B - 6, np.arange(B) % 2
+    own = draws.bare.draws
+    np.testing.assert_array_equal(own.present["x"], there & (turn == 1))
+    np.testing.assert_array_equal(own.present["y"], there & (turn == 0))
+    np.testing.assert_array_equal(own.present["read"], there)
+    np.testing.assert_array_equal(network.known["read"], there)
+    counts = loss.counts(batch, draws)
+    assert [int(counts[name]) for name in ("x", "y")] == [B // 2 - 3] * 2
+
+
+def test_examples_can_be_bare_of_all_modalities():
+    loss, batch, draws, network = bare_of_three("all")
+    assert network.codes == {} and network.known == {}
+    assert int(loss.counts(batch, draws)["x"]) == B - 6
 
 
 def test_means_of_heads_go_over_absent_and_bare_examples_that_have_a_value():
@@ -283,8 +315,8 @@ def test_bare_examples_can_be_shared_out(multiple, num):
     """What fills them up counts for nothing."""
     loss = make((evident(),), bare_every=4)
     draws, alone = (loss.draw(jax.random.key(0), EVERYWHERE, m) for m in (multiple, 1))
-    assert len(draws.bare.t) == len(draws.bare.batch.z0) == num
-    assert jnp.all((draws.bare.t >= 1) & (draws.bare.t <= 1000))
+    assert len(draws.bare.draws.t) == len(draws.bare.batch.z0) == num
+    assert jnp.all((draws.bare.draws.t >= 1) & (draws.bare.draws.t <= 1000))
     assert int(jnp.sum(draws.bare.batch.available["x"])) == B // 4
     params = {"x": jnp.array(0.3)}
     found, expected = (
