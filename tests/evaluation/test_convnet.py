@@ -1,6 +1,7 @@
 """The classifier of a data set: learnt once, kept, known again."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -77,6 +78,32 @@ def test_is_read_from_the_cache(trained, cache, test_set, no_training):
     with pytest.raises(AssertionError, match="it trains"):
         recipe = dataclasses.replace(QUICK, max_epochs=4)
         convnet.load_or_train(data, cache, recipe)
+
+
+def test_what_comes_along_goes_before_the_cache(
+    tmp_path, cache, trained, monkeypatch, no_training, capsys
+):
+    (kept,) = cache.iterdir()
+    along = tmp_path / f"elsewhere-{kept.stem.rpartition('-')[2]}.npz"
+    with np.load(kept) as arrays:
+        np.savez(along, **{name: x * 0.5 for name, x in arrays.items()})
+    monkeypatch.setattr(convnet, "COME_ALONG", tmp_path)
+    data = common.digits().data
+    found = convnet.load_or_train(data, cache, QUICK)
+    assert found.accuracy == trained.accuracy / 2 and found.digest != trained.digest
+    along.write_text("nothing")
+    assert convnet.load_or_train(data, cache, QUICK).digest == trained.digest
+    assert f"{along} is of no use" in capsys.readouterr().out
+
+
+def test_those_that_come_along_are_as_their_page_says():
+    page = (convnet.COME_ALONG / "README.md").read_text()
+    said = dict(re.findall(r"\| `(\S+)` \|.*\| ([\d.]+)% \|", page))
+    network, image = convnet.ConvNet(10), np.zeros((28, 28, 1), np.uint8)
+    places = sorted(convnet.COME_ALONG.glob("*.npz"))
+    found = {place.name: convnet.load(place, network, image) for place in places}
+    assert {n: f"{x['accuracy'] * 100:.1f}" for n, x in found.items()} == said
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "other arrays", "shapes"])
