@@ -51,7 +51,7 @@ def label(config: ConfigDict) -> dict:
         loss_weight=1.0 / numbers,
         conditions=False,
         frame="evidence",  # taken out of z_t: evidence (of Codebook), read, none
-        guess="held",  # while it is generated: held, coherent, fresh, mean, absent
+        guess="held",  # or held_alone, coherent, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data
         class_names=(),

@@ -59,7 +59,7 @@ def representation(config: ConfigDict) -> dict:
         loss_weight=0.1,
         conditions=True,
         frame="evidence",  # taken out of z_t: evidence (of Projection), read, none
-        guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent
+        guess="coherent",  # or held, held_alone, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data
         vectors="pca",  # or feature:NAME of the data, or package.module:function

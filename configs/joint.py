@@ -18,12 +18,16 @@ def get_config(preset: str = "digits"):
     """The setting `joint`: image + masked image + label, all of them read (X)."""
     config = common.get_config(preset)
     config.modalities.masked_image = masked_image.masked_image(config)
-    config.modalities.label = image_label.label(config) | {"conditions": True}
+    config.modalities.label = image_label.label(config) | {
+        "conditions": True,
+        "guess": "held_alone",  # beside a masked image: coherent
+    }
     config.presence = dict(
-        all=dict(share=0.3, masked_image="read", label="read"),
+        all=dict(share=0.25, masked_image="read", label="read"),
         label=dict(share=0.25, masked_image="absent", label="read"),
         masked_image=dict(share=0.1, masked_image="read", label="absent"),
-        unread=dict(share=0.1, masked_image="absent", label="unread"),
+        found=dict(share=0.1, masked_image="read", label="unread"),
+        unread=dict(share=0.05, masked_image="absent", label="unread"),
         absent=dict(share=0.25, masked_image="absent", label="absent"),
     )
     return config

@@ -54,7 +54,7 @@ def text(config: ConfigDict) -> dict:
         loss_weight=0.005,  # 0.1: 0.4 of the shared gradient, see image_label.py
         conditions=True,
         frame="evidence",  # taken out of z_t: evidence, read, none
-        guess="coherent",  # while it is generated: held, coherent, fresh, mean, absent
+        guess="coherent",  # or held, held_alone, fresh, mean, absent
         codes=common.codes(),
         measured=dict(),  # taken from the training data
         feature="caption",  # of config.data.captions, or another that examples have

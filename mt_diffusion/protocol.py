@@ -18,7 +18,7 @@ from mt_diffusion.errors import UserError
 
 # Taken out of z_t first: nothing, the drift of what is read, that expected of the rest.
 FRAMES = ("none", "read", "evidence")
-GUESSES = ("held", "coherent", "fresh", "mean", "absent")  # see guess.py
+GUESSES = ("held", "held_alone", "coherent", "fresh", "mean", "absent")  # see guess.py
 DRAW = "_drawn"  # after the name of a modality: a draw, where the name's is the mean
 NO_DRIFT = "none"  # the design of a modality that does not drift
 Many = Float[Array, "b ..."]  # values or predictions of a batch

@@ -123,7 +123,8 @@ GUESS = flags.DEFINE_string(
     "guess",
     None,
     "sample, evaluate, bound: what a modality is taken to be while it is generated, as "
-    "label=held,image_b=mean: held, coherent, fresh, mean or absent (the config's).",
+    "label=held,image_b=mean: held, held_alone (coherent beside what is given), "
+    "coherent, fresh, mean or absent (the config's).",
 )
 GUIDANCE = flags.DEFINE_float(
     "guidance",

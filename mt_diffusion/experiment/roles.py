@@ -33,7 +33,7 @@ class Roles:
         image_given = self._experiment.primary.name in given
         found = {}
         for m in self._experiment.modalities:
-            word = self._guesses[m.name]
+            word = guess.way(self._guesses[m.name], is_alone=not given)
             if image_given and (word in guess.DRAWN or is_evident(m)):
                 word = "absent"
             if m.name not in given:

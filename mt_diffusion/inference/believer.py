@@ -36,7 +36,8 @@ class Believer:
     ):
         self._experiment = experiment
         self._modalities = {m.name: m for m in experiment.modalities}
-        self._words = guess.parse(settings.guess, self._modalities)
+        words = guess.parse(settings.guess, self._modalities)
+        self._words = {n: guess.way(word, is_alone=True) for n, word in words.items()}
         process, errors = experiment.process, errors or {}
         times = np.arange(process.schedule.num_steps, -1, -1)
         self._readings = {

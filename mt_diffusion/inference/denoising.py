@@ -67,7 +67,7 @@ class Denoising:
 
         def make_guess(name, view, t, is_first, before):
             parameters, own = view.heads[name], own_keys[name]
-            make = guess.GUESSES[generated[name]]
+            make = guess.WAYS[generated[name]]
             return make(modalities[name], parameters, own, t, is_first, before)
 
         def tell(view, t, guesses):

@@ -157,7 +157,7 @@ class Generator:
         """
         origin = self._experiment.origin
         clip = self._clip
-        parts: list[Any] = [self._step, clip.func, *guess.GUESSES.values()]
+        parts: list[Any] = [self._step, clip.func, *guess.WAYS.values()]
         are_ours = all(part.__module__.startswith("mt_diffusion.") for part in parts)
         if not (origin and are_ours) or guide is not None:
             return ""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.protocol import Modality
+from mt_diffusion.protocol import GUESSES, Modality
 
 APART = 2**31 - 1  # no time of a walk
 Guess = Callable[[Modality, Array, Key[Array, " b"], Array, Any, Array], Array]
@@ -45,14 +45,27 @@ def absent(modality, prediction, keys, t, is_first, before):
     return modality.mean(prediction)
 
 
-GUESSES: Mapping[str, Guess] = {
+WAYS: Mapping[str, Guess] = {
     "held": held,
     "coherent": coherent,
     "fresh": fresh,
     "mean": mean,
     "absent": absent,
 }
-DRAWN = ("held", "coherent", "fresh")
+DRAWN = ("held", "held_alone", "coherent", "fresh")
+
+
+def way(word: str, is_alone: bool) -> str:
+    """Which of WAYS a guess is, by whether nothing is given.
+
+    Alone, p(x | z_T) is how common each value is. Beside what is given it is what a
+    network learns last: heads know it far better once the image shows it. Of 2,000
+    masked images, held labels agreed with 74% of the images drawn, coherent ones with
+    88% (results/README.md).
+    """
+    if word == "held_alone":
+        return "held" if is_alone else "coherent"
+    return word
 
 
 def parse(text: str, modalities: Mapping[str, Modality]) -> dict[str, str]:

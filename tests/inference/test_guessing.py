@@ -323,6 +323,16 @@ def test_a_guess_is_the_modalitys_own_or_what_is_said_now():
         assert guess.parse(text, modalities) == {"label": "held"}
 
 
+@pytest.mark.parametrize(
+    "given, way",
+    [((), "held"), (("masked_image",), "coherent"), (("image",), "absent")],
+)
+def test_held_alone_follows_what_else_is_given(given, way):
+    assert generator("held_alone").roles.generated(given) == {"label": way}
+
+
 def test_every_word_that_a_config_may_have_is_a_guess():
-    assert tuple(guess.GUESSES) == protocol.GUESSES
+    for is_alone in (True, False):
+        found = {guess.way(word, is_alone) for word in protocol.GUESSES}
+        assert found == set(guess.WAYS)
     assert set(guess.DRAWN) < set(protocol.GUESSES)
