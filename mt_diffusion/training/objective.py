@@ -34,7 +34,7 @@ class Draws:
     eps: Any
     present: Mapping[str, Any]
     known: Mapping[str, Any]
-    bare: Any = None
+    bare: "Bare | None" = None
 
 
 @struct.dataclass
