@@ -77,7 +77,7 @@ RUNS = {
     "joint": Run("joint", "", "joint"),
     "label_e": Run("image_label", E, BOTH),
     "masked_u": Run("masked_image", f"{MASKED}conditions=false", "joint"),
-    "cluster": Run("image_cluster", "", BOTH),
+    "cluster": Run("image_cluster", "", "joint,given_cluster"),
     "label_x": Run("image_label", X, BOTH),
     "label_m_headless": Run("image_label", f"{LABEL}loss_weight=0", BOTH),
     "label_m_light": Run("image_label", f"{LABEL}loss_weight=0.005", BOTH),
@@ -174,7 +174,7 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     reads = row.config in LABELLED and row.trainer == MAIN
     if reads and row.draws != "given_label":
         said = calls(MAIN, "--mode=read", f"--workdir={workdir}")
-        facts["read_right"] = re.findall(r"label: .*right: ([\d.]+)%", said)
+        facts["read_right"] = re.findall(r"(?:label|cluster): .*right: ([\d.]+)%", said)
     if row.fills and seed == 0:  # half an hour for RePaint, with 490 calls
         fills = workdir / "restoration.json"
         flags = [str(workdir), f"--out={fills}", *FILLED]

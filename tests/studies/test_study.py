@@ -28,7 +28,10 @@ def test_each_run_names_fields_of_its_config_and_runs_that_there_are(name):
         assert study.RUNS[row.again].draws and not row.config
         return
     module = importlib.import_module(f"configs.{row.config}")
-    known = flat(module.get_config("fashion_small"))
+    config = module.get_config("fashion_small")
+    given = {draw.removeprefix("given_") for draw in row.draws.split(",")}
+    assert given <= {"", "joint", *config.modalities}
+    known = flat(config)
     for flag in study.command_of(name, 7, "data", OUT):
         if flag.startswith("--config."):
             assert flag.removeprefix("--config.").split("=")[0] in known
