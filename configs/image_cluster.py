@@ -2,7 +2,8 @@
 
 `image_label.py` with k-means clusters of the training images in place of classes. The
 cluster is drawn first, and the image follows it, as it does a label; no label is ever
-seen. How good it is was not measured yet.
+seen. Fashion-MNIST at 28x28, 96,000 images: FID from nothing 0.6 of that of images
+alone, where classes have 0.35 (seed 0; results/README.md).
 
   bash launch/local.sh --config=configs/image_cluster.py --workdir=runs/image_cluster
 
