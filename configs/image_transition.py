@@ -63,7 +63,7 @@ def image_b(config: ConfigDict) -> dict:
         loss_weight=0.1,
         conditions=True,
         frame="read",  # its drift is taken out of z_t where it is read; or none
-        guess="absent",  # while it is generated: held, coherent, fresh, mean, absent
+        guess="absent",  # or held, held_alone, coherent, fresh, mean
         num_groups=config.unet.get_ref("num_groups"),
         levels=config.data.get_ref("pair_levels"),
         std=0.25,  # bounds depend on it: best is the head's error

@@ -40,7 +40,7 @@ def masked_image(config: ConfigDict) -> dict:
         loss_weight=0.1,
         conditions=True,
         frame="read",  # its drift is taken out of z_t where it is read; or none
-        guess="absent",  # while it is generated: held, coherent, fresh, mean, absent
+        guess="absent",  # or held, held_alone, coherent, fresh, mean
         max_patches=10,
         patches_per_side=4,
         num_groups=config.unet.get_ref("num_groups"),

@@ -57,7 +57,7 @@ def stratified(key: PRNGKeyArray, num: int, num_steps: int) -> Int[Array, " b"]:
 
 
 TIMES = {"uniform": uniform, "stratified": stratified}
-ALL, ONE = "all", "one"  # of what an example is bare
+ALL = "all"  # of what an example is bare; or of one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
