@@ -49,6 +49,8 @@ CLASS = f"{LABEL}conditions=true {LABEL}drift=none {LABEL}loss_weight=0 {ALWAYS}
 PAPER = f"--config.diffusion.prediction=eps {LABEL}frame=none {LABEL}guess=mean"
 WHITE = f"{LABEL}codes.family=white"
 BLIND = f"{LABEL}frame=none"
+CLUSTERS = "--config.modalities.cluster.num_clusters={}"
+OF_CLUSTERS = "image_cluster", "joint"
 ROWS = {
     "plain diffusion, images alone": Row(config="ddpm", draws="joint"),
     "class-conditional, no drift, no head": Row(CLASS, draws="given_label"),
@@ -77,6 +79,9 @@ ROWS = {
     "the default, energy 784": Row(f"{LABEL}energy=784"),
     "the default, energy 12,544": Row(f"{LABEL}energy=12544"),
     "the default, predicting v": Row("--config.diffusion.prediction=v"),
+    "8 clusters of pixels in place of labels": Row(CLUSTERS.format(8), *OF_CLUSTERS),
+    "24 clusters": Row(CLUSTERS.format(24), *OF_CLUSTERS),
+    "64 clusters": Row(CLUSTERS.format(64), *OF_CLUSTERS),
 }
 DEFAULT = "+ evidence, high-pass codes, held: the default"
 COLUMNS = {  # heading: (draw, metric, factor)

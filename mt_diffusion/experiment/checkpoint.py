@@ -82,6 +82,7 @@ class Checkpoints:
         Raises UserError where another process has taken the workdir for its own.
         """
         self.check_lock()
+        state = jax.tree.map(sharding.one_copy, dict(state))
         items = {n: ocp.args.StandardSave({n: part}) for n, part in state.items()}
         items[CONFIG] = ocp.args.JsonSave(json.loads(config.to_json()))
         with self._explained():

@@ -105,6 +105,16 @@ def sum_over_devices(
     return jax.lax.psum(part, "data").astype(x.dtype)
 
 
+def one_copy(x: jax.Array) -> jax.Array:
+    """A copy of an array, where this process alone has some; else the array.
+
+    Of each copy Orbax would write a slice, and compile a program for each of these:
+    2 s of a core before a first checkpoint on two CPU devices, 7 on eight.
+    """
+    is_here = jax.process_count() == 1 and x.is_fully_replicated
+    return x.addressable_data(0) if is_here else x
+
+
 def placed(shapes: Any, shardings: Any) -> Any:
     """A tree of shapes, each with its sharding: what a checkpoint is restored into.
 
