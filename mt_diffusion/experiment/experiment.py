@@ -1,9 +1,10 @@
 """A config as the parts that every command needs: modalities, process, network."""
 
 import dataclasses
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -222,11 +223,22 @@ def init_params(key: PRNGKeyArray, experiment: Experiment) -> Any:
     return experiment.network.init(key, z, t, values, method=encode_and_predict)
 
 
-def shapes_of(experiment: Experiment) -> Any:
-    """Of the parameters that `init_params` gives; traced once for all processes."""
+@functools.lru_cache(maxsize=1)
+def initializer(experiment: Experiment) -> Callable[[PRNGKeyArray], Any]:
+    """`init_params` by its key alone; one function, so that JAX traces it once."""
+    return jax.jit(lambda key: init_params(key, experiment))
+
+
+def shapes_of(experiment: Experiment, key: Any = None) -> Any:
+    """Of the parameters that `init_params` gives; traced once for all processes.
+
+    key: the shape and place of the one that these will come from, so that this process
+    need not trace it again.
+    """
+    key = jax.random.key(0) if key is None else key
 
     def trace() -> dict[str, Any]:
-        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        shapes = jax.eval_shape(initializer(experiment), key)
         flat = flatten_dict(shapes, sep="/")
         return {name: [list(x.shape), str(x.dtype)] for name, x in flat.items()}
 

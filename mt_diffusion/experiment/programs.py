@@ -56,43 +56,73 @@ def keep() -> None:
 
 
 class Traced:
-    """A jitted function, traced once for all processes that ask for it by its name.
+    """A function, traced once for all processes that ask for it by its name.
 
     name: whatever decides what it computes, besides the shapes of its arguments, this
     package and the libraries; '' where that can't be said, and nothing is kept.
+    options: of `jax.jit`, for programs that are compiled ahead. donates: whether these
+    may use their first argument's memory.
     """
 
     are_kept = False  # in this process, by `keep`
 
-    def __init__(self, function: Callable[..., Any], name: str):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        donates: bool = False,
+        **options: Any,
+    ):
         self._function, self._name = function, name
+        self._donates, self._options = donates, options
         self._programs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """What the function gives."""
+        """What the function, which is jitted, gives."""
         place = folder() if self._name else None
         if place is None:
             return self._function(*args)
+        key = self._key(args)
+        if key not in self._programs:
+            self._programs[key] = jax.jit(self._kept(place / key, args))
+        return self._programs[key](*jax.tree.leaves(args))
+
+    def compiled(self, *args: Any) -> Callable[..., Any]:
+        """The function, which is not jitted, for arguments of these shapes; now."""
+        place = folder() if self._name else None
+        if place is None:
+            return self._compile(self._function, args, int(self._donates))
+        function = self._kept(place / self._key(args), args)
+        donated = len(jax.tree.leaves(args[0])) if self._donates else 0
+        program = self._compile(function, jax.tree.leaves(args), donated)
+        return lambda *args: program(*jax.tree.leaves(args))
+
+    def _compile(
+        self, function: Callable[..., Any], args: Sequence[Any], donated: int
+    ) -> jax.stages.Compiled:
+        """For arguments of these shapes, of which the first few may be used up."""
+        first = tuple(range(donated))
+        jitted = jax.jit(function, donate_argnums=first, **self._options)
+        return jitted.lower(*args).compile()
+
+    def _key(self, args: Any) -> str:
+        """Stands for the program for such arguments."""
         leaves, tree = jax.tree.flatten(args)
         shapes = [f"{jax.typeof(x)} {getattr(x, 'sharding', '')}" for x in leaves]
-        key = digest([surroundings(), self._name, str(tree), *shapes])
-        if key not in self._programs:
-            self._programs[key] = self._program(place / key, leaves, tree)
-        return self._programs[key](*leaves)
+        return digest([surroundings(), self._name, str(tree), *shapes])
 
-    def _program(
-        self, path: pathlib.Path, leaves: Sequence[Any], tree: Any
-    ) -> Callable[..., Any]:
-        """The program at that path, which is written where it is not there or whole.
+    def _kept(self, path: pathlib.Path, args: Any) -> Callable[..., Any]:
+        """The function of leaves at that path, written where it is not there or whole.
 
         Also the first process runs what it wrote, so that all run the same.
         """
         text = read(path)
         if text is None:
+            leaves, tree = jax.tree.flatten(args)
             flat = jax.jit(lambda *x: self._function(*jax.tree.unflatten(tree, x)))
             text = bytes(export.export(flat)(*leaves).serialize())
             write(path, text)
-        return jax.jit(export.deserialize(bytearray(text)).call)
+        return export.deserialize(bytearray(text)).call
 
 
 def remembered(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

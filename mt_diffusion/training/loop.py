@@ -38,7 +38,7 @@ from mt_diffusion.training.state import (
     new_state,
     with_tables,
 )
-from mt_diffusion.training.step import images_per_device, lower_step
+from mt_diffusion.training.step import compile_step, images_per_device
 from mt_diffusion.training.steps import Callback, End, Steps
 
 TEST_EXAMPLES = 256  # that are looked at, at most
@@ -69,8 +69,8 @@ def train(
 
     optimizer = build_optimizer(config)
     abstract = abstract_state(experiment, optimizer, mesh)
-    begin: Any = functools.partial(futures.ThreadPoolExecutor(1).submit, compile_step)
-    step_of = config, experiment, optimizer, mesh, abstract
+    begin: Any = futures.ThreadPoolExecutor(1).submit
+    step_of = compile_step, config, experiment, optimizer, mesh, abstract
     kept = Checkpoints(workdir).steps
     # Neither compiling nor initialising or restoring keeps all cores busy.
     compiling = None if is_finished(config, kept) else begin(*step_of)
@@ -150,11 +150,6 @@ def tell(end: End, stop: Preemption, num_steps: int, workdir: pathlib.Path) -> N
         )
     sample = f"--mode=sample --workdir={shlex.quote(str(workdir))}"
     print(f"done: {num_steps:,} steps. Sample with {sample}")
-
-
-def compile_step(*args: Any) -> jax.stages.Compiled:
-    """The training step, compiled; arguments as of `lower_step`."""
-    return lower_step(*args).compile()
 
 
 def is_finished(config: ConfigDict, steps: Sequence[int]) -> bool:

@@ -1,7 +1,5 @@
 """The train state: pure data, all of it in the checkpoint."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +8,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, PRNGKeyArray
 
-from mt_diffusion.experiment.experiment import Experiment, init_params
+from mt_diffusion.experiment import programs
+from mt_diffusion.experiment.experiment import Experiment, initializer, shapes_of
 from mt_diffusion.parallel import sharding
 
 # What runs once need not run fast: on a CPU, parameters compile in a third of the time.
@@ -38,22 +37,18 @@ class TrainState(struct.PyTreeNode):
 def init_state(
     key: PRNGKeyArray, experiment: Experiment, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """State before the first step; its average is a copy, as the step donates both."""
-    params = init_params(key, experiment)
+    """State before the first step."""
+    return state_of(initializer(experiment)(key), optimizer)
+
+
+def state_of(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Of these parameters; their average is a copy, as the step donates both."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=optimizer.init(params),
     )
-
-
-@functools.lru_cache(maxsize=1)
-def starter(
-    experiment: Experiment, optimizer: optax.GradientTransformation
-) -> Callable[[PRNGKeyArray], TrainState]:
-    """`init_state` by its key alone; one function, so that JAX traces it once."""
-    return lambda key: init_state(key, experiment, optimizer)
 
 
 def abstract_state(
@@ -64,9 +59,9 @@ def abstract_state(
     """The shapes of a state, each with its place on the mesh."""
     key = jax.eval_shape(jax.random.key, 0)
     key = sharding.placed(key, sharding.replicated(mesh))  # as that of `new_state`
-    shapes = jax.eval_shape(starter(experiment, optimizer), key)
-    tables = jax.eval_shape(lambda: experiment.tables)
-    shapes = shapes.replace(tables=tables)
+    params = shapes_of(experiment, key)
+    shapes = jax.eval_shape(lambda params: state_of(params, optimizer), params)
+    shapes = shapes.replace(tables=jax.eval_shape(lambda: experiment.tables))
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
 
 
@@ -87,9 +82,12 @@ def new_state(
     """State before the first step, each array made where `abstract` has it."""
     placed: Any = abstract.step.sharding
     mesh, abstract = placed.mesh, abstract.replace(tables={})
-    init = jax.jit(
-        starter(experiment, optimizer),
-        out_shardings=jax.tree.map(lambda x: x.sharding, abstract),
+    leaves, structure = jax.tree.flatten(abstract)
+    key = sharding.spread_key(key, mesh)
+    init = programs.Traced(
+        lambda key: jax.tree.leaves(init_state(key, experiment, optimizer)),
+        experiment.origin and f"state of {experiment.origin}",
+        out_shardings=[x.sharding for x in leaves],
         compiler_options=QUICK.get(mesh.devices.flat[0].platform),
     )
-    return init(sharding.spread_key(key, mesh))
+    return jax.tree.unflatten(structure, init.compiled(key)(key))

@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment import programs
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.models import attention
 from mt_diffusion.parallel import sharding
@@ -80,11 +81,44 @@ def lower_step(
 
     The mesh's devices need not be here.
     """
+    step = build_step(config, experiment, optimizer, mesh)
+    args = abstract_args(config, experiment, mesh, state)
+    return jax.jit(step, donate_argnums=0).lower(*args)
+
+
+def compile_step(
+    config: ConfigDict,
+    experiment: Experiment,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    state: TrainState,
+) -> Step:
+    """The same, compiled for devices that are here; traced once for all processes."""
+    step = build_step(config, experiment, optimizer, mesh)
+    structure = jax.tree.structure(state)
+
+    def flat(state, batch, key):
+        state, terms = step(state, batch, key)
+        return jax.tree.leaves(state), terms
+
+    name = experiment.origin and f"step of {experiment.origin}"
+    args = abstract_args(config, experiment, mesh, state)
+    program = programs.Traced(flat, name, donates=True).compiled(*args)
+
+    def train_step(state, batch, key):
+        leaves, terms = program(state, batch, key)
+        return jax.tree.unflatten(structure, leaves), terms
+
+    return train_step
+
+
+def abstract_args(
+    config: ConfigDict, experiment: Experiment, mesh: Mesh, state: TrainState
+) -> tuple[TrainState, Batch, Any]:
+    """The shapes of all that a training step takes, from those of a state."""
     batch = abstract_batch(experiment, config.train.batch_size, mesh)
     key = jax.eval_shape(jax.random.key, 0)
-    key = sharding.placed(key, sharding.replicated(mesh))
-    step = build_step(config, experiment, optimizer, mesh)
-    return jax.jit(step, donate_argnums=0).lower(state, batch, key)
+    return state, batch, sharding.placed(key, sharding.replicated(mesh))
 
 
 def images_per_device(config: ConfigDict, num_devices: int) -> int:

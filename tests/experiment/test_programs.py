@@ -9,10 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import image_label, masked_image
+from configs import ddpm, image_label, masked_image
+from mt_diffusion.data import sources
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import programs
 from mt_diffusion.experiment.programs import Traced
+from mt_diffusion.parallel import sharding
+from mt_diffusion.training import loop, step
+from mt_diffusion.training.optimizer import build_optimizer
+from mt_diffusion.training.state import abstract_state, new_state, with_tables
 
 
 @pytest.fixture
@@ -53,6 +58,57 @@ def test_a_second_process_traces_nothing_and_gives_the_same(cache):
     assert (first.traces, second.traces) == (1, 0)
     for other in found:
         assert jax.tree.all(jax.tree.map(np.array_equal, expected, other))
+
+
+def test_programs_that_are_compiled_ahead_are_traced_once_and_may_use_memory_up(cache):
+    direct, first, second = Counted(), Counted(), Counted()
+    expected = direct.jitted(*ARGS)
+    for function in (first, second):
+        args = jax.tree.map(jnp.copy, ARGS)
+        program = Traced(function.scaled, "one", donates=True).compiled(*args)
+        found = program(*args)
+        assert jax.tree.all(jax.tree.map(np.array_equal, expected, found))
+        assert args[0]["a"].is_deleted() and not args[2]["label"].is_deleted()
+    assert (first.traces, second.traces) == (1, 0)
+
+
+def test_a_second_training_traces_neither_its_step_nor_its_start(cache, monkeypatch):
+    """And both give what they gave, to the bit, as does a training without a cache."""
+    config = ddpm.get_config("smoke")
+    small = dict(model_channels=8, num_groups=4, num_res_blocks=1, channel_mult=(1,))
+    config.unet.update(small, attention_resolutions=())
+    config.optimizer.kind = "adamw"
+    source = sources.open_source(config.data, "train")
+    config = experiments.resolve(config.lock(), source)
+    batch = loop.build_batches(config, experiments.build(config), source)[0]
+    monkeypatch.setattr(Traced, "are_kept", False)
+    expected = two_steps(config, batch)
+    monkeypatch.setattr(Traced, "are_kept", True)
+    two_steps(config, batch)
+
+    def fails(*args):
+        raise AssertionError("traced again")
+
+    monkeypatch.setattr(experiments, "init_params", fails)
+    monkeypatch.setattr(step, "build_step", lambda *args: fails)
+    again = two_steps(config, batch)
+    assert jax.tree.all(jax.tree.map(np.array_equal, expected, again))
+
+
+def two_steps(config, batch):
+    """Parameters and terms after them, of a start of their own."""
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    experiment = experiments.build(config)
+    optimizer = build_optimizer(config)
+    abstract = abstract_state(experiment, optimizer, mesh)
+    train_step = step.compile_step(config, experiment, optimizer, mesh, abstract)
+    state = new_state(jax.random.key(0), experiment, optimizer, abstract)
+    state = with_tables(state, experiment, abstract)
+    batch = jax.device_put(batch, sharding.over_batch(mesh))
+    for _ in range(2):
+        key = sharding.spread_key(jax.random.key(1), mesh)
+        state, terms = train_step(state, batch, key)
+    return jax.device_get((state.params, terms))
 
 
 def test_another_name_shape_structure_or_option_is_another_program(cache):

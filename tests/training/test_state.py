@@ -3,6 +3,7 @@
 import jax
 import optax
 
+from mt_diffusion.experiment import experiment
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training import state
 
@@ -11,16 +12,17 @@ class Nothing:
     """An experiment without tables, whose parameters the test makes."""
 
     tables: dict = {}
+    origin = ""
 
 
 def test_shapes_and_the_state_itself_come_of_one_trace(monkeypatch):
     traces = []
 
-    def init_params(key, experiment):
-        traces.append(experiment)
+    def init_params(key, of):
+        traces.append(of)
         return {"params": {"w": jax.random.normal(key, (8, 2))}}
 
-    monkeypatch.setattr(state, "init_params", init_params)
+    monkeypatch.setattr(experiment, "init_params", init_params)
     args = Nothing(), optax.sgd(1.0)
     mesh = sharding.make_mesh()
     abstract = state.abstract_state(*args, mesh)
