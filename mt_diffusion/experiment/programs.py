@@ -61,7 +61,7 @@ class Traced:
     name: whatever decides what it computes, besides the shapes of its arguments, this
     package and the libraries; '' where that can't be said, and nothing is kept.
     options: of `jax.jit`, for programs that are compiled ahead. donates: whether these
-    may use their first argument's memory.
+    may use up their first argument.
     """
 
     are_kept = False  # in this process, by `keep`
@@ -78,7 +78,7 @@ class Traced:
         self._programs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """What the function, which is jitted, gives."""
+        """What the function gives, which should be jitted, for where nothing is kept."""
         place = folder() if self._name else None
         if place is None:
             return self._function(*args)
@@ -88,7 +88,7 @@ class Traced:
         return self._programs[key](*jax.tree.leaves(args))
 
     def compiled(self, *args: Any) -> Callable[..., Any]:
-        """The function, which is not jitted, for arguments of these shapes; now."""
+        """The function for arguments of these shapes, compiled now."""
         place = folder() if self._name else None
         if place is None:
             return self._compile(self._function, args, int(self._donates))
