@@ -78,7 +78,7 @@ class Traced:
         self._programs: dict[str, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """What the function gives, which should be jitted, for where nothing is kept."""
+        """What the function gives; jitted, for where nothing is kept."""
         place = folder() if self._name else None
         if place is None:
             return self._function(*args)

@@ -105,14 +105,15 @@ def sum_over_devices(
     return jax.lax.psum(part, "data").astype(x.dtype)
 
 
-def one_copy(x: jax.Array) -> jax.Array:
-    """A copy of an array, where this process alone has some; else the array.
+def one_copy(x: Any) -> Any:
+    """A copy of an array, where just the devices of this process have some; else x.
 
     Of each copy Orbax would write a slice, and compile a program for each of these:
     2 s of a core before a first checkpoint on two CPU devices, 7 on eight.
     """
-    is_here = jax.process_count() == 1 and x.is_fully_replicated
-    return x.addressable_data(0) if is_here else x
+    if jax.process_count() > 1 or not isinstance(x, jax.Array):
+        return x
+    return x.addressable_data(0) if x.is_fully_replicated else x
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
