@@ -81,7 +81,7 @@ def sample(shape: shapes.Shape, variant: str):
     """One batch of samples."""
     (config, experiment), mesh = build(shape, variant), sharding.make_mesh()
     init = jax.jit(
-        lambda key: state.init_params(key, experiment),
+        lambda key: experiments.init_params(key, experiment),
         out_shardings=sharding.replicated(mesh),
     )
     params = init(jax.random.key(0))

@@ -1,6 +1,7 @@
 """Every config and preset describes a network that can be built."""
 
 import importlib
+import itertools
 import math
 import re
 
@@ -23,6 +24,12 @@ SETTINGS = [
     "image_representation",
 ]
 PRESETS = [preset.__name__ for preset in common.PRESETS]
+
+
+def built(setting, preset):
+    """ADM's networks take a second or two each, so one setting stands for all."""
+    is_wide = preset.startswith("imagenet") and setting != "image_label"
+    return pytest.param(setting, preset, marks=[pytest.mark.wide] if is_wide else [])
 
 
 class Source:
@@ -51,8 +58,9 @@ def count(tree):
     return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting, preset", itertools.starmap(built, itertools.product(SETTINGS, PRESETS))
+)
 def test_presets_build(setting, preset):
     config = get_config(setting, preset)
     loop.check(config)

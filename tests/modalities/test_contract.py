@@ -28,7 +28,7 @@ from mt_diffusion.modalities.kinds import Identity
 from mt_diffusion.modalities.label import Codebook
 from mt_diffusion.models.layers import PooledMLP
 from mt_diffusion.protocol import Code, Known, Modality
-from mt_diffusion.training import objective, state
+from mt_diffusion.training import objective
 
 LOOKED_AT, NUM = 200, 4  # examples, for some with a value; as many are enough
 SMALL = dict(
@@ -108,7 +108,7 @@ def build(config):
 
 def noisy_params(experiment):
     """Parameters none of which is zero, as an output layer's are at the start."""
-    init = functools.partial(state.init_params, experiment=experiment)
+    init = functools.partial(experiments.init_params, experiment=experiment)
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype),

@@ -26,7 +26,8 @@ from mt_diffusion.training.state import (
 from mt_diffusion.training.step import build_step, lower_step
 
 NUM_STEPS = 20
-MESHES = [(1, 1), (2, 1), (4, 2), (8, 4), (8, 8)]  # (devices, fsdp)
+WIDE = pytest.param(4, 2, marks=pytest.mark.wide)
+MESHES = [(2, 1), WIDE, (8, 4), (8, 8)]  # (devices, fsdp)
 
 
 def mesh_of(num_devices, fsdp):
@@ -106,7 +107,7 @@ def go_on(state, mesh, start, stop, step=None):
     return state, losses
 
 
-@pytest.mark.parametrize("devices, fsdp", MESHES[1:])
+@pytest.mark.parametrize("devices, fsdp", MESHES)
 def test_all_meshes_have_the_same_losses(devices, fsdp):
     alone, losses = trained(1, 1)
     _, found = trained(devices, fsdp)
@@ -122,7 +123,7 @@ def by_block(gather="block"):
     return config
 
 
-@pytest.mark.parametrize("kernels", [False, True])
+@pytest.mark.parametrize("kernels", [pytest.param(False, marks=pytest.mark.wide), True])
 def test_gathering_by_block_changes_no_loss(monkeypatch, kernels):
     """Also without JAX's check of what varies, as on TPUs."""
     monkeypatch.setattr(steps, "has_kernels", lambda _: kernels)

@@ -12,7 +12,7 @@ import pytest
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import image_label, image_transition
+from configs import ddpm, image_label, image_transition
 from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
@@ -118,7 +118,8 @@ def test_data_parallel_training_reduces_each_gradient_once_in_float32(step):
 @pytest.mark.parametrize("fsdp", [1, 4])
 def test_gradients_are_summed_once_for_all_parts_of_a_batch(fsdp):
     """Though it computes in bfloat16; of what is split, each device gets its part."""
-    config = get_config()
+    config = ddpm.get_config("smoke")
+    config.unet.update(channel_mult=(1,), attention_resolutions=(1,))
     config.unet.update(dtype="bfloat16", model_channels=32)
     config, mesh = program.resolve(config), sharding.make_mesh(fsdp)
     lowered = program.lower_training(config, mesh, 4 * NUM_DEVICES, 2)

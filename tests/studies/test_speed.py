@@ -16,7 +16,7 @@ TINY = shapes.Shape(8, 1, 8, (1,), 1, (False,), 4, 4, 2, 2)
 def test_facts_are_those_of_the_network():
     _, experiment = ours.build(TINY, "")
     params = jax.eval_shape(
-        lambda: ours.state.init_params(jax.random.key(0), experiment)
+        lambda: ours.experiments.init_params(jax.random.key(0), experiment)
     )
     facts = ours.facts(experiment, params)
     # Five residual blocks, two of them with a skip as wide as their input: without the
