@@ -59,7 +59,8 @@ def count(tree):
 
 
 @pytest.mark.parametrize(
-    "setting, preset", itertools.starmap(built, itertools.product(SETTINGS, PRESETS))
+    "setting, preset",
+    [built(*both) for both in itertools.product(SETTINGS, PRESETS)],
 )
 def test_presets_build(setting, preset):
     config = get_config(setting, preset)
