@@ -187,7 +187,7 @@ def test_each_device_holds_its_part_of_the_state():
         assert 0.25 < share < 0.4
 
 
-@pytest.mark.parametrize("devices, fsdp", [(1, 1), (8, 8), (4, 2)])
+@pytest.mark.parametrize("devices, fsdp", [(1, 1), (2, 1), (8, 8), WIDE])
 def test_a_checkpoint_continues_on_any_mesh(tmp_path, devices, fsdp):
     """Written by 8 devices, the state in four parts."""
     writers = mesh_of(8, 4)
