@@ -63,8 +63,10 @@ def quick():
             patch.setattr(loop, name, once(getattr(loop, name)))
         level = absl.logging.get_verbosity()
         absl.logging.set_verbosity(absl.logging.FATAL)  # as the command does
+        hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
         with jax.debug_key_reuse(False):
             yield
+        signal.signal(signal.SIGHUP, hangup)
         absl.logging.set_verbosity(level)
     collect_abandoned_reads()
 
