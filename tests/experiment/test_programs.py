@@ -72,7 +72,10 @@ def test_programs_that_are_compiled_ahead_are_traced_once_and_may_use_memory_up(
     assert (first.traces, second.traces) == (1, 0)
 
 
-def test_a_second_training_traces_neither_its_step_nor_its_start(cache, monkeypatch):
+@pytest.mark.parametrize("is_kept", [True, pytest.param(False, marks=pytest.mark.wide)])
+def test_a_second_training_traces_neither_its_step_nor_its_start(
+    cache, monkeypatch, is_kept
+):
     """And both give what they gave, to the bit, as does a training without a cache."""
     config = ddpm.get_config("smoke")
     small = dict(model_channels=8, num_groups=4, num_res_blocks=1, channel_mult=(1,))
@@ -81,10 +84,11 @@ def test_a_second_training_traces_neither_its_step_nor_its_start(cache, monkeypa
     source = sources.open_source(config.data, "train")
     config = experiments.resolve(config.lock(), source)
     batch = loop.build_batches(config, experiments.build(config), source)[0]
-    monkeypatch.setattr(Traced, "are_kept", False)
+    monkeypatch.setattr(Traced, "are_kept", is_kept)
     expected = two_steps(config, batch)
-    monkeypatch.setattr(Traced, "are_kept", True)
-    two_steps(config, batch)
+    if not is_kept:
+        monkeypatch.setattr(Traced, "are_kept", True)
+        two_steps(config, batch)
 
     def fails(*args):
         raise AssertionError("traced again")
