@@ -235,15 +235,15 @@ def shapes_of(experiment: Experiment, key: Any = None) -> Any:
     key: the shape and place of the one that these will come from, so that this process
     need not trace it again.
     """
-    key = jax.random.key(0) if key is None else key
 
     def trace() -> dict[str, Any]:
-        shapes = jax.eval_shape(initializer(experiment), key)
+        of = jax.random.key(0) if key is None else key
+        shapes = jax.eval_shape(initializer(experiment), of)
         flat = flatten_dict(shapes, sep="/")
         return {name: [list(x.shape), str(x.dtype)] for name, x in flat.items()}
 
-    origin = experiment.origin
-    found = programs.remembered(f"shapes of {origin}" if origin else "", trace)
+    name = programs.named("shapes", experiment.origin)
+    found = programs.remembered(name, trace)
     flat = {name: jax.ShapeDtypeStruct(*x) for name, x in found.items()}
     return unflatten_dict(flat, sep="/")
 

@@ -91,19 +91,18 @@ class Traced:
         """The function for arguments of these shapes, compiled now."""
         place = folder() if self._name else None
         if place is None:
-            return self._compile(self._function, args, int(self._donates))
-        function = self._kept(place / self._key(args), args)
-        donated = len(jax.tree.leaves(args[0])) if self._donates else 0
-        program = self._compile(function, jax.tree.leaves(args), donated)
+            function = self._of_leaves(args)
+        else:
+            function = self._kept(place / self._key(args), args)
+        donated = range(len(jax.tree.leaves(args[0])) if self._donates else 0)
+        jitted = jax.jit(function, donate_argnums=tuple(donated), **self._options)
+        program = jitted.lower(*jax.tree.leaves(args)).compile()
         return lambda *args: program(*jax.tree.leaves(args))
 
-    def _compile(
-        self, function: Callable[..., Any], args: Sequence[Any], donated: int
-    ) -> jax.stages.Compiled:
-        """For arguments of these shapes, of which the first few may be used up."""
-        first = tuple(range(donated))
-        jitted = jax.jit(function, donate_argnums=first, **self._options)
-        return jitted.lower(*args).compile()
+    def _of_leaves(self, args: Any) -> Callable[..., Any]:
+        """The function of the leaves of such arguments."""
+        tree = jax.tree.structure(args)
+        return lambda *leaves: self._function(*jax.tree.unflatten(tree, leaves))
 
     def _key(self, args: Any) -> str:
         """Stands for the program for such arguments."""
@@ -118,11 +117,15 @@ class Traced:
         """
         text = read(path)
         if text is None:
-            leaves, tree = jax.tree.flatten(args)
-            flat = jax.jit(lambda *x: self._function(*jax.tree.unflatten(tree, x)))
-            text = bytes(export.export(flat)(*leaves).serialize())
+            flat = jax.jit(self._of_leaves(args))
+            text = bytes(export.export(flat)(*jax.tree.leaves(args)).serialize())
             write(path, text)
         return export.deserialize(bytearray(text)).call
+
+
+def named(what: str, origin: str) -> str:
+    """The name of what an experiment's origin decides; '' where that can't be said."""
+    return origin and f"{what} of {origin}"
 
 
 def remembered(name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -136,6 +136,11 @@ def spread_key(key: PRNGKeyArray, mesh: Mesh) -> PRNGKeyArray:
     return jax.random.wrap_key_data(data)
 
 
+def abstract_key(mesh: Mesh) -> Any:
+    """The shape and place of what `spread_key` gives."""
+    return placed(jax.eval_shape(jax.random.key, 0), replicated(mesh))
+
+
 def gather(tree: Any, mesh: Mesh) -> Any:
     """A tree of arrays, now whole on each device."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.experiment.experiment import shapes_of
 from mt_diffusion.files import writing
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology, units
@@ -68,7 +68,7 @@ def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> R
         return measure(lowered, target)
 
     experiment = experiments.build(config)
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    shapes = shapes_of(experiment)
     small, large = (step(images, 1) for images in pair)
     found = dict(zip(pair, (small, large), strict=True)).get(own)
     report = Report(

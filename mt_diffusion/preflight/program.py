@@ -15,7 +15,7 @@ from mt_diffusion.data import classes, latents, pairs, sources, views
 from mt_diffusion.data.kinds import tfds
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
-from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.experiment.experiment import shapes_of
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.modalities import build as base
 from mt_diffusion.parallel import sharding
@@ -171,7 +171,7 @@ def lower_sampling(config: ConfigDict, mesh: Mesh) -> Program:
     """The whole sampler of config.sampling, nothing given, one batch of it."""
     experiment = experiments.build(config)
     generator = Generator(experiment, config.sampling, mesh)
-    shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+    shapes = shapes_of(experiment)
     shapes = shapes | jax.eval_shape(lambda: experiment.tables)
     params = sharding.placed(shapes, sharding.replicated(mesh))
     images = generator.batch_size(config.sampling.batch_size)

@@ -14,7 +14,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment import exported
 from mt_diffusion.experiment.checkpoint import Checkpoints
-from mt_diffusion.experiment.experiment import init_params
+from mt_diffusion.experiment.experiment import shapes_of
 from mt_diffusion.experiment.exported import dotted
 from mt_diffusion.experiment.fields import flatten
 from mt_diffusion.files import paths, weights
@@ -113,7 +113,7 @@ def from_workdir(
 
     def abstract(config: ConfigDict) -> dict[str, Any]:
         experiment = experiments.build(config)
-        shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), experiment))
+        shapes = shapes_of(experiment)
         on_host = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), shapes)
         return {"ema_params": on_host}
 

@@ -57,9 +57,7 @@ def abstract_state(
     mesh: jax.sharding.Mesh,
 ) -> TrainState:
     """The shapes of a state, each with its place on the mesh."""
-    key = jax.eval_shape(jax.random.key, 0)
-    key = sharding.placed(key, sharding.replicated(mesh))  # as that of `new_state`
-    params = shapes_of(experiment, key)
+    params = shapes_of(experiment, sharding.abstract_key(mesh))
     shapes = jax.eval_shape(lambda params: state_of(params, optimizer), params)
     shapes = shapes.replace(tables=jax.eval_shape(lambda: experiment.tables))
     return sharding.placed(shapes, sharding.by_shape(mesh, shapes))
@@ -86,7 +84,7 @@ def new_state(
     key = sharding.spread_key(key, mesh)
     init = programs.Traced(
         lambda key: jax.tree.leaves(init_state(key, experiment, optimizer)),
-        experiment.origin and f"state of {experiment.origin}",
+        programs.named("state", experiment.origin),
         out_shardings=[x.sharding for x in leaves],
         compiler_options=QUICK.get(mesh.devices.flat[0].platform),
     )

@@ -101,7 +101,7 @@ def compile_step(
         state, terms = step(state, batch, key)
         return jax.tree.leaves(state), terms
 
-    name = experiment.origin and f"step of {experiment.origin}"
+    name = programs.named("step", experiment.origin)
     args = abstract_args(config, experiment, mesh, state)
     program = programs.Traced(flat, name, donates=True).compiled(*args)
 
@@ -117,8 +117,7 @@ def abstract_args(
 ) -> tuple[TrainState, Batch, Any]:
     """The shapes of all that a training step takes, from those of a state."""
     batch = abstract_batch(experiment, config.train.batch_size, mesh)
-    key = jax.eval_shape(jax.random.key, 0)
-    return state, batch, sharding.placed(key, sharding.replicated(mesh))
+    return state, batch, sharding.abstract_key(mesh)
 
 
 def images_per_device(config: ConfigDict, num_devices: int) -> int:
