@@ -1,7 +1,7 @@
 """The notebooks for Colab: clean in git, and executed here with tiny networks."""
 
-import asyncio
 import base64
+import functools
 import html
 import importlib
 import io
@@ -25,6 +25,7 @@ from mt_diffusion.inference.drawing.pictures import GIVEN
 ROOT = pathlib.Path(__file__).parents[2]
 FOLDER = ROOT / "launch" / "colab"
 NAMES = ("quickstart", "tpu")
+EXECUTED = ["quickstart", pytest.param("tpu", marks=pytest.mark.wide)]
 TINY = (
     "--config.train.num_steps=2 --config.train.batch_size=16 "
     "--config.unet.channel_mult=1, --config.unet.attention_resolutions=2, "
@@ -73,17 +74,11 @@ def given(**values):
     return nbformat.v4.new_code_cell("\n".join(lines))
 
 
-async def kernel(cells, folder, env):
+def execute(cells, folder, env):
     """Runs cells in a kernel that starts in `folder`."""
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
     where = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=300, resources=where)
-    await client.async_execute(env=env)
-
-
-def execute(cells, folder, env):
-    """Waits for such a kernel."""
-    asyncio.run(kernel(cells, folder, env))
+    NotebookClient(notebook, timeout=300, resources=where).execute(env=env)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +108,10 @@ def few(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, few, env):
-    """{name: (cells with their outputs, workdir)}; both run at once, for it is slow."""
-    runs, done = [], {}
-    for name in NAMES:
+    """From a name to that notebook's cells with their outputs, and its workdir."""
+
+    @functools.cache
+    def run(name):
         notebook, cells = load(name)
         workdir = tmp_path_factory.mktemp(name) / "run"
         values = SMALLER[name] | {"WORKDIR": str(workdir)}
@@ -124,14 +120,10 @@ def executed(tmp_path_factory, few, env):
         notebook.cells.insert(at, given(**values))
         if name == "quickstart":
             notebook.cells.append(nbformat.v4.new_code_cell(KEEP))
-        runs.append((notebook.cells, FOLDER, env))
-        done[name] = cells, workdir
+        execute(notebook.cells, FOLDER, env)
+        return cells, workdir
 
-    async def run():
-        await asyncio.gather(*(kernel(*arguments) for arguments in runs))
-
-    asyncio.run(run())
-    return done
+    return run
 
 
 def text(cell):
@@ -213,7 +205,7 @@ def test_without_the_platform_it_ends_at_once(env, tmp_path):
 
 
 def test_the_quickstart_shows_what_it_draws(executed):
-    cells, workdir = executed["quickstart"]
+    cells, workdir = executed("quickstart")
     assert "done: 2 steps" in text(cells["train"])
     assert not marked(picture(cells["joint"]))
     for name in ("label", "image", "masked"):
@@ -231,8 +223,9 @@ def test_the_quickstart_shows_what_it_draws(executed):
     np.testing.assert_array_equal(found[seen > 0], pixels[seen > 0])
 
 
+@pytest.mark.wide
 def test_the_tpu_notebook_evaluates_what_it_trained(executed):
-    cells, workdir = executed["tpu"]
+    cells, workdir = executed("tpu")
     assert "CpuDevice" in text(cells["devices"])
     assert "done: 2 steps" in text(cells["train"])
     assert not marked(picture(cells["joint"]))
@@ -240,18 +233,18 @@ def test_the_tpu_notebook_evaluates_what_it_trained(executed):
     assert figures and "fid_convnet_32_cfg1.0" in text(cells["evaluate"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXECUTED)
 def test_the_report_is_seen_in_the_notebook(executed, name):
-    cells, workdir = executed[name]
+    cells, workdir = executed(name)
     page = (workdir / "report/index.html").read_text()
     (frame,) = shown(cells["report"], "text/html")
     assert html.escape(page) in frame and "eps" in page
     assert ("fid_" in page) == (name == "tpu")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXECUTED)
 def test_in_a_copy_of_the_project_nothing_is_cloned_or_installed(executed, name):
-    cells, _ = executed[name]
+    cells, _ = executed(name)
     assert text(cells["project"]) == f"project: {ROOT}\n"
     assert text(cells["requirements"]) == ""
 

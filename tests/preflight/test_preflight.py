@@ -115,7 +115,7 @@ def test_data_parallel_training_reduces_each_gradient_once_in_float32(step):
     )
 
 
-@pytest.mark.parametrize("fsdp", [1, 4])
+@pytest.mark.parametrize("fsdp", [pytest.param(1, marks=pytest.mark.wide), 4])
 def test_gradients_are_summed_once_for_all_parts_of_a_batch(fsdp):
     """Though it computes in bfloat16; of what is split, each device gets its part."""
     config = ddpm.get_config("smoke")
