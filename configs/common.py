@@ -150,8 +150,9 @@ def digits() -> ConfigDict:
         resample=1,  # how often each step is taken (RePaint); for pixels that are known
         eta=0.0,  # of ddim: 0 deterministic, 1 as noisy as ancestral
         # Of ancestral steps and of bounds, where none is learned: measured (the best
-        # one, found on training data when first needed), beta_tilde, beta.
-        variance="measured",
+        # one, found on training data when first needed), beta_tilde, beta; "":
+        # beta_tilde of steps, which draw better by it, and measured of bounds.
+        variance="",
         # Of z_0: measured (read by the best affine map at each t), none.
         correction="measured",
         guess="",  # of modalities not given, as "label=held"; "": each one's own

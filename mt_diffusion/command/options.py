@@ -108,7 +108,7 @@ VARIANCE = flags.DEFINE_string(
     "variance",
     None,
     "sample, evaluate, bound: of a step where none is learned: measured, beta_tilde or "
-    "beta (the config's).",
+    "beta (the config's, or beta_tilde of draws and measured of bounds).",
 )
 CORRECTION = flags.DEFINE_string(
     "correction",

@@ -23,15 +23,17 @@ from mt_diffusion.errors import UserError
 
 MEASURED, NONE = "measured", "none"
 FIXED = {"beta_tilde": -1.0, "beta": 1.0}  # places v in the range of a learned one
+OF_STEPS, OF_BOUNDS = "beta_tilde", MEASURED  # where none is named
 Z_0 = ""  # the name of z_0 among those of modalities
 
 
 def check(variance: str, correction: str) -> None:
     """Raises UserError for a variance or a correction that there is not."""
-    if variance not in (MEASURED, *FIXED):
+    if variance not in ("", MEASURED, *FIXED):
         raise UserError(
             f"config.sampling.variance is {variance!r}; choose one of "
-            f"{[MEASURED, *FIXED]}."
+            f"{[MEASURED, *FIXED]}, or '' for {OF_STEPS} of steps and {OF_BOUNDS} of "
+            "bounds."
         )
     if correction not in (MEASURED, NONE):
         raise UserError(

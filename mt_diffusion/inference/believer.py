@@ -43,8 +43,9 @@ class Believer:
         self._readings = {
             n: readings(settings, errors.get(n), process) for n in (JOINT, CONDITIONAL)
         }
+        word = settings.variance or variance.OF_BOUNDS
         self._v = {
-            n: variance.places(settings.variance, errors.get(n), process, times)
+            n: variance.places(word, errors.get(n), process, times)
             for n in (JOINT, CONDITIONAL)
         }
         self.clip = sampler.build_clip(settings.clip, experiment.space.limit)

@@ -56,7 +56,8 @@ def find(
     """
     settings = config.sampling
     variance.check(settings.variance, settings.correction)
-    wanted = settings.variance == variance.MEASURED and not config.unet.learn_variance
+    word = settings.variance or variance.OF_BOUNDS
+    wanted = word == variance.MEASURED and not config.unet.learn_variance
     if not wanted and settings.correction != variance.MEASURED:
         return {}
     facts = {

@@ -113,7 +113,7 @@ class Denoising:
     def _places(self, given: Collection[str]) -> np.ndarray:
         """The v by t, [T + 1], of a network that learns none, with these given."""
         return variance.places(
-            self.settings.variance,
+            self.settings.variance or variance.OF_STEPS,
             self._errors_of(given),
             self.experiment.process,
             self.times,

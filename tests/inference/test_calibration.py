@@ -9,9 +9,11 @@ import pytest
 
 from configs import joint
 from mt_diffusion.data import pipeline, sources
+from mt_diffusion.diffusion import variance
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.inference import calibration
-from mt_diffusion.inference.believer import CONDITIONAL, JOINT
+from mt_diffusion.inference.believer import CONDITIONAL, JOINT, Believer
+from mt_diffusion.inference.generation import Generator
 from mt_diffusion.parallel import sharding
 from tests.arbitrary import parameters
 
@@ -127,6 +129,25 @@ def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
     assert find(variance="beta", correction="none") == {} and len(calls) == 5
     find(variance="beta")
     assert len(calls) == 5  # the same measurements serve both
+
+
+@pytest.mark.parametrize("word, of_steps", [("", "beta_tilde"), ("beta", "beta")])
+def test_steps_and_bounds_have_each_their_own_variance(
+    model, monkeypatch, word, of_steps
+):
+    """Where the config names none."""
+    config, experiment, params, _ = model
+    settings, asked = config.sampling.copy_and_resolve_references(), []
+    settings.variance = word
+    monkeypatch.setattr(
+        variance, "places", lambda word, *_: asked.append(word) or np.zeros(6)
+    )
+    Believer(experiment, settings)
+    assert set(asked) == {word or "measured"}
+    asked.clear()
+    generator = Generator(experiment, settings, sharding.make_mesh())
+    jax.eval_shape(lambda: generator.draw(params, 0, jnp.arange(2), {}))
+    assert set(asked) == {of_steps}
 
 
 def test_it_is_kept_for_these_parameters_alone(model, tmp_path, monkeypatch, capsys):
