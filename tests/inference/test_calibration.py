@@ -135,7 +135,7 @@ def test_it_is_measured_once(model, tmp_path, monkeypatch, capsys):
 def test_steps_and_bounds_have_each_their_own_variance(
     model, monkeypatch, word, of_steps
 ):
-    """Where the config names none."""
+    """Unless the config names one for both."""
     config, experiment, params, _ = model
     settings, asked = config.sampling.copy_and_resolve_references(), []
     settings.variance = word
