@@ -22,7 +22,7 @@ Judge = Callable[..., Sequence[Metric]]
 JUDGES: dict[type[Variable], tuple[Judge, ...]] = {
     Image: (image.judge_quality, image.judge_memory),
     Label: (label.judge,),
-    Cluster: (),  # has no name that a classifier could know
+    Cluster: (label.judge_clusters,),  # a classifier knows no names of theirs
     MaskedImage: (pixels.judge_restoration,),
     PairedImage: (pixels.judge_pair,),
     Representation: (vector.judge,),

@@ -70,12 +70,18 @@ class Cluster(Codebook):
     def _centroids(self) -> np.ndarray:
         return np.asarray(self.centroids, np.float64)
 
-    def preprocess(self, example, rng):
-        (vector,) = self._representer([example])
+    def nearest(self, examples: Sequence[Any]) -> np.ndarray:
+        """Clusters of examples, int [N]; -1 where an example has no vector."""
+        return np.array([self._nearest(v) for v in self._representer(examples)])
+
+    def _nearest(self, vector: np.ndarray | None) -> int:
         if vector is None:
-            return None
-        distances = np.sum((self._centroids - vector) ** 2, axis=-1)
-        return self._one_hot([int(np.argmin(distances))])[0]
+            return -1
+        return int(np.argmin(np.sum((self._centroids - vector) ** 2, axis=-1)))
+
+    def preprocess(self, example, rng):
+        (found,) = self.nearest([example])
+        return None if found < 0 else self._one_hot([found])[0]
 
 
 class Shrunk(representers.OfImages):

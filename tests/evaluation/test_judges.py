@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from configs import image_representation, image_transition, joint
+from configs import image_cluster, image_representation, image_transition, joint
 from mt_diffusion.data import pipeline, representers, sources
 from mt_diffusion.evaluation import quality, reference
 from mt_diffusion.evaluation import real as reals
@@ -15,6 +15,7 @@ from mt_diffusion.evaluation.draws import Draw, Drawn
 from mt_diffusion.evaluation.judges import image, label, pixels, vector
 from mt_diffusion.evaluation.real import Real
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.modalities import build as base
 from mt_diffusion.parallel import sharding
 from tests.evaluation import toy_evaluation
 
@@ -243,7 +244,7 @@ def test_marginal_by_its_marks(real):
     true = real.train_labels
 
     def marginal(labels):
-        return label.marginal(labels, real, np.arange(len(labels)))
+        return label.marginal("label", labels, true, np.arange(len(labels)))
 
     assert marginal(true).value == pytest.approx(0)
     one = marginal(np.full(50, np.bincount(true).argmax()))
@@ -273,6 +274,33 @@ def test_what_is_asked_about_a_label(real, perfect, given, names):
     without = dataclasses.replace(real, classifier=None)
     found = label.judge(variable, perfect(*given), without)
     assert values(found).keys() == names - {"coherence_toy"}
+
+
+def test_clusters_are_judged_by_their_centroids(real):
+    """Real images are of their own; a class for a cluster is seldom right."""
+    images, digits = real.train_images, real.train_labels
+    means = [images[digits == k].mean(axis=0).ravel() / 255 for k in range(10)]
+    fields = image_cluster.get_config("smoke").modalities.cluster.to_dict()
+    fields["centroids"] = tuple(map(tuple, means))
+    fields["class_names"] = tuple("0123456789")
+    cluster = base.build("cluster", fields, real.experiment.shape)
+    flat = images.reshape(len(images), -1) / 255
+    own = ((flat[:, None] - np.stack(means)) ** 2).sum(-1).argmin(1)
+
+    def judge(made, *given):
+        shown = {"image": images, "cluster": made}
+        drawn = Drawn(Draw(given), shown, {}, {"image": images}, {})
+        return by_name(label.judge_clusters(cluster, drawn, real))
+
+    found = judge(own)
+    assert found["cluster_coherence"].value == 1
+    assert found["cluster_total_variation"].value == 0
+    check_marks(found.values())
+    some = np.where(np.arange(len(own)) % 4 == 0, (own + 1) % 10, own)
+    wrong = judge(some)
+    assert wrong["cluster_coherence"].value == pytest.approx(0.75, abs=1e-3)
+    assert judge(some, "cluster").keys() == {"cluster_coherence"}
+    assert not judge(some, "image", "cluster")
 
 
 def test_accuracy_is_of_the_examples_that_have_a_label(real, perfect):

@@ -1,4 +1,4 @@
-"""Labels: whether they fit their images, how they are spread, which are right."""
+"""Labels and clusters: do they fit images, how are they spread, which are right."""
 
 import numpy as np
 
@@ -6,9 +6,11 @@ from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.figures import Mark, Metric
 from mt_diffusion.evaluation.real import Real
+from mt_diffusion.modalities.cluster import Cluster
 from mt_diffusion.protocol import Modality
 
 BINS = 15  # of confidence
+MAX_CLUSTERED = 10_000  # training examples whose clusters are found, at most
 SIMULATIONS = 200  # of what a perfect model would have by as many examples
 
 
@@ -24,8 +26,37 @@ def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
     if primary in given:
         return found + accuracy(variable, drawn, real)
     if len(real.train_labels):
-        found.append(marginal(drawn.made[variable.name], real, drawn.groups))
+        made, true = drawn.made[variable.name], real.train_labels
+        found.append(marginal("label", made, true, drawn.groups))
     return found
+
+
+def judge_clusters(variable: Cluster, drawn: Drawn, real: Real) -> list[Metric]:
+    """Whether an image is of its cluster, by centroids; how clusters are spread."""
+    primary, given = real.experiment.primary.name, set(drawn.draw.given)
+    made, found = drawn.made[variable.name], []
+    own = variable.nearest([{"image": image} for image in drawn.made[primary]])
+    if not {primary, variable.name} <= given and (own >= 0).all():
+        found.append(agreement(own, made, drawn.groups))
+    if not {primary, variable.name} & given:
+        num = min(len(real.train), MAX_CLUSTERED)
+        rows = np.linspace(0, len(real.train) - 1, num).astype(int)
+        true = variable.nearest([real.train[int(row)] for row in rows])
+        found.append(marginal("cluster", made, true[true >= 0], drawn.groups))
+    return found
+
+
+def agreement(own: np.ndarray, made: np.ndarray, groups: np.ndarray) -> Metric:
+    """Share of the images whose own cluster is the one beside them.
+
+    groups: which pairs hang together.
+    """
+    agreeing = uncertainty.mean(own == made, groups)
+    chance = uncertainty.mean(own == np.random.default_rng(0).permutation(made))
+    floor = Mark(chance.value, "shuffled clusters", chance.error)
+    return Metric(
+        "cluster_coherence", agreeing.value, "higher", floor, None, agreeing.error
+    )
 
 
 def coherence(
@@ -60,13 +91,16 @@ def right(real: Real, of: str, num: int) -> Mark | None:
     return Mark(share, of, float(np.sqrt(share * (1 - share) / num)))
 
 
-def marginal(labels: np.ndarray, real: Real, groups: np.ndarray) -> Metric:
-    """Total variation between the labels' shares and those of the training set.
+def marginal(
+    what: str, labels: np.ndarray, known: np.ndarray, groups: np.ndarray
+) -> Metric:
+    """Total variation between the labels' shares and those of known training ones.
 
-    groups: which labels hang together. A perfect model draws as many from the shares.
+    what: 'label' or 'cluster'. groups: which labels hang together. A perfect model
+    draws as many from the shares.
     """
-    classes = 1 + max(labels.max(), real.train_labels.max())
-    true = np.bincount(real.train_labels, minlength=classes) / len(real.train_labels)
+    classes = 1 + max(labels.max(), known.max())
+    true = np.bincount(known, minlength=classes) / len(known)
 
     def distance(rows):
         made = np.bincount(labels[rows], minlength=classes) / len(rows)
@@ -76,11 +110,11 @@ def marginal(labels: np.ndarray, real: Real, groups: np.ndarray) -> Metric:
     draws = np.random.default_rng(0).multinomial(num, true, SIMULATIONS) / num
     by_chance = [total_variation(draw, true) for draw in draws]
     return Metric(
-        "label_total_variation",
+        f"{what}_total_variation",
         distance(np.arange(len(labels))),
         "lower",
         Mark(float(1 - true.max()), "always the commonest class"),
-        simulated(by_chance, f"{num:,} draws of training labels"),
+        simulated(by_chance, f"{num:,} draws of training {what}s"),
         uncertainty.bootstrap(distance, groups),
     )
 
