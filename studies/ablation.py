@@ -32,13 +32,13 @@ FIXED += " --config.train.ema_decay=0.998 --config.watch.sample_every=0"
 class Row:
     """A training: what differs from configs/CONFIG.py, and what is drawn from it.
 
-    again: whether these are flags of a draw from the default's checkpoint.
+    again: the row from whose checkpoint is drawn, where these are flags of a draw.
     """
 
     options: str = ""
     config: str = "image_label"
     draws: str = "joint,given_label"
-    again: bool = False
+    again: str = ""
 
 
 LABEL = "--config.modalities.label."
@@ -51,6 +51,9 @@ WHITE = f"{LABEL}codes.family=white"
 BLIND = f"{LABEL}frame=none"
 CLUSTERS = "--config.modalities.cluster.num_clusters={}"
 OF_CLUSTERS = "image_cluster", "joint"
+DEFAULT = "+ evidence, high-pass codes, held: the default"
+UNSEEN = "aggregate noise, high-pass codes, held"
+EVIDENT = "+ evidence, white codes, held"
 ROWS = {
     "plain diffusion, images alone": Row(config="ddpm", draws="joint"),
     "class-conditional, no drift, no head": Row(CLASS, draws="given_label"),
@@ -66,16 +69,22 @@ ROWS = {
     "label head, no drift": Row(f"{LABEL}drift=none", draws="joint"),
     "the paper's eps, white codes, mean": Row(f"{PAPER} {WHITE}"),
     "aggregate noise, white codes, mean": Row(f"{BLIND} {WHITE} {LABEL}guess=mean"),
-    "aggregate noise, high-pass codes, held": Row(BLIND),
-    "+ evidence, white codes, held": Row(WHITE),
+    UNSEEN: Row(BLIND),
+    "aggregate noise, high-pass codes, coherent": Row(
+        "--guess=label=coherent", draws="joint", again=UNSEEN
+    ),
+    EVIDENT: Row(WHITE),
+    "+ evidence, white codes, mean": Row(
+        "--guess=label=mean", draws="joint", again=EVIDENT
+    ),
     "+ evidence, 4x4 tiled codes, held": Row(
         f"{LABEL}codes.family=tiled {LABEL}codes.side=4"
     ),
-    "+ evidence, high-pass codes, held: the default": Row(),
+    DEFAULT: Row(),
     "the default, and the network reads the label (X)": Row(f"{LABEL}conditions=true"),
-    "the default, coherent guesses": Row("--guess=label=coherent", again=True),
-    "the default, fresh guesses": Row("--guess=label=fresh", again=True),
-    "the default, mean fed back": Row("--guess=label=mean", again=True),
+    "the default, coherent guesses": Row("--guess=label=coherent", again=DEFAULT),
+    "the default, fresh guesses": Row("--guess=label=fresh", again=DEFAULT),
+    "the default, mean fed back": Row("--guess=label=mean", again=DEFAULT),
     "the default, energy 784": Row(f"{LABEL}energy=784"),
     "the default, energy 12,544": Row(f"{LABEL}energy=12544"),
     "the default, predicting v": Row("--config.diffusion.prediction=v"),
@@ -83,7 +92,6 @@ ROWS = {
     "24 clusters": Row(CLUSTERS.format(24), *OF_CLUSTERS),
     "64 clusters": Row(CLUSTERS.format(64), *OF_CLUSTERS),
 }
-DEFAULT = "+ evidence, high-pass codes, held: the default"
 COLUMNS = {  # heading: (draw, metric, factor)
     "FID, from nothing": ("joint", "fid_convnet", 1),
     "agreement, %": ("joint", "coherence_convnet", 100),
@@ -102,7 +110,7 @@ def commands(name: str, seed: int, data_dir: str, out: pathlib.Path) -> list[lis
     """Flags of the training, if there is one, and of the evaluation of a row."""
     row = ROWS[name]
     own = out / f"{slug(name)}_{seed}"
-    workdir = out / f"{slug(DEFAULT)}_{seed}" if row.again else own
+    workdir = out / f"{slug(row.again)}_{seed}" if row.again else own
     train = [f"--config=configs/{row.config}.py", f"--workdir={workdir}"]
     train += [*FIXED.split(), f"--config.data.data_dir={data_dir}"]
     train += [f"--config.seed={seed}", *row.options.split()]

@@ -2,7 +2,7 @@
 
 python -m studies.digits joint SAMPLES.npz           generated image-label pairs
 python -m studies.digits given SAMPLES.npz           images generated for a label
-python -m studies.digits mask FOLDER                 writes masked test images
+python -m studies.digits mask FOLDER [--patches=5]   writes masked test images
 python -m studies.digits restored SAMPLES.npz FOLDER what was restored from them
 """
 
@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from mt_diffusion.data.splits import holdout
 
-NUM_PATCHES, PATCH = 5, 2
+NUM_PATCHES, PATCH = 5, 2  # hidden unless said, and their side
 
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -81,22 +81,22 @@ def given(samples: pathlib.Path) -> None:
     print(f"SVC finds the given label              {agree.mean():.1%} of {len(agree)}")
 
 
-def draw_masks(num: int) -> np.ndarray:
-    """Bool [num, 8, 8]: which pixels five patches of 2x2 at random places hide."""
+def draw_masks(num: int, patches: int = NUM_PATCHES) -> np.ndarray:
+    """Bool [num, 8, 8]: which pixels patches of 2x2 at random places hide."""
     rng = np.random.default_rng(0)
     hidden = np.zeros((num, 8, 8), bool)
     for one in hidden:
-        for row, column in rng.integers(8 - PATCH + 1, size=(NUM_PATCHES, 2)):
+        for row, column in rng.integers(8 - PATCH + 1, size=(patches, 2)):
             one[row : row + PATCH, column : column + PATCH] = True
     return hidden
 
 
-def mask(folder: pathlib.Path) -> None:
+def mask(folder: pathlib.Path, patches: int = NUM_PATCHES) -> None:
     """Writes each test image as a PNG, its hidden pixels transparent, and black."""
     folder.mkdir(parents=True, exist_ok=True)
     images, _ = load("test")
     for i, (image, hidden) in enumerate(
-        zip(images, draw_masks(len(images)), strict=True)
+        zip(images, draw_masks(len(images), patches), strict=True)
     ):
         pixels = np.stack([np.where(hidden, 0, image), np.where(hidden, 0, 255)], -1)
         PIL.Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:04d}.png")
@@ -112,10 +112,10 @@ def restored(samples: pathlib.Path, folder: pathlib.Path) -> None:
     """
     images, _ = load("test")
     filled = np.load(samples, allow_pickle=False)["image"][..., 0]
-    num_files = len(list(folder.glob("*.png")))
-    if num_files != len(images) or len(filled) % len(images):
+    files = sorted(folder.glob("*.png"))
+    if len(files) != len(images) or len(filled) % len(images):
         raise SystemExit("restore every masked test image equally often")
-    hidden = draw_masks(len(images))
+    hidden = np.stack([np.asarray(PIL.Image.open(f))[..., 1] == 0 for f in files])
     fills = filled.reshape(-1, *images.shape)
     same = all(np.array_equal(fill[~hidden], images[~hidden]) for fill in fills)
 
@@ -141,8 +141,10 @@ def main() -> None:
     )
     parser.add_argument("part", choices=["joint", "given", "mask", "restored"])
     parser.add_argument("paths", nargs="+", type=pathlib.Path)
+    parser.add_argument("--patches", type=int, help="that `mask` hides (5)")
     args = parser.parse_args()
-    globals()[args.part](*args.paths)
+    options = {"patches": args.patches} if args.patches else {}
+    globals()[args.part](*args.paths, **options)
 
 
 if __name__ == "__main__":

@@ -73,11 +73,14 @@ READ = Figure(
     "main --mode=read --workdir={work}",
     r"label: .*right: ([\d.]+%)",
 )
-RESTORED = Figure(
-    "restoration error / training mean's",
-    "--given=masked_image={out}/erased --steps=10",
-    "digits restored {samples} {out}/erased",
-    SHARE,
+RESTORED, RESTORED_10 = (
+    Figure(
+        f"restoration error / training mean's, {patches} patches",
+        f"--given=masked_image={{out}}/erased_{patches} --steps=10",
+        f"digits restored {{samples}} {{out}}/erased_{patches}",
+        SHARE,
+    )
+    for patches in (5, 10)
 )
 
 
@@ -106,15 +109,16 @@ LABELS = (JOINT, FRECHET, FRECHET_GIVEN, FOUND, READ)
 X = "--config.modalities.label.conditions=true"
 SHARED = (
     "--config.modalities.label.kind=label.SharedUNet "
-    "--config.modalities.label.frame=read --config.modalities.label.guess=mean"
+    "--config.modalities.label.frame=read --config.modalities.label.guess=mean "
+    "--config.modalities.label.drift=ramp"
 )
 FINE_TUNE = "--config.init_from={out}/label --config.train.num_steps=2000"
 ROWS = {
-    "masked": Row("masked_image", "", (RESTORED,)),
+    "masked": Row("masked_image", "", (RESTORED, RESTORED_10)),
     "masked_u": Row(
         "masked_image",
         "--config.modalities.masked_image.conditions=false",
-        (RESTORED,),
+        (RESTORED, RESTORED_10),
     ),
     "label": Row("image_label", "", LABELS),
     "label_x": Row("image_label", X, LABELS),
@@ -197,13 +201,14 @@ def run(module: str, text: str) -> str:
 def prepare(out: pathlib.Path) -> None:
     """Writes what the test images give, once."""
     for folder, command in {
-        "erased": "digits mask",
+        "erased_5": "digits mask",
+        "erased_10": "digits mask --patches=10",
         "pairs": "transition pairs",
         "vectors": "representation write",
     }.items():
         if not (out / folder).exists():
-            module, part = command.split()
-            run(module, f"{part} {out / folder}")
+            module, *part = command.split()
+            run(module, f"{' '.join(part)} {out / folder}")
 
 
 def measure(name: str, out: pathlib.Path) -> None:
