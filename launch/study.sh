@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The study of results/README.md, in the background; the same command continues it.
 #   bash launch/study.sh DATA_DIR [--seeds=0,1,2] [--only=ddpm,label_m] [--dry-run]
-# DATA_DIR is TFDS's, with fashion_mnist. Half an hour to an hour for each run and seed
-# on 2 CPU cores. --dry-run says which runs there would be.
+# DATA_DIR is TFDS's, with fashion_mnist. Half an hour to an hour of one core for each run
+# and seed. --dry-run says which runs there would be.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/resumable.sh

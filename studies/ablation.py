@@ -96,6 +96,8 @@ COLUMNS = {  # heading: (draw, metric, factor)
     "FID, from nothing": ("joint", "fid_convnet", 1),
     "agreement, %": ("joint", "coherence_convnet", 100),
     "class shares, total variation": ("joint", "label_total_variation", 1),
+    "image is of its cluster, %": ("joint", "cluster_coherence", 100),
+    "cluster shares, total variation": ("joint", "cluster_total_variation", 1),
     "FID, label given": ("given_label", "fid_convnet", 1),
     "agreement, label given, %": ("given_label", "coherence_convnet", 100),
 }

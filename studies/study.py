@@ -175,7 +175,7 @@ def measure(name: str, seed: int, data_dir: str, out: pathlib.Path) -> None:
     if reads and row.draws != "given_label":
         said = calls(MAIN, "--mode=read", f"--workdir={workdir}")
         facts["read_right"] = re.findall(r"(?:label|cluster): .*right: ([\d.]+)%", said)
-    if row.fills and seed == 0:  # half an hour for RePaint, with 490 calls
+    if row.fills and seed == 0:  # half an hour for RePaint, with 241 calls
         fills = workdir / "restoration.json"
         flags = [str(workdir), f"--out={fills}", *FILLED]
         calls("studies.restoration", *flags)

@@ -17,6 +17,8 @@ COLUMNS = {  # heading: (draw, name up to its number of samples, factor)
     "coherence, %": ("joint", "coherence_convnet", 100),
     "coherence, label given, %": ("given_label", "coherence_convnet", 100),
     "class shares, total variation": ("joint", "label_total_variation", 1),
+    "image is of its cluster, %": ("joint", "cluster_coherence", 100),
+    "cluster shares, total variation": ("joint", "cluster_total_variation", 1),
     "image, bits/dim": ("likelihood", "image_bits_per_dim", 1),
 }
 ENDS = ("floor", "ceiling")
@@ -35,7 +37,8 @@ def write(results: pathlib.Path, names: Iterable[str]) -> str:
     """Writes table.md of the runs there are, in the order of names, and returns it."""
     found = {name: load(results, name) for name in names}
     found = {name: runs for name, runs in found.items() if runs}
-    text = "\n\n".join([figures(found), ends(found), restoration(found)]) + "\n"
+    parts = figures(found), ends(found), judges(found), restoration(found)
+    text = "\n\n".join(part for part in parts if part) + "\n"
     (results / "table.md").write_text(text)
     return text
 
@@ -92,6 +95,17 @@ def ends(found: dict[str, list[Facts]]) -> str:
         percent = 100 * real["agreement"]
         lines.append(f"- scikit-learn's judge, %, test images: {percent:.3g}")
     return "\n".join(lines)
+
+
+def judges(found: dict[str, list[Facts]]) -> str:
+    """Which runs have which judge: figures of one do not compare with another's."""
+    rows = {}
+    for name, runs in found.items():
+        for run in runs:
+            if "manifest" in run:
+                digest = run["manifest"]["features"]["digest"]
+                rows.setdefault(digest, []).append(f"{name} {run['seed']}")
+    return "\n".join(f"- judge {d}: {', '.join(names)}" for d, names in rows.items())
 
 
 def restoration(found: dict[str, list[Facts]]) -> str:
