@@ -13,6 +13,7 @@ of given values, a TypeError. The same seed gives what the command gives.
 
 import json
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
@@ -20,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion import trust as trusted
-from mt_diffusion.errors import UserError, in_words
+from mt_diffusion.errors import UserError, as_arguments, in_words
 from mt_diffusion.experiment import exported, programs
 from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import paths
@@ -113,6 +114,7 @@ class Model:
         self._generators: dict[str, tuple] = {}  # by settings: a second call compiles
         self._measures: dict[int, Any] = {}  # nothing
         self._reader: Any = None
+        self._warned: set[str] = set()
 
     @property
     def network(self):
@@ -169,7 +171,7 @@ class Model:
         all that the seed has; each depends on its number and its given values alone.
         trajectory: whether it is (examples, `walks.Trajectory`) that is returned, the
         examples being the same, of 64 at most. settings: other fields of
-        config.sampling, as guidance=2.0.
+        config.sampling, as guidance=2.0. Warns of a state that training hardly had.
         """
         with in_words():
             values = take(given or {}, self.experiment)
@@ -179,6 +181,10 @@ class Model:
             sampling.check_guidance(wishes, self.experiment, list(values))
             sampling.check_resample(wishes, self.experiment, values)
             generator, weights = self._generator(wishes)
+            said = sampling.rare_state(self.experiment, generator.roles.states(values))
+            if said and said not in self._warned:
+                self._warned.add(said)
+                warnings.warn(as_arguments(said), stacklevel=2)
             if trajectory:
                 rows = range(first, first + num)
                 return generator.trajectory(weights, seed, rows, values)
@@ -195,16 +201,11 @@ class Model:
             z0 = self.experiment.primary.take(images)
         facts = {"step": self.step, "averaged": self._ema}
         levels = reading.levels(self.workdir, facts, self.experiment)
-        times = sorted({t for chosen in levels.values() for t in chosen})
         if self._reader is None:
             size = self.config.sampling.batch_size
             args = self.experiment, self.params, size, self._mesh
             self._reader = reading.build_reader(*args)
-        found = self._reader(z0, times, seed)
-        return {
-            name: np.mean([found[t][name] for t in chosen], axis=0)
-            for name, chosen in levels.items()
-        }
+        return reading.averaged(self._reader, z0, levels, seed)
 
     def bound(
         self, images: Any, *, num_times: int | None = None, seed: int = 0, **values: Any
@@ -214,17 +215,16 @@ class Model:
         images: uint8 [N, H, W, C] or PIL. values: of modalities, as label=[3, 5]; what
         is left out counts as missing. num_times: how many of 2..T each is looked at.
         """
-        primary = self.experiment.primary.name
         with in_words():
-            known = take({primary: images} | values, self.experiment)
+            experiment = self.experiment
+            known = take({experiment.primary.name: images} | values, experiment)
             most = self.process.schedule.num_steps - 1
             num_times = bounding.at_most("num_times", num_times, most, "steps after 1")
             batch = as_batch(known, self.experiment)
             if num_times not in self._measures:
-                errors = self._errors(self.config)
-                self._measures[num_times] = bounding.build_measure(
-                    self.experiment, self.config.sampling, num_times, errors
-                )
+                args = experiment, self.config.sampling, num_times
+                measure = bounding.build_measure(*args, self._errors(self.config))
+                self._measures[num_times] = measure
             measure = self._measures[num_times]
         size = self.config.sampling.batch_size
         return bounding.of_batch(measure, self.params, batch, size, seed, self._mesh)

@@ -88,7 +88,10 @@ class Variable:
 
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:
-        """Fields that this variable takes from the data set; kept in the checkpoint."""
+        """Fields that this variable takes from the data set; kept in the checkpoint.
+
+        Before that it is made of the fields as they are, so that these are checked.
+        """
         return fields
 
     @classmethod
@@ -182,20 +185,17 @@ class Modality(Variable):
 
     def __post_init__(self):
         """Refuses words that mean nothing, and evidence where there is none."""
+        where = f"config.modalities.{self.name}"
         for field, words in (("frame", FRAMES), ("guess", GUESSES)):
-            if getattr(self, field) not in words:
+            if (word := getattr(self, field)) not in words:
                 raise UserError(
-                    f"config.modalities.{self.name}.{field} is "
-                    f"{getattr(self, field)!r}; choose one of {list(words)}."
+                    f"{where}.{field} is {word!r}; choose one of {list(words)}."
                 )
-        if self.loss_weight < 0:
-            raise UserError(
-                f"config.modalities.{self.name}.loss_weight is {self.loss_weight}; it "
-                "must be 0 or more."
-            )
+        if (weight := self.loss_weight) < 0:
+            raise UserError(f"{where}.loss_weight is {weight}; it must be 0 or more.")
         if self.frame == "evidence" and not self.has_evidence:
             raise UserError(
-                f"config.modalities.{self.name}.frame is 'evidence', but its encoder, "
+                f"{where}.frame is 'evidence', but its encoder, "
                 f"{type(self).__name__}, has none: what z_t says of its value has no "
                 "closed form. Use frame = 'read' (its drift is taken out where the "
                 "network reads it) or 'none'."
@@ -223,8 +223,8 @@ class Modality(Variable):
         """
         return {}
 
-    def check_design(self, alpha_tilde: np.ndarray, schedule: Any) -> None:
-        """Raises UserError for a drift that can't be read at any t."""
+    def check_new(self, of_unit: np.ndarray, schedule: Any) -> None:
+        """Raises UserError for what no new model may have; of_unit: alpha_tilde / c."""
 
     def evidence(self, y_t: Float[Array, "b h w c"], level: Level) -> Evidence:
         """What z_t says of it by its code alone; y_t: without what is read."""

@@ -88,10 +88,11 @@ def fit_pca(images: np.ndarray, num_components: int) -> tuple[np.ndarray, np.nda
     from sklearn.decomposition import PCA
 
     pixels = images.reshape(len(images), -1)
-    if not 1 <= num_components <= min(pixels.shape):
+    if num_components > min(pixels.shape):
         raise UserError(
-            f"num_components is {num_components}; {len(pixels)} images of "
-            f"{pixels.shape[1]} numbers have 1 to {min(pixels.shape)} components."
+            f"config.modalities...num_components is {num_components}; {len(pixels)} "
+            f"images of {pixels.shape[1]} numbers have 1 to {min(pixels.shape)} "
+            "components."
         )
     pca = PCA(num_components, random_state=0).fit(pixels / 255)
     return pca.components_, pca.mean_

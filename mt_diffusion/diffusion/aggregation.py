@@ -121,9 +121,28 @@ def weights(
 ) -> np.ndarray:
     """alpha_tilde, float64 [T + 1], of modality `name`.
 
+    design, scale: as of `accumulated`. Raises UserError also for a design that leaves
+    |alpha_tilde_T| > 0.05.
+    """
+    alpha_tilde = accumulated(name, design, scale, schedule)
+    if not abs(alpha_tilde[-1]) <= MAX_FINAL_WEIGHT:
+        raise UserError(
+            f"config.modalities.{name}.drift leaves a weight of {alpha_tilde[-1]:.3g} "
+            "on the code at the last step, but sampling starts from pure noise: "
+            f"|alpha_tilde_T| must be at most {MAX_FINAL_WEIGHT}. Use the "
+            "'vanishing_ramp' design, which leaves nothing, or less energy (or "
+            "drift_scale)."
+        )
+    return alpha_tilde
+
+
+def accumulated(
+    name: str, design: str | Sequence[float], scale: float, schedule: Schedule
+) -> np.ndarray:
+    """alpha_tilde, float64 [T + 1], of modality `name`, whatever is left at T.
+
     design: one of DESIGNS, or an explicit table w_1..w_T, times `scale`.
-    Raises UserError for an unknown design, a table of the wrong length, or a design
-    that leaves |alpha_tilde_T| > 0.05.
+    Raises UserError for an unknown design, or a table of the wrong length.
     """
     field = f"config.modalities.{name}.drift"
     if not isinstance(design, str):
@@ -133,22 +152,13 @@ def weights(
                 f"of the {schedule.num_steps} diffusion steps."
             )
         table = np.concatenate([[0.0], np.asarray(design, np.float64)])
-        alpha_tilde = accumulate(scale * table, schedule)
-    elif design in DESIGNS:
-        alpha_tilde = DESIGNS[design](schedule, scale)
-    else:
+        return accumulate(scale * table, schedule)
+    if design not in DESIGNS:
         raise UserError(
             f"{field} is {design!r}; choose one of {list(DESIGNS)} or a table of "
             "weights."
         )
-    if not abs(alpha_tilde[-1]) <= MAX_FINAL_WEIGHT:
-        raise UserError(
-            f"{field} leaves a weight of {alpha_tilde[-1]:.3g} on the code at the last "
-            f"step, but sampling starts from pure noise: |alpha_tilde_T| must be at "
-            f"most {MAX_FINAL_WEIGHT}. Use the 'ramp' design, the cosine schedule, or "
-            "less energy (or drift_scale)."
-        )
-    return alpha_tilde
+    return DESIGNS[design](schedule, scale)
 
 
 def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> None:
@@ -159,7 +169,8 @@ def check_bounded(name: str, alpha_tilde: np.ndarray, schedule: Schedule) -> Non
             f"config.modalities.{name}.drift makes the code {shares.max():.0f} times "
             f"as strong as the noise at t = {1 + shares.argmax()}, so no network can "
             "predict both as one (config.diffusion.prediction). Use the 'ramp' design, "
-            "less energy (or drift_scale), or prediction = 'eps', the paper's form."
+            "if this is another, less energy (or drift_scale), or prediction = 'eps', "
+            "the paper's form."
         )
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,19 +14,18 @@ from ml_collections import ConfigDict
 
 from mt_diffusion import protocol
 from mt_diffusion.data.sources import Source
-from mt_diffusion.diffusion import aggregation, prediction, schedule
-from mt_diffusion.diffusion.prediction import Prediction
+from mt_diffusion.diffusion import prediction, schedule
 from mt_diffusion.diffusion.process import Process
-from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
-from mt_diffusion.experiment import fields, leak, presence, programs
+from mt_diffusion.experiment import drifts, fields, leak, presence, programs
 from mt_diffusion.experiment.presence import Presence
 from mt_diffusion.modalities import build as base
+from mt_diffusion.modalities import guess
 from mt_diffusion.modalities.image import Image
 from mt_diffusion.models.denoiser import Denoiser
 from mt_diffusion.models.mt_diffusion import TABLES, MTDiffusion
 from mt_diffusion.models.unet import REMAT, UNet
-from mt_diffusion.protocol import NO_DRIFT, Modality, Variable, is_evident
+from mt_diffusion.protocol import Modality, Variable, is_evident
 from mt_diffusion.spaces.space import Space
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -94,17 +92,34 @@ class Experiment:
 
 
 def resolve(config: ConfigDict, source: Source) -> ConfigDict:
-    """The config with what its modalities take from the data set written into it."""
+    """The config with what its modalities take from the data set written into it.
+
+    Raises UserError for what no new model can be: before anything is taken, which may
+    last, for what the fields alone say; after it for the rest.
+    """
     resolved = config.copy_and_resolve_references()
-    space = space_of(config)
+    build_new(resolved)
     with resolved.unlocked():
-        resolved.primary.space.update(space.fit(source))
-        for name, fields in config.modalities.items():
-            cls = base.check(name, fields.to_dict(), space.shape)
-            resolved.modalities[name] = cls.fit(fields.to_dict(), source)
-        for name, fields in leak.measure(resolved, build, source).items():
+        resolved.primary.space.update(space_of(resolved).fit(source))
+        for name, fields in resolved.modalities.items():
+            with base.called(name):
+                fitted = base.locate(fields.kind).fit(fields.to_dict(), source)
+            resolved.modalities[name] = fitted
+        experiment = build_new(resolved)
+        for name, fields in leak.measure(resolved, experiment, source).items():
             resolved.modalities[name].update(fields)
     return resolved
+
+
+def build_new(config: ConfigDict) -> Experiment:
+    """The parts of a config that is to be trained, resolved or not yet.
+
+    Raises UserError also for what stored models may have, and new ones not.
+    """
+    experiment = build(config)
+    guess.parse(config.sampling.guess, {m.name: m for m in experiment.modalities})
+    drifts.check_new(experiment.modalities, experiment.process.schedule)
+    return experiment
 
 
 def space_of(config: ConfigDict) -> Space:
@@ -137,7 +152,7 @@ def build(config: ConfigDict) -> Experiment:
         primary=primary,
         denoiser=Denoiser(
             modalities=modalities,
-            process=build_process(modalities, table, predicted),
+            process=drifts.build_process(modalities, table, predicted),
             network=build_network(config, modalities),
             prediction=predicted,
         ),
@@ -153,23 +168,6 @@ def origin_of(config: ConfigDict) -> str:
     parts = json.loads(config.copy_and_resolve_references().to_json(sort_keys=True))
     parts.pop("sampling", None)
     return "" if any(base.named_code(parts["modalities"])) else json.dumps(parts)
-
-
-def build_process(
-    modalities: Sequence[Modality], table: Schedule, predicted: Prediction
-) -> Process:
-    """The aggregated diffusion process; UserError for drifts that can't work."""
-    weights = {}
-    for m in modalities:
-        weights[m.name] = aggregation.weights(m.name, m.drift, m.scale, table)
-        if m.drift == NO_DRIFT:
-            continue
-        aggregation.check_forgotten(m.name, weights[m.name], math.prod(m.shape))
-        if is_evident(m):
-            m.check_design(weights[m.name], table)
-        if predicted.uses_frame:
-            aggregation.check_bounded(m.name, weights[m.name], table)
-    return Process(table, aggregation.Aggregation(weights))
 
 
 def build_network(config: ConfigDict, modalities: Sequence[Modality]) -> MTDiffusion:

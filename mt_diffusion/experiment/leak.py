@@ -1,6 +1,6 @@
 """The leak: what else in z_t looks like a code, measured on training examples."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,15 +15,13 @@ from mt_diffusion.protocol import Batch, Modality, Variable
 MOST = 4096  # training examples that are looked at
 
 
-def measure(
-    config: ConfigDict, build: Callable[[ConfigDict], Any], source: Any
-) -> dict[str, dict]:
+def measure(config: ConfigDict, experiment: Any, source: Any) -> dict[str, dict]:
     """{modality: fields} of those that look for their code in z_t.
 
-    The same on every host: what process 0 found. build: `experiment.build`. source: the
-    training data, a `data.sources.Source`.
+    The same on every host: what process 0 found. experiment: what the config, which has
+    what modalities took from the data, describes. source: the training data, a
+    `data.sources.Source`.
     """
-    experiment = build(config)
     wanted = [m for m in experiment.modalities if m.frame == "evidence"]
     wanted = [m for m in wanted if not config.modalities[m.name].measured]
     if not wanted:

@@ -138,9 +138,7 @@ def read_images(
     as words is one of these.
     """
     primary = experiment.primary
-    times = sorted({t for chosen in levels.values() for t in chosen})
-    found = reader(values[primary.name], times, seed)
-    means = {n: np.mean([found[t][n] for t in ts], axis=0) for n, ts in levels.items()}
+    means = averaged(reader, values[primary.name], levels, seed)
     examples = {
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
@@ -210,6 +208,18 @@ def build_reader(
         return batches.through(at_levels, range(len(images)), size, what, "image")
 
     return reader
+
+
+def averaged(
+    reader: Reader,
+    images: np.ndarray,
+    levels: Mapping[str, Sequence[int]],
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """{modality: means [N, ...]}, each over its levels."""
+    times = sorted({t for chosen in levels.values() for t in chosen})
+    found = reader(images, times, seed)
+    return {n: np.mean([found[t][n] for t in ts], axis=0) for n, ts in levels.items()}
 
 
 def choose(

@@ -122,15 +122,22 @@ def in_parts(
 
 def warn_of_rare_state(experiment: Experiment, states: Mapping[str, str]) -> None:
     """Prints a warning where a model was hardly trained in what it is to draw in."""
+    if said := rare_state(experiment, states):
+        print(f"warning: {said}")
+
+
+def rare_state(experiment: Experiment, states: Mapping[str, str]) -> str:
+    """What is said where a model was hardly trained in these states; else ''."""
     share = experiment.presence.share(states)
-    if states and share < RARE:
-        said = ", ".join(f"{name} {state}" for name, state in states.items())
-        print(
-            f"warning: this model was trained in {share:.1%} of its examples with "
-            f"{said}, as they are now; what it draws so may be poor. Give or leave out "
-            "other values, choose another --guess, or train with a larger share of "
-            "this state in config.presence."
-        )
+    if not states or share >= RARE:
+        return ""
+    said = ", ".join(f"{name} {state}" for name, state in states.items())
+    return (
+        f"this model was trained in {share:.1%} of its examples with {said}, as they "
+        "are now; what it draws so may be poor. Give or leave out other values, choose "
+        "another --guess, or train with a larger share of this state in "
+        "config.presence."
+    )
 
 
 def make_folder(

@@ -1,5 +1,6 @@
 """Variables as a config names and describes them."""
 
+import contextlib
 import dataclasses
 import importlib
 import math
@@ -18,6 +19,7 @@ from mt_diffusion.spaces.space import Shape, Space
 
 SPACES: dict[str, type] = {"pixels": Pixels, "latents": Latents}
 SPACE = "space"  # the field of variables that are images
+NAMELESS = "config.modalities..."  # before a field, of a modality of whatever name
 FOLDER = pathlib.Path(__file__).parent
 
 
@@ -151,10 +153,20 @@ def check_fields(where: str, fields: Mapping[str, Any], wanted: Mapping) -> None
             )
 
 
-def check_seed(where: str, seed: int) -> None:
-    """Raises UserError for a seed that NumPy does not take."""
-    if seed < 0:
-        raise UserError(f"{where}.seed is {seed}; it must be 0 or more.")
+def check_least(field: str, value: int, least: int) -> None:
+    """Raises UserError for a value of a field that is less than that."""
+    if value < least:
+        raise UserError(f"{field} is {value}; it must be {least} or more.")
+
+
+@contextlib.contextmanager
+def called(name: str) -> Iterator[None]:
+    """Names the modality in a UserError of its class's `fit`, which knows no name."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace(NAMELESS, f"config.modalities.{name}.")
+        raise UserError(said) from error
 
 
 def fits(value: Any, hint: Any) -> bool:

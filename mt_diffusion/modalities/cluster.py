@@ -13,6 +13,7 @@ import numpy as np
 
 from mt_diffusion.data import representers
 from mt_diffusion.errors import UserError
+from mt_diffusion.modalities import build
 from mt_diffusion.modalities.label import Codebook
 
 MAX_FITTED = 10_000  # training examples that clusters are found in, at most
@@ -33,22 +34,36 @@ class Cluster(Codebook):
     vectors: str
     centroids: Sequence[Sequence[float]]
 
+    def __post_init__(self):
+        """Refuses clusters that tell nothing apart."""
+        super().__post_init__()
+        field = f"config.modalities.{self.name}.num_clusters"
+        build.check_least(field, self.num_clusters, 2)
+
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        self.representer_of(self.vectors)
+
+    @property
+    def num_classes(self):
+        return len(self.class_names) or self.num_clusters
+
     @classmethod
     def fit(cls, fields: dict, source: Any) -> dict:
         if fields["centroids"]:
             return fields
-        from sklearn.cluster import MiniBatchKMeans
-
         num = fields["num_clusters"]
         represent = cls.representer_of(fields["vectors"])
         chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
         examples = [source[int(i)] for i in chosen]
         found = [vector for vector in represent(examples) if vector is not None]
-        if not 2 <= num <= len(found):
+        if num > len(found):
             raise UserError(
                 f"config.modalities...num_clusters is {num}, but clusters are found "
                 f"among {len(found):,} training examples; use 2 to {len(found)}."
             )
+        from sklearn.cluster import MiniBatchKMeans
+
         kmeans = MiniBatchKMeans(num, random_state=0, batch_size=4096, n_init=3)
         kmeans.fit(np.stack(found).astype(np.float64))
         rows = np.round(kmeans.cluster_centers_, 5).tolist()
@@ -70,7 +85,7 @@ class Cluster(Codebook):
     def _centroids(self) -> np.ndarray:
         return np.asarray(self.centroids, np.float64)
 
-    def nearest(self, examples: Sequence[Any]) -> np.ndarray:
+    def clusters_of(self, examples: Sequence[Any]) -> np.ndarray:
         """Clusters of examples, int [N]; -1 where an example has no vector."""
         return np.array([self._nearest(v) for v in self._representer(examples)])
 
@@ -80,8 +95,8 @@ class Cluster(Codebook):
         return int(np.argmin(np.sum((self._centroids - vector) ** 2, axis=-1)))
 
     def preprocess(self, example, rng):
-        (found,) = self.nearest([example])
-        return None if found < 0 else self._one_hot([found])[0]
+        (found,) = self.clusters_of([example])
+        return None if found < 0 else self._one_hot([int(found)])[0]
 
 
 class Shrunk(representers.OfImages):

@@ -144,7 +144,7 @@ def check(recipe: Mapping, num: int, shape: Sequence[int], name: str) -> None:
     """Raises UserError for a recipe of `num` codes of modality `name` that can't be."""
     field = f"config.modalities.{name}.codes"
     build.check_fields(field, recipe, RECIPE)
-    build.check_seed(field, recipe["seed"])
+    build.check_least(f"{field}.seed", recipe["seed"], 0)
     family, side = recipe["family"], recipe["side"]
     if family not in FAMILIES:
         raise UserError(

@@ -121,19 +121,19 @@ def project(images: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def check_legible(
-    name: str, energy: float, alpha_tilde: np.ndarray, schedule: Schedule
+    name: str, energy: float, num: int, alpha_tilde: np.ndarray, schedule: Schedule
 ) -> None:
     """Raises UserError where a code can't be read at any t.
 
-    energy: of the code, c^2 D. alpha_tilde: [T + 1], for c = 1. The leak is left out;
-    it makes codes harder to read.
+    energy: of each of the code's `num` parts, c^2 D of all. alpha_tilde: [T + 1], for
+    c = 1. The leak is left out; it makes codes harder to read.
     """
-    signal = energy * alpha_tilde[1:] ** 2 / (1 - schedule.alpha_bar[1:])
-    most = max(signal.max(), 1e-12)
+    signal = num * energy * alpha_tilde[1:] ** 2 / (1 - schedule.alpha_bar[1:])
+    most = signal.max()
     if most < LEGIBLE:
+        enough = f"{np.ceil(energy * LEGIBLE / most):g} or more, or " if most else ""
         raise UserError(
             f"config.modalities.{name}.energy = {energy:g} is too little: its code has "
             f"at most {most:.3g} times the variance of the noise, so nothing can read "
-            f"it at any t; use {np.ceil(energy * LEGIBLE / most):g} or more, or "
-            f"config.modalities.{name}.drift = 'none'."
+            f"it at any t; use {enough}config.modalities.{name}.drift = 'none'."
         )

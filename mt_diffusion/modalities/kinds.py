@@ -56,6 +56,14 @@ class Identity(Gaussian):
     def scale(self):
         return self.drift_scale
 
+    def check_new(self, of_unit, schedule):
+        if not self.drift_scale > 0:
+            raise UserError(
+                f"config.modalities.{self.name}.drift_scale is {self.drift_scale}; it "
+                "must be above 0, such as 1. A modality that does not drift has "
+                f"drift = {NO_DRIFT!r} beside it."
+            )
+
     def log_density(self, prediction, value):
         # Of a level of 256 the gradient is wrong in the tails: none beyond 6 std.
         distance = (self.comparable(value) - prediction) / self.std
@@ -92,9 +100,17 @@ class Coded(Modality):
                 f"above 0. A modality that does not drift has drift = {NO_DRIFT!r}."
             )
 
-    def check_design(self, alpha_tilde, schedule):
-        of_unit = alpha_tilde / self.scale
-        evidence.check_legible(self.name, self.energy, of_unit, schedule)
+    def check_new(self, of_unit, schedule):
+        # Bayes' rule for z_0 and all else known bounds what any network reads, so it
+        # holds for every frame and encoder.
+        num = self.num_read_together
+        if self.drift != NO_DRIFT and num:
+            evidence.check_legible(self.name, self.energy, num, of_unit, schedule)
+
+    @property
+    def num_read_together(self) -> int:
+        """Numbers of this energy that are read as one; 0: the data have yet to say."""
+        return 1
 
     @property
     def num_codes(self) -> int:

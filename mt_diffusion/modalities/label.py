@@ -45,6 +45,10 @@ class Label(Coded):
                 f"one of {list(HEADS)}."
             )
 
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        self.head()  # which refuses fields that are not its own
+
     @classmethod
     def fit(cls, fields, source):
         names = fields["class_names"] or source.class_names

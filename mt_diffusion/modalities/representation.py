@@ -26,7 +26,7 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.files import captions, finding, vectors
 from mt_diffusion.files import images as files
 from mt_diffusion.files.names import shown
-from mt_diffusion.modalities import words
+from mt_diffusion.modalities import build, words
 from mt_diffusion.modalities.vector import Projected, Vector
 from mt_diffusion.models import sentences
 from mt_diffusion.models.clip import saved
@@ -74,13 +74,22 @@ class Representation(Vector):
     )
 
     def __post_init__(self):
-        """Refuses what is no way over the gap."""
+        """Refuses what is no way over the gap, and vectors of no numbers."""
         super().__post_init__()
+        if self.vectors == representers.PCA:
+            field = f"config.modalities.{self.name}.num_components"
+            build.check_least(field, self.num_components, 1)
         if self.gap not in GAPS:
             raise UserError(
                 f"config.modalities.{self.name}.gap is {self.gap!r}; choose one of "
                 f"{list(GAPS)}."
             )
+
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        representers.build(self.vectors, (), ())
+        if self.clip and not self.vector_mean:
+            sentences.find(self.clip)
 
     @classmethod
     def fit(cls, fields, source):
@@ -91,7 +100,8 @@ class Representation(Vector):
         if not fields["clip"]:
             return fields
         encoder = sentences.find(fields["clip"])
-        check_size(fields["clip"], encoder.size, len(fields["vector_mean"]))
+        size = len(fields["vector_mean"])
+        sentences.check_size(fields["clip"], encoder.size, size)
         fields["clip_digest"] = encoder.digest
         folder = pathlib.Path(fields["clip"]).expanduser()
         if saved.has(folder, saved.VISION):
@@ -116,8 +126,8 @@ class Representation(Vector):
 
     @property
     def size(self) -> int:
-        """D."""
-        return len(self.vector_mean)
+        of_pca = self.num_components if self.vectors == representers.PCA else 0
+        return len(self.vector_mean) or of_pca
 
     @functools.cached_property
     def representer(self) -> Representer:
@@ -241,16 +251,6 @@ GAPS: dict[str, Callable[[Representation], np.ndarray | float]] = {
 }
 
 
-def check_size(clip: str, size: int, wanted: int) -> None:
-    """Raises UserError for a CLIP whose vectors have not the size of the data's."""
-    if size != wanted:
-        raise UserError(
-            f"the CLIP {shown(clip)} makes vectors of {size} numbers, and the data has "
-            f"some of {wanted}; make them by that CLIP (--mode=precompute "
-            f"--encoder={shown(clip)})."
-        )
-
-
 class Projection(Projected, Representation):
     """Its code is a fixed isometry into the diffusion space."""
 
@@ -282,7 +282,8 @@ class Pretrained(Representation):
         """Refuses a generator that is not there, or makes other shapes."""
         super().__post_init__()
         way = self.generator, self.generate
-        representers.check_generator(*way, self.size, self.shape)
+        if self.size:  # which only the data may know
+            representers.check_generator(*way, self.size, self.shape)
 
     @functools.cached_property
     def generate(self) -> Callable[[jax.Array], jax.Array]:

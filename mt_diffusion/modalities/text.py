@@ -18,14 +18,13 @@ import numpy as np
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import captions as files
 from mt_diffusion.files.names import shown
-from mt_diffusion.modalities import tokens, words
+from mt_diffusion.modalities import build, tokens, words
 from mt_diffusion.modalities.vector import Projected
 from mt_diffusion.models import sentences
 from mt_diffusion.models.sentences import Encoded, Sentences
 from mt_diffusion.protocol import Code
 
 MOST_KEPT = 50_000  # texts, with those that come later
-DIGITS = 5  # of whitening, in a config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +54,17 @@ class Text(Projected):
     words = ("captions",)
     added = types.MappingProxyType({"own_tokens": False})
 
+    def __post_init__(self):
+        """Refuses vectors of no numbers."""
+        field = f"config.modalities.{self.name}.num_components"
+        build.check_least(field, self.num_components, 1)
+        super().__post_init__()
+
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        if not self.vector_mean:
+            sentences.find(self.encoder)
+
     @classmethod
     def fit(cls, fields, source):
         if fields["vector_mean"]:
@@ -62,13 +72,13 @@ class Text(Projected):
         known = words.known(source, fields["feature"])
         encoder = sentences.find(fields["encoder"])
         num, most = fields["num_components"], min(encoder.size, len(known) - 1)
-        if not 1 <= num <= most:
+        if num > most:
             raise UserError(
                 f"config.modalities...num_components is {num}, but {len(known)} "
                 f"captions as vectors of {encoder.size} numbers have 1 to {most}."
             )
         found = sentences.cached(encoder, known, fields["most_tokens"])
-        mean, whitening = whiten(found.pooled, num)
+        mean, whitening = words.whiten(found.pooled, num)
         return fields | {
             "encoder_digest": encoder.digest,
             "vector_mean": mean,
@@ -269,24 +279,3 @@ class Text(Projected):
         """A value that has no tokens."""
         room = self._num_read * (self.tokens["size"] + 1)
         return jnp.pad(vector, ((0, 0), (0, room)))
-
-
-def whiten(
-    vectors: np.ndarray, num: int
-) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
-    """The mean [E], and [num, E] that makes vectors [N, E] less it of unit covariance.
-
-    Their `num` principal components.
-    """
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    centred = vectors - mean
-    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-    if variances[-num] < 1e-9 * variances[-1]:
-        have = int(np.sum(variances > 1e-9 * variances[-1]))
-        raise UserError(
-            f"config.modalities...num_components is {num}, but the captions differ in "
-            f"{have} directions alone; use {have} or less."
-        )
-    rows = (axes[:, -num:] / np.sqrt(variances[-num:])).T[::-1]
-    rounded = lambda row: tuple(float(f"{x:.{DIGITS}g}") for x in row)  # noqa: E731
-    return rounded(mean), tuple(map(rounded, rows))

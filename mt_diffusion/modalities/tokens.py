@@ -22,7 +22,7 @@ def check(recipe: Mapping, name: str) -> None:
     """Raises UserError for a recipe of modality `name` that can't be."""
     field = f"config.modalities.{name}.tokens"
     build.check_fields(field, recipe, RECIPE)
-    build.check_seed(field, recipe["seed"])
+    build.check_least(f"{field}.seed", recipe["seed"], 0)
     if recipe["version"] not in range(NEWEST + 1):
         raise UserError(
             f"{field}.version is {recipe['version']}; this version of the project "

@@ -15,7 +15,7 @@ from mt_diffusion.diffusion import likelihood
 from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.kinds import Coded, Gaussian
 from mt_diffusion.models.layers import PooledMLP
-from mt_diffusion.protocol import Code, Evidence
+from mt_diffusion.protocol import Code, Evidence, is_evident
 
 LEAST_VARIANCE = 1e-6  # of a vector that is read off its code
 
@@ -34,7 +34,7 @@ class Vector(Coded, Gaussian):
 
     @property
     def size(self) -> int:
-        """D."""
+        """D; 0 where the data have yet to say it."""
         raise NotImplementedError
 
     def head(self):
@@ -43,6 +43,11 @@ class Vector(Coded, Gaussian):
     @property
     def scale(self):
         return math.sqrt(self.energy * self.size / math.prod(self.shape))
+
+    @property
+    def num_read_together(self):
+        # By evidence each by itself, by a network the whole code.
+        return 1 if is_evident(self) else self.size
 
     def _split(self, prediction: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean [B, D], and the variance around it, [B, 1]."""

@@ -1,4 +1,7 @@
-"""Captions of examples, as modalities that read words take them from a data set."""
+"""Captions of examples, as modalities that read words take them from a data set.
+
+And what their vectors are whitened by.
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 from mt_diffusion.data import views
 from mt_diffusion.errors import UserError
 
+DIGITS = 5  # of whitening, in a config
 MOST_KNOWN = 10_000  # captions of the training set that are encoded ahead, and compared
 
 
@@ -45,3 +49,24 @@ def captions_of(source: Any, feature: str) -> list[list[str]]:
 def spread(num: int, most: int) -> np.ndarray:
     """At most so many indices, evenly over all `num`."""
     return np.linspace(0, num - 1, min(num, most)).astype(int)
+
+
+def whiten(
+    vectors: np.ndarray, num: int
+) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+    """The mean [E], and [num, E] that makes vectors [N, E] less it of unit covariance.
+
+    Their `num` principal components.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    if variances[-num] < 1e-9 * variances[-1]:
+        have = int(np.sum(variances > 1e-9 * variances[-1]))
+        raise UserError(
+            f"config.modalities...num_components is {num}, but the captions differ in "
+            f"{have} directions alone; use {have} or less."
+        )
+    rows = (axes[:, -num:] / np.sqrt(variances[-num:])).T[::-1]
+    rounded = lambda row: tuple(float(f"{x:.{DIGITS}g}") for x in row)  # noqa: E731
+    return rounded(mean), tuple(map(rounded, rows))

@@ -263,6 +263,16 @@ def find(text: str) -> Sentences:
     )
 
 
+def check_size(clip: str, size: int, wanted: int) -> None:
+    """Raises UserError for a CLIP whose vectors have not the size of the data's."""
+    if size != wanted:
+        raise UserError(
+            f"the CLIP {shown(clip)} makes vectors of {size} numbers, and the data has "
+            f"some of {wanted}; make them by that CLIP (--mode=precompute "
+            f"--encoder={shown(clip)})."
+        )
+
+
 def cached(encoder: Sentences, texts: Sequence[str], num_tokens: int) -> Encoded:
     """The same as the encoder gives, kept in the user's cache; tokens as float16.
 

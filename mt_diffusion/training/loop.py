@@ -24,10 +24,9 @@ from mt_diffusion.experiment.experiment import Experiment
 from mt_diffusion.files import writing
 from mt_diffusion.inference import walks
 from mt_diffusion.modalities import build as base
-from mt_diffusion.modalities import guess
 from mt_diffusion.parallel import sharding
 from mt_diffusion.protocol import Batch
-from mt_diffusion.training import init_from, logs, watch
+from mt_diffusion.training import init_from, logs, objective, watch
 from mt_diffusion.training.look import Look
 from mt_diffusion.training.optimizer import build_optimizer
 from mt_diffusion.training.preemption import Preemption
@@ -62,7 +61,6 @@ def train(
     names = logs.parse(log, workdir)
     config, source, test = open_data(config, workdir)
     experiment = experiments.build(config)
-    guess.parse(config.sampling.guess, {m.name: m for m in experiment.modalities})
     mesh = sharding.make_mesh(config.mesh.fsdp)
     init_key, step_key, look_key = jax.random.split(jax.random.key(config.seed), 3)
     step_key = sharding.spread_key(step_key, mesh)
@@ -130,6 +128,7 @@ def open_data(
     modalities = config.copy_and_resolve_references().modalities.to_dict()
     trust.add(module for _, module in base.named_code(modalities))
     trust.add(module for _, module in own.named_code(config.data))
+    objective.build(config, experiments.build_new(config))  # before data are read
     exported.check_trainable(workdir)
     source, test = (sources.open_source(config.data, s) for s in ("train", "test"))
     config = changed.recorded(experiments.resolve(config, source), source, test)
@@ -238,7 +237,9 @@ def build_look(
 def check(config: ConfigDict) -> None:
     """Raises UserError for numbers that can't work, before anything heavy starts."""
     fields.check(config)
+    sharding.make_mesh(config.mesh.fsdp)
     images_per_device(config, jax.device_count())
+    build_optimizer(config)
     sampler.build_clip(config.sampling.clip)
     variance.check(config.sampling.variance, config.sampling.correction)
     interval = config.sampling.guidance_interval

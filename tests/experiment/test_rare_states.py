@@ -1,12 +1,16 @@
 """What a model is asked to draw in, against what it was trained in."""
 
 import itertools
+import pathlib
+import warnings
 
 import pytest
 
 from configs import anything, common, joint
+from mt_diffusion import library
 from mt_diffusion.data import sources
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.experiment.roles import Roles
 from mt_diffusion.inference import sampling
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.parallel import sharding
@@ -98,3 +102,32 @@ def test_anything_may_be_given_to_anything(capsys):
             states = generator.roles.states(given)
             sampling.warn_of_rare_state(experiment, states)
     assert not capsys.readouterr().out
+
+
+class Undrawn(library.Model):
+    """A model that knows its states, and draws nothing."""
+
+    def _generator(self, wishes):
+        def draw(*_):
+            return {}
+
+        draw.roles = Roles(self.experiment, wishes.get("guess", ""))
+        return draw, None
+
+
+def test_python_warns_of_a_rare_state_once(resolved):
+    experiment, folder = experiments.build(resolved), pathlib.Path()
+    model = Undrawn(folder, 0, resolved, experiment, {}, True)
+    rare, other = "masked_image=mean", "masked_image=coherent,label=coherent"
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        model.sample(2)  # of a quarter of the examples
+        assert not warned
+        for guess in (rare, rare, other, rare):
+            model.sample(2, given={"label": "3"}, guess=guess)
+        model.sample(2, guess=other)
+    first, second = (str(w.message) for w in warned)
+    assert "0.0% of its examples with label read, masked_image unread" in first
+    assert "label unread, masked_image unread" in second
+    assert all(w.filename == __file__ and w.category is UserWarning for w in warned)
+    assert "choose another guess, or train" in first and "--" not in first

@@ -172,6 +172,17 @@ def test_the_drift_of_what_is_generated_is_a_guess(drift, guess):
     assert "generated_drift" not in config["sampling"]
 
 
+def test_what_no_new_config_may_have_is_loaded_as_it_was():
+    weak, turned = {"drift_scale": 0.01}, {"drift_scale": -1.0}
+    both = {"label": LABEL | weak}, {"masked_image": MASKED | turned}
+    for modalities, words in zip(both, ("too little", "above 0"), strict=True):
+        config = ConfigDict(translate.translated(old(**modalities)))
+        (name,) = modalities
+        assert experiments.build(config).process.aggregation.alpha_tilde[name].any()
+        with pytest.raises(UserError, match=f"{name}.*{words}"):
+            experiments.build_new(config)
+
+
 def test_a_drift_in_between_is_refused():
     with pytest.raises(
         UserError, match="generated_drift is 0.5; .*1 .*mean.*0 .*absent"

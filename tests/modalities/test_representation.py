@@ -190,7 +190,6 @@ def test_a_dimension_that_never_varies_stays_at_zero():
         ({"vectors": "users_own:infinite"}, "not finite"),
         ({"vectors": "users_own:large"}, "not finite as float32"),
         ({"vectors": "pca", "num_components": 65}, "65; 80 images .* 1 to 64"),
-        ({"vectors": "pca", "num_components": 0}, "num_components is 0"),
     ],
 )
 def test_vectors_that_can_not_be_had_are_refused(changes, words):

@@ -11,7 +11,7 @@ import pytest
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.inference import given, reading, sampling, table
-from mt_diffusion.modalities import text as texts
+from mt_diffusion.modalities import words
 from mt_diffusion.models import sentences
 from mt_diffusion.protocol import Code
 
@@ -143,15 +143,17 @@ def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
 )
 def test_what_can_not_be_fitted_is_refused(monkeypatch, captions, fields, words):
     monkeypatch.setattr(Source, "captions", captions)
+    config = config_of(**fields)
+    config.data.image_size = 16  # with room for codes of all
     with pytest.raises(UserError, match=words) as told:
-        resolve(config_of(**fields))
+        resolve(config)
     assert "\n" not in str(told.value)
 
 
 def test_captions_that_vary_little_are_refused():
     flat = np.outer(np.arange(8.0), np.ones(4))
     with pytest.raises(UserError, match="differ in 1 directions alone"):
-        texts.whiten(flat, 2)
+        words.whiten(flat, 2)
 
 
 def test_the_network_reads_no_token_outside_of_the_mask(experiment, text):

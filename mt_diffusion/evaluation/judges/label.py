@@ -27,7 +27,7 @@ def judge(variable: Modality, drawn: Drawn, real: Real) -> list[Metric]:
         return found + accuracy(variable, drawn, real)
     if len(real.train_labels):
         made, true = drawn.made[variable.name], real.train_labels
-        found.append(marginal("label", made, true, drawn.groups))
+        found.append(marginal("label_total_variation", made, true, drawn.groups))
     return found
 
 
@@ -35,14 +35,15 @@ def judge_clusters(variable: Cluster, drawn: Drawn, real: Real) -> list[Metric]:
     """Whether an image is of its cluster, by centroids; how clusters are spread."""
     primary, given = real.experiment.primary.name, set(drawn.draw.given)
     made, found = drawn.made[variable.name], []
-    own = variable.nearest([{"image": image} for image in drawn.made[primary]])
+    own = variable.clusters_of([{"image": image} for image in drawn.made[primary]])
     if not {primary, variable.name} <= given and (own >= 0).all():
         found.append(agreement(own, made, drawn.groups))
     if not {primary, variable.name} & given:
         num = min(len(real.train), MAX_CLUSTERED)
         rows = np.linspace(0, len(real.train) - 1, num).astype(int)
-        true = variable.nearest([real.train[int(row)] for row in rows])
-        found.append(marginal("cluster", made, true[true >= 0], drawn.groups))
+        true = variable.clusters_of([real.train[int(row)] for row in rows])
+        known = true[true >= 0]
+        found.append(marginal("cluster_total_variation", made, known, drawn.groups))
     return found
 
 
@@ -92,12 +93,12 @@ def right(real: Real, of: str, num: int) -> Mark | None:
 
 
 def marginal(
-    what: str, labels: np.ndarray, known: np.ndarray, groups: np.ndarray
+    name: str, labels: np.ndarray, known: np.ndarray, groups: np.ndarray
 ) -> Metric:
     """Total variation between the labels' shares and those of known training ones.
 
-    what: 'label' or 'cluster'. groups: which labels hang together. A perfect model
-    draws as many from the shares.
+    name: of the figure, 'label_...' or 'cluster_...'. groups: which labels hang
+    together. A perfect model draws as many from the shares.
     """
     classes = 1 + max(labels.max(), known.max())
     true = np.bincount(known, minlength=classes) / len(known)
@@ -110,11 +111,11 @@ def marginal(
     draws = np.random.default_rng(0).multinomial(num, true, SIMULATIONS) / num
     by_chance = [total_variation(draw, true) for draw in draws]
     return Metric(
-        f"{what}_total_variation",
+        name,
         distance(np.arange(len(labels))),
         "lower",
         Mark(float(1 - true.max()), "always the commonest class"),
-        simulated(by_chance, f"{num:,} draws of training {what}s"),
+        simulated(by_chance, f"{num:,} draws of training {name.split('_')[0]}s"),
         uncertainty.bootstrap(distance, groups),
     )
 
