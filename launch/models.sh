@@ -9,6 +9,8 @@
 # DTYPE and NUM_SAMPLES may be set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/resumable.sh
+[[ " $* " != *" --help "* ]] || { usage launch/models.sh && exit; }
 . launch/setup.sh
 
 name=${1:-digits}

@@ -110,7 +110,7 @@ X = "--config.modalities.label.conditions=true"
 SHARED = (
     "--config.modalities.label.kind=label.SharedUNet "
     "--config.modalities.label.frame=read --config.modalities.label.guess=mean "
-    "--config.modalities.label.drift=ramp"
+    "--config.modalities.label.drift=ramp --config.modalities.label.energy=64"
 )
 FINE_TUNE = "--config.init_from={out}/label --config.train.num_steps=2000"
 ROWS = {

@@ -97,7 +97,8 @@ class Coded(Modality):
         if not self.energy > 0:
             raise UserError(
                 f"config.modalities.{self.name}.energy is {self.energy}; it must be "
-                f"above 0. A modality that does not drift has drift = {NO_DRIFT!r}."
+                f"above 0. A modality that does not drift has "
+                f"config.modalities.{self.name}.drift = {NO_DRIFT!r}."
             )
 
     def check_new(self, of_unit, schedule):
