@@ -5,7 +5,7 @@ encoder. The label's code is found in z_t by Bayes' rule and taken out before th
 network looks; from nothing, the label is drawn first and the image follows it. Variant
 X, in which the network reads the label as well: conditions=true. Head E, the encoder
 classifier: head_kind=E. The paper's encoder, the shared U-Net: kind=label.SharedUNet,
-frame=read, guess=mean, drift=ramp. The paper's own form, with a codebook:
+frame=read, guess=mean, drift=ramp, energy=64. The paper's own form, with a codebook:
 --config.diffusion.prediction=eps, frame=none, guess=mean, drift=ramp,
 codes.family=white.
 

@@ -23,11 +23,11 @@ the data:
       --config.modalities.representation.vectors=feature:vector \
       --config.modalities.representation.kind=representation.SharedUNet \
       --config.modalities.representation.frame=read \
-      --config.modalities.representation.energy=12.5
+      --config.modalities.representation.energy=0.125
 
 That is for 512 numbers: the default kind, a Projection, is refused where there are more
-than codes have room for (28 on 8x8x1, 1,488 on 32x32x3), and 12.5 * 512 = 400 * 16, so
-that their code is as strong as that of 16 components. kind=representation.Pretrained
+than codes have room for (28 on 8x8x1, 1,488 on 32x32x3), and 0.125 * 512 is 64, so
+that their code is 1 for each number of an 8x8 image. kind=representation.Pretrained
 wants frame=read as well, and the generator that is its encoder:
 generator=package.module:function.
 """

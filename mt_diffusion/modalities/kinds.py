@@ -14,6 +14,10 @@ from mt_diffusion.modalities import codes, evidence, tokens
 from mt_diffusion.modalities.codes import Wanted
 from mt_diffusion.protocol import NO_DRIFT, Modality
 
+# RMS of a code that the network makes: at 8x8 one of 1 and 2 was learned, of 7 and 10
+# not (error of the noise 0.16 and 0.24, 1 and more; results/digits.md).
+LOUDEST = 4.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Gaussian(Modality):
@@ -107,6 +111,18 @@ class Coded(Modality):
         num = self.num_read_together
         if self.drift != NO_DRIFT and num:
             evidence.check_legible(self.name, self.energy, num, of_unit, schedule)
+
+    def check_loud(self) -> None:
+        """Raises UserError for a code of the network's own that drowns the image."""
+        if self.drift != NO_DRIFT and self.scale > LOUDEST:
+            twice = 4 * self.energy / self.scale**2
+            raise UserError(
+                f"config.modalities.{self.name}.energy = {self.energy:g} makes a code "
+                f"of {self.scale:.3g} for each number of the image, against the "
+                "noise's 1: too much for a network that makes its codes itself, and "
+                f"finds them without evidence. Use {twice:.3g} or less, "
+                "which is 2 for each."
+            )
 
     @property
     def num_read_together(self) -> int:

@@ -185,6 +185,10 @@ class SharedUNet(Label):
     def token_shape(self):
         return (1, self.tokens["size"])
 
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        self.check_loud()
+
     def encode(self, value):
         return Code(tokens=self.as_tokens(value))
 

@@ -262,6 +262,10 @@ class SharedUNet(Representation):
     def token_shape(self):
         return (self.num_tokens, self.tokens["size"])
 
+    def check_new(self, of_unit, schedule):
+        super().check_new(of_unit, schedule)
+        self.check_loud()
+
     def encode(self, value):
         return Code(tokens=self.as_tokens(value))
 

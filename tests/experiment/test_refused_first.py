@@ -194,6 +194,26 @@ def test_a_code_that_nothing_could_read_is_refused_in_every_frame(
     experiments.build_new(config_of(setting, still))  # as the message says
 
 
+@pytest.mark.parametrize(
+    "setting, kind, energy, enough",
+    [
+        ("image_label", "label.SharedUNet", 3136.0, "256"),
+        ("image_representation", "representation.SharedUNet", 400.0, "16"),
+    ],
+)
+def test_a_code_of_the_networks_own_may_not_drown_the_image(
+    setting, kind, energy, enough
+):
+    """c, its RMS at 8x8, is 7 and 10 by the codebook's defaults; 2 is asked for."""
+    name = setting.removeprefix("image_")
+    fields = {"kind": kind, "frame": "read", "energy": energy}
+    loud = coded(setting, name, **fields)
+    with refused(f"energy = {energy:g} makes a code of .* Use {enough} or less"):
+        experiments.resolve(loud, Untouched())
+    experiments.build(loud)  # as a stored model has it
+    experiments.build_new(coded(setting, name, **fields | {"energy": float(enough)}))
+
+
 def test_a_bayesian_reader_misreads_a_code_at_the_limit_now_and_then():
     """With z_0 known nothing reads ten codes better: of energy 16, 1 or 2% wrong."""
     made = codes.make(

@@ -37,14 +37,17 @@ SMALL = dict(
 BUILT_IN = {  # a config, and what differs in its only modality
     "masked-X": ("masked_image", {}),
     "codebook-U": ("image_label", {}),
-    "shared-label": ("image_label", {"kind": "label.SharedUNet", "frame": "read"}),
+    "shared-label": (
+        "image_label",
+        {"kind": "label.SharedUNet", "frame": "read", "energy": 256.0},
+    ),
     "label-E": ("image_label", {"head_kind": "E", "conditions": True}),
     "masked-U": ("masked_image", {"conditions": False}),
     "paired-X": ("image_transition", {}),
     "projection": ("image_representation", {}),
     "shared-vector": (
         "image_representation",
-        {"kind": "representation.SharedUNet", "frame": "read"},
+        {"kind": "representation.SharedUNet", "frame": "read", "energy": 4.0},
     ),
     "generator": (
         "image_representation",

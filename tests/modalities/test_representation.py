@@ -381,6 +381,7 @@ def test_a_network_reads_drifts_and_predicts_it(kind):
         vectors="feature:vector",
         generator="users_own:tile",
         frame="evidence" if kind == "Projection" else "read",
+        energy=16.0 if kind == "SharedUNet" else 400.0,
     )
     experiment = experiments.build(experiments.resolve(config, Source()))
 

@@ -273,7 +273,7 @@ def test_the_network_is_guided_diffusions(tmp_path, capsys):
 
 def test_what_guided_diffusion_has_not_is_new_and_its_classes_unused(tmp_path, capsys):
     state, config, _ = reference("class")
-    config.modalities.label.update(kind="label.SharedUNet", frame="read")
+    config.modalities.label.update(kind="label.SharedUNet", frame="read", energy=256.0)
     np.savez(tmp_path / "adm.npz", **state)
     config = continued(config, f"adm:{tmp_path}/adm.npz")
     shapes = shapes_of(config)
