@@ -244,7 +244,7 @@ def test_marginal_by_its_marks(real):
     true = real.train_labels
 
     def marginal(labels):
-        return label.marginal("of", labels, true, np.arange(len(labels)))
+        return label.marginal("label_shares", labels, true, np.arange(len(labels)))
 
     assert marginal(true).value == pytest.approx(0)
     one = marginal(np.full(50, np.bincount(true).argmax()))

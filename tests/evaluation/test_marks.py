@@ -57,13 +57,15 @@ def test_answers_for_one_example_count_as_one(rng):
 
 def test_the_mark_of_class_shares_is_the_law_of_coins():
     """Of n coins, the mean of |heads - n / 2| / n, and its deviation, by binomials."""
-    real = SimpleNamespace(train_labels=np.arange(1000) % 2)
+    known = np.arange(1000) % 2
     for num in (10, 101):
         chances = [math.comb(num, k) / 2**num for k in range(num + 1)]
         off = np.abs(np.arange(num + 1) / num - 0.5)
         mean = np.dot(chances, off)
         spread = np.sqrt(np.dot(chances, off**2) - mean**2)
-        found = label.marginal(np.arange(num) % 2, real, np.arange(num))
+        found = label.marginal(
+            "label_shares", np.arange(num) % 2, known, np.arange(num)
+        )
         assert found.ceiling.spread == pytest.approx(spread, rel=0.25)
         off = found.ceiling.value - mean
         assert abs(off) < 4 * spread / np.sqrt(label.SIMULATIONS)
@@ -72,12 +74,13 @@ def test_the_mark_of_class_shares_is_the_law_of_coins():
 
 def test_error_of_class_shares_where_they_are_far_off():
     """Then it is that of the one share: 0.9 of two classes against a half."""
-    real = SimpleNamespace(train_labels=np.arange(1000) % 2)
+    known = np.arange(1000) % 2
     labels = (np.arange(400) % 10 == 0).astype(int)
-    found = label.marginal(labels, real, np.arange(400))
+    found = label.marginal("label_shares", labels, known, np.arange(400))
     assert found.value == pytest.approx(0.4)
     assert found.standard_error == pytest.approx(np.sqrt(0.9 * 0.1 / 400), rel=0.15)
-    in_fours = label.marginal(np.tile(labels[:100], 4), real, np.arange(400) % 100)
+    tiled, fours = np.tile(labels[:100], 4), np.arange(400) % 100
+    in_fours = label.marginal("label_shares", tiled, known, fours)
     assert in_fours.standard_error == pytest.approx(2 * found.standard_error, rel=0.2)
 
 

@@ -23,7 +23,8 @@ done
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "launch").mkdir()
-    shutil.copy("launch/models.sh", tmp_path / "launch")
+    for name in ("models.sh", "resumable.sh"):
+        shutil.copy(f"launch/{name}", tmp_path / "launch")
     (tmp_path / "launch" / "setup.sh").write_text('export PATH="$PWD/bin:$PATH"\n')
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").write_text(PYTHON)
