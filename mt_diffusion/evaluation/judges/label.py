@@ -35,9 +35,11 @@ def judge_clusters(variable: Cluster, drawn: Drawn, real: Real) -> list[Metric]:
     """Whether an image is of its cluster, by centroids; how clusters are spread."""
     primary, given = real.experiment.primary.name, set(drawn.draw.given)
     made, found = drawn.made[variable.name], []
-    own = variable.clusters_of([{"image": image} for image in drawn.made[primary]])
-    if not {primary, variable.name} <= given and (own >= 0).all():
-        found.append(agreement(own, made, drawn.groups))
+    if not {primary, variable.name} <= given:
+        own = variable.clusters_of([{"image": image} for image in drawn.made[primary]])
+        if (own >= 0).all():  # else they are of a feature that images don't have
+            name = "cluster_coherence"
+            found.append(agreement(name, "clusters", own, made, drawn.groups))
     if not {primary, variable.name} & given:
         num = min(len(real.train), MAX_CLUSTERED)
         rows = np.linspace(0, len(real.train) - 1, num).astype(int)
@@ -47,17 +49,23 @@ def judge_clusters(variable: Cluster, drawn: Drawn, real: Real) -> list[Metric]:
     return found
 
 
-def agreement(own: np.ndarray, made: np.ndarray, groups: np.ndarray) -> Metric:
-    """Share of the images whose own cluster is the one beside them.
+def agreement(
+    name: str,
+    what: str,
+    answers: np.ndarray,
+    made: np.ndarray,
+    groups: np.ndarray,
+    ceiling: Mark | None = None,
+) -> Metric:
+    """Share of the images of which the judge's answer is what stands beside them.
 
-    groups: which pairs hang together.
+    name: of the figure. what: 'labels' or 'clusters'. groups: which pairs hang
+    together.
     """
-    agreeing = uncertainty.mean(own == made, groups)
-    chance = uncertainty.mean(own == np.random.default_rng(0).permutation(made))
-    floor = Mark(chance.value, "shuffled clusters", chance.error)
-    return Metric(
-        "cluster_coherence", agreeing.value, "higher", floor, None, agreeing.error
-    )
+    agreeing = uncertainty.mean(answers == made, groups)
+    chance = uncertainty.mean(answers == np.random.default_rng(0).permutation(made))
+    floor = Mark(chance.value, f"shuffled {what}", chance.error)
+    return Metric(name, agreeing.value, "higher", floor, ceiling, agreeing.error)
 
 
 def coherence(
@@ -68,17 +76,9 @@ def coherence(
     groups: which pairs hang together.
     """
     answers = real.classify(images, "classes")
-    shuffled = np.random.default_rng(0).permutation(labels)
-    agreeing = uncertainty.mean(answers == labels, groups)
-    by_chance = uncertainty.mean(answers == shuffled)
-    return Metric(
-        f"coherence_{real.classifier.name}",
-        agreeing.value,
-        "higher",
-        Mark(by_chance.value, "shuffled labels", by_chance.error),
-        right(real, "real test pairs", len(np.unique(groups))),
-        agreeing.error,
-    )
+    ceiling = right(real, "real test pairs", len(np.unique(groups)))
+    name = f"coherence_{real.classifier.name}"
+    return agreement(name, "labels", answers, labels, groups, ceiling)
 
 
 def right(real: Real, of: str, num: int) -> Mark | None:
