@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mt_diffusion.data.rows import spread
 from mt_diffusion.errors import UserError
 
 
@@ -140,8 +141,7 @@ def fit(source: Sequence[dict], text: str, num_components: int) -> dict[str, tup
     text, num_components: as of `build` and `fit_pca`. Gives vector_mean and vector_std
     [D]; of 'pca' also components and pixel_mean, both empty otherwise.
     """
-    chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
-    examples = [source[int(i)] for i in chosen]
+    examples = [source[i] for i in spread(len(source), MAX_FITTED)]
     found: dict[str, Any] = {"components": (), "pixel_mean": ()}
     if text == PCA:
         images = np.stack([e["image"] for e in examples])

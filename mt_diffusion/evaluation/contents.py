@@ -3,9 +3,8 @@
 import hashlib
 from concurrent import futures
 
-import numpy as np
-
 from mt_diffusion.data import sources
+from mt_diffusion.data.rows import spread
 
 MOST = 100_000  # examples that are read, evenly spread over a source
 AT_ONCE = 1024  # of them
@@ -17,7 +16,7 @@ def digest(source: sources.Source) -> str:
     Not for where the data lies. All examples count, of more than 100,000 so many.
     """
     total = hashlib.sha256(f"{len(source)} {list(source.class_names)}".encode())
-    rows = np.linspace(0, len(source) - 1, min(len(source), MOST)).astype(int).tolist()
+    chosen = spread(len(source), MOST)
 
     def of(i: int) -> bytes:
         example = source[i]
@@ -25,7 +24,7 @@ def digest(source: sources.Source) -> str:
         return f"{image.shape} {label} ".encode() + image.tobytes()
 
     with futures.ThreadPoolExecutor() as pool:
-        for start in range(0, len(rows), AT_ONCE):
-            for content in pool.map(of, rows[start : start + AT_ONCE]):
+        for start in range(0, len(chosen), AT_ONCE):
+            for content in pool.map(of, chosen[start : start + AT_ONCE]):
                 total.update(content)
     return total.hexdigest()[:16]

@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from mt_diffusion.data.rows import spread
 from mt_diffusion.experiment.presence import ABSENT, READ, UNREAD, Presence
 from mt_diffusion.protocol import Batch, Modality, Variable
 
@@ -36,7 +37,7 @@ def measure(config: ConfigDict, experiment: Any, source: Any) -> dict[str, dict]
 
 def look(primary: Variable, modalities: tuple[Modality, ...], source: Any) -> Batch:
     """Examples evenly spread over a source; each random part from the example's own."""
-    chosen = np.linspace(0, len(source) - 1, min(len(source), MOST)).astype(int)
+    chosen = spread(len(source), MOST)
     seen: dict[str, list] = {m.name: [] for m in modalities}
     z0: list[Any] = []
     values, there = {}, {}

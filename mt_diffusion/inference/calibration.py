@@ -7,7 +7,7 @@ diffusion/variance.py.
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline, sources
+from mt_diffusion.data.rows import spread
 from mt_diffusion.diffusion import spacing, variance
 from mt_diffusion.diffusion.bound import Reading
 from mt_diffusion.diffusion.process import Process
@@ -135,8 +136,7 @@ def measure(
 
     settings: config.sampling, whose guesses and clipping are those measured.
     """
-    chosen = np.linspace(0, len(source) - 1, min(num_examples, len(source)))
-    some: Any = Some(source, chosen.astype(int))
+    some: Any = Some(source, spread(len(source), num_examples))
     preprocess = pipeline.Preprocess(experiment.primary, experiment.modalities, False)
     size = sharding.batch_size(settings.batch_size, len(some), mesh)
     batches = pipeline.batches_in_order(some, preprocess, size, 0)
@@ -166,14 +166,14 @@ def measure(
 class Some:
     """Some examples of a source."""
 
-    def __init__(self, source: sources.Source, rows: np.ndarray):
+    def __init__(self, source: sources.Source, rows: Sequence[int]):
         self._source, self._rows = source, rows
 
     def __len__(self):
         return len(self._rows)
 
     def __getitem__(self, i):
-        return self._source[int(self._rows[i])]
+        return self._source[self._rows[i]]
 
 
 def chosen_times(process: Process) -> np.ndarray:

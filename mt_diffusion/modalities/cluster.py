@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mt_diffusion.data import representers
+from mt_diffusion.data.rows import spread
 from mt_diffusion.errors import UserError
 from mt_diffusion.modalities import build
 from mt_diffusion.modalities.label import Codebook
@@ -54,8 +55,7 @@ class Cluster(Codebook):
             return fields
         num = fields["num_clusters"]
         represent = cls.representer_of(fields["vectors"])
-        chosen = np.linspace(0, len(source) - 1, min(len(source), MAX_FITTED))
-        examples = [source[int(i)] for i in chosen]
+        examples = [source[i] for i in spread(len(source), MAX_FITTED)]
         found = [vector for vector in represent(examples) if vector is not None]
         if num > len(found):
             raise UserError(

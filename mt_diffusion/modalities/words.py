@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mt_diffusion.data import views
+from mt_diffusion.data.rows import spread
 from mt_diffusion.errors import UserError
 
 DIGITS = 5  # of whitening, in a config
@@ -18,7 +19,7 @@ def known(source: Any, feature: str) -> list[str]:
     """Captions of a source, each once; UserError where it has none."""
     of_all = captions_of(source, feature)
     found = list(dict.fromkeys(text for texts in of_all for text in texts))
-    return [found[int(i)] for i in spread(len(found), MOST_KNOWN)]
+    return [found[i] for i in spread(len(found), MOST_KNOWN)]
 
 
 def as_texts(found: Any) -> list[str]:
@@ -34,7 +35,7 @@ def captions_of(source: Any, feature: str) -> list[list[str]]:
     """Of each example of a source. Raises UserError where none has any."""
     found = getattr(source, views.CAPTIONS, None)
     if found is None or feature != views.CAPTION:
-        chosen = (source[int(i)] for i in spread(len(source), MOST_KNOWN))
+        chosen = (source[i] for i in spread(len(source), MOST_KNOWN))
         found = [as_texts(example.get(feature, ())) for example in chosen]
     if not any(found):
         raise UserError(
@@ -44,11 +45,6 @@ def captions_of(source: Any, feature: str) -> list[list[str]]:
             "one that examples have."
         )
     return list(found)
-
-
-def spread(num: int, most: int) -> np.ndarray:
-    """At most so many indices, evenly over all `num`."""
-    return np.linspace(0, num - 1, min(num, most)).astype(int)
 
 
 def whiten(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mt_diffusion.data import latents
+from mt_diffusion.data.rows import spread
 from mt_diffusion.diffusion import likelihood
 from mt_diffusion.errors import UserError
 from mt_diffusion.files.names import shown
@@ -123,7 +124,7 @@ class Latents:
             )
         told = {"digest": model.digest, "scaling": scaling, "shift": model.shift}
         scaled = dataclasses.replace(self, found=told)
-        chosen = np.linspace(0, len(source) - 1, min(len(source), MOST)).astype(int)
+        chosen = spread(len(source), MOST)
         return {"found": told | {"limit": max(scaled.reach(source[i]) for i in chosen)}}
 
     def reach(self, example: dict) -> float:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mt_diffusion.data.rows import spread
 from mt_diffusion.evaluation import uncertainty
 from mt_diffusion.evaluation.draws import Drawn
 from mt_diffusion.evaluation.figures import Mark, Metric
@@ -41,9 +42,8 @@ def judge_clusters(variable: Cluster, drawn: Drawn, real: Real) -> list[Metric]:
             name = "cluster_coherence"
             found.append(agreement(name, "clusters", own, made, drawn.groups))
     if not {primary, variable.name} & given:
-        num = min(len(real.train), MAX_CLUSTERED)
-        rows = np.linspace(0, len(real.train) - 1, num).astype(int)
-        true = variable.clusters_of([real.train[int(row)] for row in rows])
+        chosen = spread(len(real.train), MAX_CLUSTERED)
+        true = variable.clusters_of([real.train[i] for i in chosen])
         known = true[true >= 0]
         found.append(marginal("cluster_total_variation", made, known, drawn.groups))
     return found

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mt_diffusion.data import pipeline
+from mt_diffusion.data.rows import spread
 from mt_diffusion.files import weights, writing
 from mt_diffusion.inference.drawing import pictures
 from mt_diffusion.modalities import build as base
@@ -33,9 +34,9 @@ def image_of(config: ConfigDict) -> Variable:
 
 def images_of(source: Any, most: int, config: ConfigDict) -> np.ndarray:
     """Images spread over a source, as the autoencoder has them."""
-    rows = np.linspace(0, len(source) - 1, min(len(source), most)).astype(int)
+    chosen = spread(len(source), most)
     preprocess, rng = preprocess_of(config, False), np.random.default_rng(0)
-    return np.stack([preprocess(source[int(i)], rng).z0 for i in rows])
+    return np.stack([preprocess(source[i], rng).z0 for i in chosen])
 
 
 def reconstruct(module, test, config, params) -> tuple[float, Any]:
