@@ -59,7 +59,9 @@ class Run:
         steps = FURTHER if self.starts else STARTED + FURTHER
         start = [f"--config.init_from={out / START}_{seed}"] if self.starts else []
         num = f"--config.train.num_steps={steps}"
-        return [*trained(self.config, self.options, seed), num, *start]
+        # All of them: studies/emoji_curve.py looks at what they know.
+        keep = "--config.watch.keep_checkpoints=100"
+        return [*trained(self.config, self.options, seed), num, keep, *start]
 
 
 def trained(config: str, options: str, seed: int) -> list[str]:

@@ -63,7 +63,8 @@ def build(workdir: str, trust: Sequence[str] = ()) -> Any:
     try:
         model = mt_diffusion.load(name, trust=trust)
     except ValueError as error:
-        raise UserError(f"--workdir={name}: {error}") from error
+        words = str(error).removeprefix(f"workdir={name} ")
+        raise UserError(f"--workdir={name}: {words}") from error
     begun = time.monotonic()
     studio = Studio(model, name)
     studio.warm()
