@@ -121,6 +121,9 @@ def digits() -> ConfigDict:
         min_snr_gamma=5.0,
         p2_gamma=1.0,
         bare_every=2,  # examples: one is looked at again, bare, for heads with evidence
+        # Heads of what stays absent while images are drawn (guess="absent") are asked
+        # at the end alone: their nll weighs alpha_bar_t to this power; 0: alike at all.
+        last_power=0.0,
         bare_of="one",  # modality that has evidence, in turn; "all": of all modalities
         learn_balance=False,  # of modalities: learned log variances times loss_weight
         variance_weight=0.001,  # of L_vlb, the sum over T; with unet.learn_variance

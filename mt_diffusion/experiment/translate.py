@@ -25,8 +25,9 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_bare(config: dict[str, Any]) -> dict[str, Any]:
-    """One from before heads were told what else is read."""
-    return config | {"objective": {"bare_of": "all"} | config["objective"]}
+    """One from before heads were told what else is read, and learned most at last."""
+    then = {"bare_of": "all", "last_power": 0.0}
+    return config | {"objective": then | config["objective"]}
 
 
 def with_optimizer(config: dict[str, Any]) -> dict[str, Any]:

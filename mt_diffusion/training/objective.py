@@ -64,7 +64,7 @@ ALL = "all"  # of what an example is bare; or of one
 class Objective:
     """The loss of an experiment (the paper's eq. 7; method.md, eq. 25).
 
-    l = weights_t mean||out - target||^2 + sum_i lambda_i nll_i [+ variance_weight *
+    l = weights_t mean||out - target||^2 + sum_i lambda_i v_t nll_i [+ variance_weight *
     L_vlb], with the target of diffusion/prediction.py; the term 'eps' is its mean
     square error. L_vlb, a sum over t, is T times the mean of its terms (ADM's hybrid
     loss). A learned balance makes it lambda_i (exp(-s_i) nll_i + s_i), with the log
@@ -75,8 +75,8 @@ class Objective:
     and from one example in `bare_every` looked at once more: bare of all modalities, or
     of one of them in turn, and told of the others as `presence` says.
 
-    primary: the name of z_0. weights: float64 [T + 1]. tasks: names of the variables
-    whose terms count.
+    primary: the name of z_0. weights: float64 [T + 1]. head_weights: v, of the
+    modalities whose v is not 1. tasks: names of the variables whose terms count.
     """
 
     denoiser: Denoiser
@@ -84,6 +84,7 @@ class Objective:
     primary: str
     draw_times: Callable[[PRNGKeyArray, int, int], Array]
     weights: np.ndarray
+    head_weights: Mapping[str, np.ndarray]
     variance_weight: float
     tasks: frozenset[str]
     bare_every: int
@@ -228,22 +229,29 @@ class Objective:
     def _losses(self, params, view, batch, draws, bare_key):
         """{modality: (the sum of its nll, over how many examples)}."""
         reads = {n: self._reads(n, batch, draws) for n in batch.available}
-        looks = [(view.features, batch, reads)]
+        looks = [(view.features, batch, draws.t, reads)]
         if draws.bare is not None:
             some, own = draws.bare.batch, draws.bare.draws
             _, _, again = self._look(params, some, own, bare_key)
             reads = {name: self._reads(name, some, own) for name in self.evident}
-            looks.append((again.features, some, reads))
+            looks.append((again.features, some, own.t, reads))
         found = {}
         for m in self.denoiser.modalities:
             parts = [
-                (m.nll(features[m.name], some.values[m.name]), reads[m.name])
-                for features, some, reads in looks
+                (self._nll(m, features, some, t), reads[m.name])
+                for features, some, t, reads in looks
                 if m.name in reads
             ]
             nll = sum(jnp.sum(nll * there) for nll, there in parts)
             found[m.name] = nll, sum(jnp.sum(there) for _, there in parts)
         return found
+
+    def _nll(self, m, features, batch, t):
+        """What the head of a modality has not said, [B], weighted by t."""
+        nll = m.nll(features[m.name], batch.values[m.name])
+        if m.name not in self.head_weights:
+            return nll
+        return nll * over(jnp.asarray(self.head_weights[m.name])[t], nll)
 
     def _look(self, params, batch, draws, dropout_key):
         """Codes' latents where present, z_t, and what the model says of it."""
@@ -282,6 +290,7 @@ def build(config: ConfigDict, experiment: Experiment) -> Objective:
         primary=experiment.primary.name,
         draw_times=TIMES[settings.times],
         weights=weighting.build(settings, schedule, experiment.denoiser.prediction),
+        head_weights=weighting.of_heads(settings, schedule, experiment.modalities),
         variance_weight=settings.variance_weight,
         tasks=frozenset(tasks),
         bare_every=settings.bare_every,

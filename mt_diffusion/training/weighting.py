@@ -1,4 +1,6 @@
-"""Weights of the network's error by noise level: float64 tables [T + 1]."""
+"""Weights of errors by noise level, of network and heads: float64 tables [T + 1]."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -6,6 +8,8 @@ from ml_collections import ConfigDict
 from mt_diffusion.diffusion.prediction import Prediction
 from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
+from mt_diffusion.experiment.presence import ABSENT
+from mt_diffusion.protocol import Modality
 
 
 def signal_to_noise(schedule: Schedule) -> np.ndarray:
@@ -29,6 +33,26 @@ def min_snr(schedule: Schedule, gamma: float) -> np.ndarray:
 def p2(schedule: Schedule, gamma: float) -> np.ndarray:
     """1 / (1 + SNR)^gamma (Choi et al. 2022, with k = 1)."""
     return (1 + signal_to_noise(schedule)) ** -gamma
+
+
+def of_heads(
+    settings: ConfigDict, schedule: Schedule, modalities: Sequence[Modality]
+) -> dict[str, np.ndarray]:
+    """alpha_bar_t^last_power, of mean 1 over 1..T, of what is read at last alone.
+
+    A modality whose guess is 'absent' is nothing on the way, so its head is asked where
+    z_t is nearly clean. The others count alike at every t, as all do with a power of 0.
+    Raises UserError for a negative power.
+    """
+    if (power := settings.last_power) < 0:
+        raise UserError(
+            f"config.objective.last_power is {power}; it must be 0 (heads learn alike "
+            "at every t) or more."
+        )
+    weights = schedule.alpha_bar**power
+    weights = weights / weights[1:].mean()
+    at_last = [m.name for m in modalities if m.guess == ABSENT]
+    return dict.fromkeys(at_last, weights) if power else {}
 
 
 def build(

@@ -518,3 +518,22 @@ def test_parts_with_the_counts_of_the_whole_add_up_to_it():
         summed,
         whole,
     )
+
+
+def test_what_is_asked_at_last_is_weighed_by_how_clean_z_t_is():
+    """Each example's own t weighs its nll; a missing one's does not count."""
+    toys = (Toy(guess="absent"), Toy(name="y", guess="mean"))
+    loss = make(toys, last_power=3.0)
+    values = jnp.arange(B * 16, dtype=jnp.float32).reshape(B, *SHAPE) / (B * 16)
+    there = jnp.arange(B) % 3 > 0
+    batch = Batch(
+        jnp.zeros((B, *SHAPE)), {"x": values, "y": values}, {"x": there, "y": there}
+    )
+    _, terms = evaluate(loss, batch)
+    t = np.asarray(loss.denoiser.network.t)
+    alpha_bar = loss.denoiser.process.schedule.alpha_bar
+    weights = alpha_bar**3 / np.mean(alpha_bar[1:] ** 3)
+    nll = np.mean(np.asarray(values) ** 2, axis=(1, 2, 3))[np.asarray(there)]
+    weighed = weights[t][np.asarray(there)] * nll
+    assert float(terms["x"]) == pytest.approx(weighed.mean(), rel=1e-5)
+    assert float(terms["y"]) == pytest.approx(nll.mean(), rel=1e-5)

@@ -1,3 +1,6 @@
+import math
+import types
+
 import numpy as np
 import pytest
 
@@ -65,3 +68,39 @@ def test_without_weighting_all_count_alike(of):
 def test_unknown_weights_are_refused():
     with pytest.raises(UserError, match="weighting is 'snr'.*'min_snr'"):
         weighting.build(settings("snr"), TABLES[0], NOISE)
+
+
+def heads(power, **guesses):
+    """What `of_heads` says of modalities with these guesses."""
+    asked = common.digits().objective
+    asked.last_power = power
+    modalities = [
+        types.SimpleNamespace(name=name, guess=guess) for name, guess in guesses.items()
+    ]
+    return weighting.of_heads(asked, schedule.cosine(1000), modalities)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 4.0])
+def test_heads_that_are_asked_at_last_learn_there(power):
+    """alpha_bar is a squared cosine; a mean of cos^2k is a Beta function.
+
+    But for the schedule's offset of 0.008 and its last steps, whose beta is capped.
+    """
+    found = heads(power, late="absent", held="held", mean="mean")
+    assert found.keys() == {"late"}
+    weights = found["late"]
+    assert weights.shape == (1001,) and weights[1:].mean() == pytest.approx(1)
+    gamma = math.gamma
+    mean = gamma(power + 0.5) / (math.sqrt(math.pi) * gamma(power + 1))
+    assert weights[1] == pytest.approx(1 / mean, rel=0.03)
+    cos = [math.cos((t + 0.008) / 1.008 * math.pi / 2) for t in (0.001, 0.5)]
+    ratio = (cos[1] / cos[0]) ** (2 * power)
+    assert weights[500] / weights[1] == pytest.approx(ratio, rel=1e-9)
+    assert np.all(np.diff(weights) < 0)
+
+
+def test_without_a_power_all_heads_learn_alike():
+    assert common.digits().objective.last_power == 0
+    assert heads(0.0, late="absent") == {}
+    with pytest.raises(UserError, match="last_power is -1"):
+        heads(-1.0, late="absent")
