@@ -1,7 +1,7 @@
 """Judges emoji: how near to the true picture, how well told apart, whether copied.
 
-Its features are of a small classifier of the kinds of all training emoji in both hands,
-trained apart and kept; held-out emoji are of other kinds.
+Its features are of small classifiers of the kinds of all training emoji in both hands,
+trained by themselves and kept; held-out emoji are of other kinds.
 """
 
 import csv
@@ -60,12 +60,18 @@ class Held:
 
 
 class Kinds:
-    """Training emoji of both hands as a data source; the class is the kind."""
+    """Training emoji of both hands as a data source; the class is the kind.
 
-    def __init__(self, train: Held):
+    apart: whether a kind in one hand is another class than in the other.
+    """
+
+    def __init__(self, train: Held, apart: bool):
+        hands = HANDS if apart else ("",)
         names = sorted(set(train.bases))
-        self.class_names = names
-        self.labels = [names.index(base) for base in train.bases] * len(HANDS)
+        self.class_names = [f"{hand} {base}" for hand in hands for base in names]
+        kinds = [names.index(base) for base in train.bases]
+        shift = len(names) if apart else 0
+        self.labels = [k + i * shift for i in range(len(HANDS)) for k in kinds]
         self.images = np.concatenate([train.images[hand] for hand in HANDS])
 
     def __len__(self) -> int:
@@ -75,34 +81,28 @@ class Kinds:
         return {"image": self.images[i], "label": self.labels[i]}
 
 
-class Judge:
-    """What is measured of generated pictures and words."""
+class Eye:
+    """Features of length 1, [N, 128], of images, by a classifier of `kinds`.
 
-    def __init__(self, data: pathlib.Path, out: pathlib.Path):
-        """Trains the classifier, unless it is in `out`."""
-        self.train, self.held = Held(data, "train"), Held(data, "test")
-        kinds, path = Kinds(self.train), out / "judge.npz"
+    It is trained, unless it is in the file.
+    """
+
+    def __init__(self, kinds: Kinds, path: pathlib.Path):
         self._network = convnet.ConvNet(len(kinds.class_names))
         kept = weights.kept(path)
         if kept is None:
             variables = supervised.fit(self._network, kinds, convnet.RECIPE, "judge")
             leaves, _ = jax.tree.flatten(variables)
-            out.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             kept = {f"{i:03d}": np.asarray(x) for i, x in enumerate(leaves)}
             writing.arrays(path, kept)
         shapes = jax.eval_shape(self._network.init, jax.random.key(0), kinds.images[:1])
         leaves = [kept[name] for name in sorted(kept)]
         self._variables = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         self._apply = jax.jit(lambda v, x: self._network.apply(v, x).pooled)
-        of_all = {
-            (part, hand): self.features(images)
-            for part, held in (("train", self.train), ("test", self.held))
-            for hand, images in held.images.items()
-        }
-        self._known = of_all
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Of length 1, [N, 128]."""
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features of images, uint8 [N, H, W, 3]."""
         parts = []
         for i in range(0, len(images), AT_ONCE):
             some = images[i : i + AT_ONCE]
@@ -111,15 +111,37 @@ class Judge:
             parts.append(np.asarray(found)[: len(some)])
         return sentences.unit(np.concatenate(parts))
 
+
+class Judge:
+    """What is measured of generated pictures and words.
+
+    Features are of a classifier that has an emoji of both hands in one class, so that
+    copying the other hand is near to the truth in them; those `apart` are of one that
+    tells the hands apart as well.
+    """
+
+    def __init__(self, data: pathlib.Path, out: pathlib.Path):
+        """Trains the classifiers, unless they are in `out`."""
+        self.train, self.held = Held(data, "train"), Held(data, "test")
+        self.features = Eye(Kinds(self.train, False), out / "judge.npz")
+        self._apart = Eye(Kinds(self.train, True), out / "judge_apart.npz")
+        self._known = {
+            (part, hand): self.features(images)
+            for part, held in (("train", self.train), ("test", self.held))
+            for hand, images in held.images.items()
+        }
+
     def beside_truth(self, made: np.ndarray, hand: str) -> dict[str, float]:
         """L1 (of 1), SSIM and the distance of features from the true pictures.
 
-        group: how often the nearest training picture is of the true one's group.
+        apart: of features that tell hands apart. group: how often the nearest training
+        picture is of the true one's group.
         """
         true = self.held.images[hand]
         made = made[: len(true)]
         found = self.features(made)
         cosines = np.sum(found * self._known["test", hand], axis=1)
+        apart = np.sum(self._apart(made) * self._apart(true), axis=1)
         nearest = np.argmax(found @ self._known["train", hand].T, axis=1)
         right = np.equal(np.take(self.train.groups, nearest), self.held.groups)
         similar = [
@@ -130,6 +152,7 @@ class Judge:
             "l1": float(np.mean(np.abs(made.astype(float) - true)) / 255),
             "ssim": float(np.mean(similar)),
             "features": float(1 - np.mean(cosines)),
+            "apart": float(1 - np.mean(apart)),
             "group": float(np.mean(right)),
         }
 
