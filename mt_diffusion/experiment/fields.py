@@ -54,6 +54,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "train.ema_decay": SHARE,
     "train.num_microbatches": COUNT,
     "train.max_skipped_in_a_row": COUNT,
+    "objective.last_power": (0, 100),
     "objective.min_snr_gamma": (1e-6, MOST),
     "objective.bare_every": ANY_COUNT,
     "objective.p2_gamma": (0, 1000),

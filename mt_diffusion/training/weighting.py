@@ -42,17 +42,11 @@ def of_heads(
 
     A modality whose guess is 'absent' is nothing on the way, so its head is asked where
     z_t is nearly clean. The others count alike at every t, as all do with a power of 0.
-    Raises UserError for a negative power.
     """
-    if (power := settings.last_power) < 0:
-        raise UserError(
-            f"config.objective.last_power is {power}; it must be 0 (heads learn alike "
-            "at every t) or more."
-        )
-    weights = schedule.alpha_bar**power
+    weights = schedule.alpha_bar**settings.last_power
     weights = weights / weights[1:].mean()
     at_last = [m.name for m in modalities if m.guess == ABSENT]
-    return dict.fromkeys(at_last, weights) if power else {}
+    return dict.fromkeys(at_last, weights) if settings.last_power else {}
 
 
 def build(

@@ -102,5 +102,3 @@ def test_heads_that_are_asked_at_last_learn_there(power):
 def test_without_a_power_all_heads_learn_alike():
     assert common.digits().objective.last_power == 0
     assert heads(0.0, late="absent") == {}
-    with pytest.raises(UserError, match="last_power is -1"):
-        heads(-1.0, late="absent")
