@@ -42,6 +42,8 @@ NOTHING = "nothing"
 class Run:
     """A training, and what is given in each of its draws, as 'image_b text'.
 
+    'text x2' is words with a guidance of 2.
+
     image, image_b: the hands that these are. judged: variables that are looked at.
     starts: whether from the images alone.
     """
@@ -81,10 +83,11 @@ RUNS = {
         f"{PLAIN} --config.data.swap_pair=true",
         **SWAPPED,
     ),
-    "text": Run("text", (NOTHING, "text", "image"), starts=False),
+    "text": Run("text", (NOTHING, "text", "text x2", "image"), starts=False),
     "anything": Run(
         "anything",
-        (NOTHING, "image", "image_b", "label", "text", "label text", "image_b text"),
+        (NOTHING, "image", "image_b", "label", "text", "label text", "image_b text")
+        + ("text x2", "image_b text x2"),
     ),
 }
 
@@ -105,16 +108,23 @@ def write_given(folder: pathlib.Path, held: Held) -> None:
     writing.text(folder / "text.txt", "\n".join(held.captions) + "\n")
 
 
+def names_of(draw: str) -> tuple[list[str], list[str]]:
+    """The names of what is given in a draw, and flags of its guidance."""
+    names, _, scale = draw.partition(" x")
+    guidance = [f"--guidance={scale}"] if scale else []
+    return [] if names == NOTHING else names.split(), guidance
+
+
 def given_of(run: Run, draw: str, folder: pathlib.Path, held: Held) -> list[str]:
-    """Flags of what is given in a draw."""
+    """Flags of what is given in a draw, and how it is guided."""
     values = {
         "image": str(folder / run.image),
         "image_b": str(folder / run.image_b),
         "label": ",".join(held.groups),
         "text": str(folder / "text.txt"),
     }
-    names = [] if draw == NOTHING else draw.split()
-    return [f"--given={name}={values[name]}" for name in names]
+    names, guidance = names_of(draw)
+    return [*(f"--given={name}={values[name]}" for name in names), *guidance]
 
 
 def draw_all(name: str, seed: int, out: pathlib.Path, held: Held) -> dict[str, dict]:
@@ -144,7 +154,7 @@ def measure(name: str, seed: int, out: pathlib.Path, judge: Judge) -> None:
         return
     figures: dict[str, dict[str, float]] = {}
     for draw, made in draw_all(name, seed, out, judge.held).items():
-        given = set() if draw == NOTHING else set(draw.split())
+        given = set(names_of(draw)[0])
         figures[draw] = of_draw(judge, run, given, made)
         if "text" in made and "image" in given:
             figures[draw] |= judge.captions(made["text"], out / f"{name}_{seed}")

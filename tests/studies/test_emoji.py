@@ -16,7 +16,7 @@ def test_what_is_trained_has_these_fields_and_modalities(name):
     flags = ["", f"--config=configs/{run.config}.py:emoji", *run.options.split()]
     config = overrides.base_config(flags)
     experiments.check(config)
-    given = {word for draw in run.draws for word in draw.split()} - {emoji.NOTHING}
+    given = {name for draw in run.draws for name in emoji.names_of(draw)[0]}
     assert given <= {"image", *config.modalities}
     module = importlib.import_module(f"configs.{run.config}")
     assert module.get_config("emoji").train.num_steps == config.train.num_steps
@@ -43,6 +43,9 @@ def test_what_is_given_is_in_the_order_of_the_held_out(tmp_path):
         f"--given=text={tmp_path}/text.txt",
         "--given=label=Animals & Nature,Flags",
     ]
+    flags = emoji.given_of(emoji.RUNS["text"], "text x2", tmp_path, Held)
+    assert flags == [f"--given=text={tmp_path}/text.txt", "--guidance=2"]
+    assert emoji.given_of(emoji.RUNS["text"], emoji.NOTHING, tmp_path, Held) == []
     assert (tmp_path / "text.txt").read_text() == "a cat\na dog\n"
     assert len(list((tmp_path / "google").glob("*.png"))) == 2
 
