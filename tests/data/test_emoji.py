@@ -144,7 +144,7 @@ def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
         "pair_path": config.pair_path,
     }
     emoji.prepare(out, registry.url, registry.hands)  # again: nothing to do
-    assert "is there; remove it" in capsys.readouterr().out
+    assert "is there, and whole; remove it" in capsys.readouterr().out
 
 
 def test_a_download_goes_on_where_it_was_cut_off(registry, tmp_path):
@@ -194,23 +194,98 @@ def test_no_net_is_said_in_a_paragraph(tmp_path):
         ("1F567", "1F550"),  # half past twelve
         ("1F1F3-1F1F4", "1F1F3-1F1F4"),  # a flag
         ("1F468", "1F468"),
+        ("1F469", "1F468"),  # a woman, who is an adult as a man is
+        ("1F91C", "1F91B"),  # a fist to the other side
+        ("1F483", "1F57A"),  # dancers
+        ("0039-FE0F-20E3", "20E3"),  # a keycap
+        ("1F3FF", "1F3FB"),  # a skin tone by itself
+        ("1F49B", "2764"),  # a yellow heart
+        ("2764-FE0F-200D-1F525", "2764-200D-1F525"),  # one that burns is none of these
     ],
 )
 def test_variants_have_the_base_of_their_kind(variant, base):
     assert bases.base_of(variant) == base
 
 
-def test_bases_with_the_same_picture_are_of_one_kind():
-    of_file = dict(zip("abcd", "ABCD", strict=True))
-    light, dark = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2, 3), np.uint8)
-    one = dict(zip("abcd", [light, dark, dark, 2 * dark], strict=True))
-    other = dict(zip("abcd", [light, 3 * dark, 2 * dark, light], strict=True))
-    assert bases.kinds(of_file, [one, other]) == {
+def grey(*levels):
+    """Pictures 64x64 of these grey levels, by the names a, b, c, ..."""
+    return {
+        n: np.full((64, 64, 3), x, np.uint8)
+        for n, x in zip("abcdef", levels, strict=False)
+    }
+
+
+def test_bases_of_one_picture_or_one_name_are_of_one_kind():
+    of_file = dict(zip("abcdef", "ABCDEF", strict=True))
+    names = {file: [f"thing {file}"] for file in of_file}
+    names["f"] = ["another name", "thing b"]
+    most = int(255 * bases.NEAR)
+    one = grey(0, 100, 100 + most, 200, 60, 230)
+    other = grey(0, 200, 150, 0, 100, 230)
+    assert bases.kinds(of_file, names, [one, other]) == {
         "A": "A",
         "B": "B",
-        "C": "B",
-        "D": "A",
+        "C": "B",  # nearly the same in one hand
+        "D": "A",  # the same in the other
+        "E": "E",
+        "F": "B",  # of the same name
     }
+    apart = grey(0, 100, 101 + most, 200, 60, 230)
+    assert bases.kinds(of_file, names, [apart])["C"] == "C"
+
+
+def test_words_of_one_side_are_not_on_the_other(registry, tmp_path):
+    out = tmp_path / "emoji"
+    emoji.prepare(out, registry.url, registry.hands)
+    side = {r["file"]: r["split"] for r in rows(out / "emoji.csv")}
+    sides = {}
+    for row in rows(out / "captions.csv"):
+        sides.setdefault(row["caption"], set()).add(side[row["file"]])
+    assert all(len(found) == 1 for found in sides.values())
+
+
+@pytest.mark.parametrize(
+    "category, name, short, said",
+    [
+        ("Flags", "Germany Flag", ["de", "flag-de"], ["germany flag"]),
+        ("People & Body", "THUMBS UP SIGN", ["+1", "thumbsup"], ["thumbs up sign"]),
+        ("Flags", None, ["us"], ["us"]),  # better than nothing
+        ("Symbols", "OK", ["ok"], ["ok"]),
+    ],
+)
+def test_names_that_say_nothing_are_no_captions(category, name, short, said):
+    found = emoji.captions({"category": category, "name": name, "short_names": short})
+    assert found[: len(said)] == said and not {"1", "de", "flag de"} & set(found)
+
+
+@pytest.mark.parametrize("there", ["nothing", "a file", "another's"])
+def test_what_is_no_prepared_folder_is_not_called_one(registry, tmp_path, there):
+    out = tmp_path / "emoji"
+    if there == "a file":
+        out.write_text("x")
+    else:
+        out.mkdir()
+    if there == "another's":
+        (out / "emoji.csv").write_text("file,kind\n1,2\n")
+    with pytest.raises(UserError, match="holds no emoji that this command prepared"):
+        emoji.prepare(out, registry.url, registry.hands)
+    assert registry.asked == [] and out.exists()
+
+
+def test_a_folder_that_lost_files_says_so(registry, tmp_path):
+    out = tmp_path / "emoji"
+    emoji.prepare(out, registry.url, registry.hands)
+    lost = sorted(out.rglob("*.png"))[:3]
+    for path in lost:
+        path.unlink()
+    with pytest.raises(UserError, match="lacks 3 of its .* move it away"):
+        emoji.prepare(out, registry.url, registry.hands)
+    left = tmp_path / "emoji.unfinished"
+    for path in lost:
+        path.write_bytes(b"")
+    left.mkdir()
+    emoji.prepare(out, registry.url, registry.hands)
+    assert not left.exists()
 
 
 def test_where_configs_look_nothing_has_to_be_said(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ reads two npm packages (136 MB), and leaves a folder
   32/twitter/train/GROUP/1f600.png    64/...    and test, and the hand google
   captions.csv                        file,caption: several rows for each picture
   emoji.csv                           file,base,split,group,subgroup,name
-  LICENSES/                           of the pictures, their text, and whose they are
+  LICENSES/                           whose they are, and under which licences
 
 Pictures are on white; the same name is the same emoji in both hands. No two pictures of
 one kind are in different splits (bases.py).
@@ -87,10 +87,12 @@ def prepare(
     hands: {hand: (bytes, integrity)} of the packages. Raises UserError for a download
     that fails, which the same call continues, and for a folder that is there.
     """
+    work = out.with_name(f"{out.name or NAME}.unfinished")
     if out.exists():
-        print(f"{out} is there; remove it to make it anew.")
+        check_whole(out, hands or HANDS)
+        shutil.rmtree(work, ignore_errors=True)  # of a call that was cut off at its end
+        print(f"{out} is there, and whole; remove it to make it anew.")
         return
-    work = out.with_name(f"{out.name}.unfinished")
     writing.make_folder(work, f"--out={out}")
     with locks.held(work, f"--out={out}"):
         packages = {
@@ -107,7 +109,8 @@ def prepare(
         emoji = [e for e in emoji if e.file in everywhere]
         if not emoji:
             raise UserError(f"the packages in {work} have no emoji in common.")
-        splits = bases.split({e.file: e.base for e in emoji}, pictures.values())
+        words = {e.file: e.captions for e in emoji}
+        splits = bases.split({e.file: e.base for e in emoji}, words, pictures.values())
         write(draft, emoji, pictures, splits, packages)
         draft.replace(out)
     shutil.rmtree(work)
@@ -117,6 +120,29 @@ def prepare(
         f"test on, each in the hands {' and '.join(pictures)}"
     )
     print(f"train with --config=configs/text.py:emoji{' '.join(['', *flags(out)])}")
+
+
+def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
+    """Raises UserError for a folder that is not one of ours, with all its files."""
+    try:
+        with open(out / "emoji.csv", newline="", encoding="utf8") as file:
+            rows = [(r["split"], r["group"], r["file"]) for r in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise UserError(
+            f"--out={out} is there, and holds no emoji that this command prepared; "
+            "name a folder that is not there yet."
+        ) from error
+    wanted = [out / "captions.csv"] + [
+        out / str(size) / hand / split / group / f"{file}.png"
+        for size in SIZES
+        for hand in hands
+        for split, group, file in rows
+    ]
+    if missing := [path for path in wanted if not path.is_file()]:
+        raise UserError(
+            f"{out} lacks {len(missing):,} of its {len(wanted):,} files, such as "
+            f"{missing[0].relative_to(out)}; move it away, and call this once more."
+        )
 
 
 def flags(out: pathlib.Path) -> list[str]:
@@ -174,10 +200,12 @@ def entries(entry: Mapping) -> Iterable[Emoji]:
 
 def captions(entry: Mapping) -> list[str]:
     """The name, and short names where they are others, as words."""
-    words = [entry.get("name") or "", *entry["short_names"]]
-    spelled = [re.sub(r"[_\W]+", " ", word).strip().lower() for word in words]
-    # Two letters of a country say nothing to an encoder.
-    kept = [s for s in spelled if s and not re.fullmatch(r"flag [a-z]{2}", s)]
+    words = [word for word in (entry.get("name"), *entry["short_names"]) if word]
+    # Two letters of a country say nothing to an encoder, nor do the thumbs' +1 and -1.
+    codes = r"[+-]1|(flag-)?[a-z]{2}" if entry["category"] == "Flags" else r"[+-]1"
+    named = [word for word in words if not re.fullmatch(codes, word)]
+    spelled = [re.sub(r"[_\W]+", " ", word).strip().lower() for word in named or words]
+    kept = [s for s in spelled if s]
     return list(dict.fromkeys(kept or spelled[:1]))
 
 
