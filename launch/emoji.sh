@@ -7,4 +7,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/setup.sh
-exec python -m mt_diffusion.data.prepared.emoji "$@"
+exec python -m mt_diffusion.command.emoji "$@"

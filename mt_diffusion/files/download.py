@@ -41,7 +41,7 @@ def fetch(wanted: Wanted, path: pathlib.Path) -> None:
         part.unlink()  # of another file, or of one that was refused below
     try:
         _append(wanted, part)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # no URL at all
         raise UserError(
             f"{wanted.url} could not be downloaded ({writing.reason(error)}); "
             f"{part.stat().st_size if part.exists() else 0:,} of {wanted.size:,} bytes "

@@ -297,4 +297,4 @@ def test_where_configs_look_nothing_has_to_be_said(tmp_path, monkeypatch):
 
 def test_the_command_names_its_own_flags():
     text = pathlib.Path("launch/emoji.sh").read_text()
-    assert "mt_diffusion.data.prepared.emoji" in text and "--registry" in text
+    assert "mt_diffusion.command.emoji" in text and "--registry" in text

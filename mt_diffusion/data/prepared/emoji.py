@@ -1,6 +1,6 @@
 """Emoji in two hands, with their names: a data set that one command prepares.
 
-  bash launch/emoji.sh            # or: python -m mt_diffusion.data.prepared.emoji
+  bash launch/emoji.sh            # or: python -m mt_diffusion.command.emoji
 
 reads two npm packages (136 MB), and leaves a folder
 
@@ -13,7 +13,6 @@ Pictures are on white; the same name is the same emoji in both hands. No two pic
 one kind are in different splits (bases.py).
 """
 
-import argparse
 import collections
 import csv
 import io
@@ -22,7 +21,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import sys
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -87,7 +85,7 @@ def prepare(
     hands: {hand: (bytes, integrity)} of the packages. Raises UserError for a download
     that fails, which the same call continues, and for a folder that is there.
     """
-    work = out.with_name(f"{out.name or NAME}.unfinished")
+    work = out.parent / f"{out.name}.unfinished"
     if out.exists():
         check_whole(out, hands or HANDS)
         shutil.rmtree(work, ignore_errors=True)  # of a call that was cut off at its end
@@ -264,29 +262,3 @@ def write_table(path: pathlib.Path, rows: Iterable[Sequence[str]]) -> None:
     """A .csv."""
     with open(path, "w", newline="", encoding="utf8") as file:
         csv.writer(file).writerows(rows)
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="bash launch/emoji.sh",
-        description="Prepares emoji in two hands, with their names. Downloads 136 MB "
-        "from npm's registry, and leaves 69 MB.",
-    )
-    parser.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=writing.user_cache(NAME),
-        help="folder; %(default)s, where configs look, unless it is said",
-    )
-    parser.add_argument("--registry", default=REGISTRY, help="of npm packages")
-    args = parser.parse_args()
-    try:
-        prepare(args.out.expanduser(), args.registry)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
