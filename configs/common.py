@@ -213,7 +213,9 @@ def emoji() -> ConfigDict:
     home = f"{home}/mt_diffusion/emoji"
     config.data.update(source="folder", name="", image_size=32, channels=3)
     config.data.update(path=f"{home}/32/twitter", captions=f"{home}/captions.csv")
-    config.data.prepared_by = "bash launch/emoji.sh"
+    config.data.prepared_by = (
+        "bash launch/emoji.sh, or python -m mt_diffusion.command.emoji,"
+    )
     # Shapes and colours are few numbers: a network of patches of 2x2 pixels is wider
     # for its time, v weighs high noise more, and small batches make more steps.
     config.unet.update(patch=2, model_channels=24, channel_mult=(1, 2, 4))

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from mt_diffusion.data import classes, policy
+from mt_diffusion.data.prepared import maker
 from mt_diffusion.data.views import View
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import decoding, digests, finding
@@ -56,7 +57,8 @@ class Folders(Paired):
         )
         if not config.pair_path or not second.is_dir():
             raise UserError(
-                f"config.data.pair_path = {config.pair_path!r} is no folder."
+                f"config.data.pair_path = {shown(repr(config.pair_path))} is no folder."
+                f"{maker.said(config)}"
             )
         counterparts = match(first, second)
         self._paths = [counterparts[path] for path in source.paths]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from mt_diffusion.data.prepared import maker
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import captions, vectors
 from mt_diffusion.files.names import same, shown
@@ -121,7 +122,13 @@ def captioned(source: Any, config: ConfigDict, below: Any, split: str) -> Any:
         words = [name.replace("_", " ") for name in below.class_names]
         labels = below.labels if words else [-1] * len(below)
         return Captioned(source, [words[i : i + 1] if i >= 0 else [] for i in labels])
-    found = captions.table(pathlib.Path(config.captions).expanduser())
+    path = pathlib.Path(config.captions).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"config.data.captions = {shown(repr(config.captions))} is no file."
+            f"{maker.said(config)}"
+        )
+    found = captions.table(path)
     if not hasattr(below, "places"):
         raise UserError(
             f"config.data.captions = {shown(config.captions)!r} names files, and the "

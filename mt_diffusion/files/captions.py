@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import pathlib
+from collections.abc import Iterator
 
 from mt_diffusion.errors import UserError
+from mt_diffusion.files import finding
 from mt_diffusion.files.names import same, shown
 
 FILES = ("file", "file_name", "image")  # what the column of pictures may be called
@@ -22,15 +24,30 @@ def table(path: pathlib.Path) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for file, caption in _json(path) if path.suffix == ".json" else _csv(path):
-        place = pathlib.PurePosixPath(same(file))
+        name = without_suffix(pathlib.PurePosixPath(same(file)))
+        if not name:
+            raise UserError(
+                f"{shown(path)} has the caption {shown(caption[:60])!r} of the file "
+                f"{shown(file)!r}, which is none; name one there, or remove that."
+            )
         if caption.strip():
-            found.setdefault(str(place.with_suffix("")), []).append(caption.strip())
+            found.setdefault(name, []).append(caption.strip())
     return found
+
+
+def without_suffix(path: pathlib.PurePath) -> str:
+    """A picture's path without its suffix, if that is one of images; '' for no file."""
+    if not path.name or path.name == "..":
+        return ""
+    is_image = path.suffix.lower() in finding.SUFFIXES
+    return (path.with_suffix("") if is_image else path).as_posix()
 
 
 def _text(path: pathlib.Path) -> str:
     try:
         return path.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{shown(path)} does not exist; give a file's path.") from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{shown(path)} can't be read as text ({shown(str(error))}); give a file "
@@ -39,18 +56,29 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _csv(path: pathlib.Path) -> list[tuple[str, str]]:
-    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
+        rows = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+        return list(_rows(rows, path))
+    except csv.Error as error:
+        raise UserError(
+            f"{shown(path)} can't be read as a table ({error}); a caption with commas, "
+            'quotes or several lines stands in quotes, "so", and a quote in it twice.'
+        ) from error
+
+
+def _rows(rows: csv.DictReader, path: pathlib.Path) -> Iterator[tuple[str, str]]:
     columns = [
         next((name for name in names if name in (rows.fieldnames or ())), None)
         for names in (FILES, TEXTS)
     ]
     if None in columns:
         raise UserError(
-            f"{shown(path)} has the columns {rows.fieldnames}; of a table of captions "
-            "the first line names two, file and caption."
+            f"{shown(path)} has the columns {', '.join(rows.fieldnames or ['none'])}; "
+            "of a table of captions the first line names two, file and caption."
         )
     file, caption = columns
-    return [(row[file] or "", row[caption] or "") for row in rows]
+    for row in rows:
+        yield row[file] or "", row[caption] or ""
 
 
 def _json(path: pathlib.Path) -> list[tuple[str, str]]:
@@ -59,16 +87,21 @@ def _json(path: pathlib.Path) -> list[tuple[str, str]]:
         both = [
             (file, caption)
             for file, said in content.items()
-            for caption in ([said] if isinstance(said, str) else said)
+            for caption in ([said] if isinstance(said, str) else list_of(said))
         ]
-        if not all(isinstance(caption, str) for _, caption in both):
-            raise TypeError("a caption is no text")
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
             f"{shown(path)} is no table of captions ({shown(str(error))}): it must be "
             "JSON, {file: caption} or {file: [caption, ...]}."
         ) from error
     return both
+
+
+def list_of(said: object) -> list[str]:
+    """A list of texts; TypeError for anything else."""
+    if not isinstance(said, list) or not all(isinstance(x, str) for x in said):
+        raise TypeError(f"{str(said)[:60]} is neither a text nor a list of texts")
+    return said
 
 
 def lines(path: pathlib.Path) -> list[str]:

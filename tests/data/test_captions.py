@@ -81,11 +81,19 @@ def test_names_of_classes_are_captions(folder):
 @pytest.mark.parametrize(
     "name, content, words",
     [
-        ("a.csv", "name,words\n1.png,one\n", r"columns \['name', 'words'\]"),
+        ("a.csv", "name,words\n1.png,one\n", "has the columns name, words; "),
+        ("a.csv", "", "has the columns none; "),
+        ("a.csv", "file,caption\n,one\n", "the caption 'one' of the file '', which"),
+        ("a.csv", "file,caption\n.,one\n", "the file '.', which is none"),
+        ("a.csv", 'file,caption\n1.png,"one\n2.png,two\n', "can't be read as a table"),
+        ("a.csv", f"file,caption\n1.png,{'x' * 200_000}\n", "can't be read as a table"),
+        ("a.json", '{"": "x"}', "the file '', which is none"),
+        ("a.json", '{"1.png": {"en": "x"}}', "neither a text nor a list"),
+        ("a.json", "[" * 200_000, "no table of captions"),
         ("a.csv", "file,caption\nz.png,one\n", "of 1 files, as 'z', and of none"),
         ("a.csv", b"file,caption\n1.png,\xff\xfe\n", "can't be read as text"),
         ("a.json", "[1]", "no table of captions"),
-        ("a.json", '{"1.png": [2]}', "a caption is no text"),
+        ("a.json", '{"1.png": [2]}', "neither a text nor a list of texts"),
         ("a.json", "{", "no table of captions"),
     ],
 )
@@ -103,15 +111,34 @@ def test_a_table_needs_files(folder):
     digits.captions = str(folder / "a.csv")
     with pytest.raises(UserError, match="'digits' has none; use a folder, or 'classes"):
         sources.open_source(digits, "train")
-    with pytest.raises(UserError, match="missing.csv can't be read as text"):
+    with pytest.raises(UserError, match="'missing.csv' is no file"):
         sources.open_source(config_of(folder, captions="missing.csv"), "train")
 
 
 def test_what_is_not_prepared_names_its_command(tmp_path):
     config = common.get_config("emoji").data
     config.path = str(tmp_path / "emoji")
-    with pytest.raises(UserError, match="is no folder. bash launch/emoji.sh makes it"):
+    command = "bash launch/emoji.sh, or python -m mt_diffusion.command.emoji, makes it"
+    with pytest.raises(UserError, match=f"is no folder. {command}"):
         sources.open_source(config, "train")
+
+
+@pytest.mark.parametrize("lost", ["captions", "pair_path"])
+def test_what_is_lost_of_what_was_prepared_names_its_command(folder, lost):
+    config = config_of(folder, prepared_by="bash make.sh")
+    if lost == "pair_path":
+        config.pair = "folders"
+    config[lost] = str(folder / "lost")
+    with pytest.raises(UserError, match=f"{lost} = .*lost' is no .*bash make.sh makes"):
+        sources.open_source(config, "train")
+
+
+def test_of_a_name_with_dots_only_the_suffix_of_an_image_counts_not(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("file,caption\na/photo.v2,two\nphoto.v3.PNG,three\n1.2.jpeg,x\n")
+    assert captions.table(path) == {"a/photo.v2": ["two"], "photo.v3": ["three"]} | {
+        "1.2": ["x"]
+    }
 
 
 def test_lines_of_a_file(tmp_path):

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from mt_diffusion.data import splits
 from mt_diffusion.data.kinds import earlier
 from mt_diffusion.data.kinds.listed import LOOSE, Example, Listed
+from mt_diffusion.data.prepared import maker
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import finding
 from mt_diffusion.files.names import same, shown
@@ -29,7 +30,7 @@ class Folder(Listed):
         if not config.path or not root.is_dir():
             raise UserError(
                 f"config.data.path = {shown(repr(config.path))} is no folder."
-                f"{f' {config.prepared_by} makes it.' if config.prepared_by else ''}"
+                f"{maker.said(config)}"
             )
         if config.version not in RULES:
             raise UserError(
