@@ -68,7 +68,7 @@ def read_saved(folder: pathlib.Path, stem: str) -> dict[str, np.ndarray]:
                 "safe_serialization=True)."
             )
         return read(whole)
-    told = read_json(index).get("weight_map")
+    told = read_table(index).get("weight_map")
     if not isinstance(told, dict) or not all(is_part(x) for x in told.values()):
         raise UserError(
             f"{shown(index)} does not say in which file beside it each weight is, as "
@@ -96,8 +96,16 @@ def read_json(path: pathlib.Path) -> Any:
     """What a file of JSON says; UserError where it is none."""
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{shown(path)} can't be read as JSON ({error}).") from error
+
+
+def read_table(path: pathlib.Path) -> dict[str, Any]:
+    """A file of JSON that holds a table; UserError for anything else."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{shown(path)} holds no table of JSON; download it once more.")
+    return found
 
 
 def as_float32(name: str, x: np.ndarray) -> np.ndarray:

@@ -46,24 +46,30 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def in_parts(
-    some: Callable[[Sequence[str], int], Encoded],
+    some: Callable[[Sequence[str], int], tuple[Encoded, Sequence[str]]],
     texts: Sequence[str],
     num_tokens: int,
+    most: int,
 ) -> Encoded:
-    """What `some` gives of texts, of which it gets AT_ONCE at most."""
-    parts = [
+    """What `some` gives of texts, of which it gets AT_ONCE at most.
+
+    Says which were longer than the `most` tokens that the encoder reads.
+    """
+    both = [
         some(texts[i : i + AT_ONCE], num_tokens) for i in range(0, len(texts), AT_ONCE)
     ]
+    if long := [text for _, cut_off in both for text in cut_off]:
+        print(
+            f"cut to the {most} tokens that the encoder reads: {len(long):,} of "
+            f"{len(texts):,} texts, as {shown(long[0][:60])!r} ..."
+        )
+    parts = [found for found, _ in both]
     return Encoded(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def cut(found: list[list[int]], most: int, texts: Sequence[str]) -> None:
-    """Cuts the ids of texts to `most`, but for those that end each; says so."""
+def cut(found: list[list[int]], most: int, texts: Sequence[str]) -> list[str]:
+    """Cuts the ids of texts to `most`, but for those that end each; which they were."""
     long = [i for i, ids in enumerate(found) if len(ids) > most]
     for i in long:
         found[i] = found[i][: most - 1] + found[i][-1:]
-    if long:
-        print(
-            f"{len(long)} texts are longer than the {most} tokens that the encoder "
-            f"reads, and were cut: {shown(texts[long[0]][:60])!r} ..."
-        )
+    return [texts[i] for i in long]

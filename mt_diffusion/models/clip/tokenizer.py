@@ -108,6 +108,6 @@ def padding_of(files: tuple[pathlib.Path, ...]) -> str:
     padding = END
     for path in files:
         if path.name in TOLD:
-            told = weights.read_json(path).get("pad_token") or padding
+            told = weights.read_table(path).get("pad_token") or padding
             padding = told["content"] if isinstance(told, dict) else told
     return padding

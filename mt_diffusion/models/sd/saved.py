@@ -89,7 +89,7 @@ def fields_of(folder: pathlib.Path) -> dict[str, Any]:
 
     Raises UserError for what is not of these versions.
     """
-    config = weights.read_json(folder / "config.json")
+    config = weights.read_table(folder / "config.json")
     plain = FIXED | DEFAULTS
     told = {name: config.get(name, default) for name, default in plain.items()}
     strange = {n: told[n] for n in FIXED if told[n] != FIXED[n]}
@@ -179,7 +179,7 @@ def noise_of(folder: pathlib.Path) -> dict[str, tuple[str, tuple]]:
     if not file.is_file():
         return {}
     told = {"beta_schedule": "linear", "prediction_type": "epsilon"}
-    told |= {"num_train_timesteps": 1000} | weights.read_json(file)
+    told |= {"num_train_timesteps": 1000} | weights.read_table(file)
     betas = tuple(told.get(name) for name in ("beta_start", "beta_end"))
     schedule = told["beta_schedule"]
     same: tuple = (schedule,) if (schedule, betas) in BETAS else ()
