@@ -4,6 +4,8 @@ Otherwise a file that is added, or moved, could make a test example of one that 
 was trained on.
 """
 
+import hashlib
+import json
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -28,8 +30,12 @@ def recorded(config: ConfigDict, train: Any, test: Any) -> ConfigDict:
 
 
 def told(source: Any) -> dict[str, Any]:
-    """How many examples a source has, and what stands for their names."""
-    return {"examples": len(source), "digest": views.digest_of(source)}
+    """How many examples a source has, what stands for their names and captions."""
+    found = {"examples": len(source), "digest": views.digest_of(source)}
+    if captions := getattr(source, views.CAPTIONS, None):
+        text = json.dumps([list(several) for several in captions])
+        found["captions"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
 
 
 def check(config: ConfigDict, split: str, source: Any) -> None:
@@ -59,11 +65,14 @@ def compare(config: ConfigDict, split: str, now: Any, before: Any) -> None:
             f"config.data.changed is {config.changed!r}; choose {REFUSE!r} or "
             f"{ACCEPT!r}."
         )
-    if not now or not before or dict(now) == dict(before) or config.changed == ACCEPT:
+    if not now or not before or config.changed == ACCEPT:
+        return
+    # What an earlier version did not look at is taken for the same.
+    if all(now[name] == before[name] for name in set(now) & set(before)):
         return
     raise UserError(
         f"the {split} examples are not those that this run was trained with: "
-        f"{before.get('examples')} there, {now.get('examples')} now, or others by name "
-        "or size. What was trained on might be tested on. Put the files back, or go on "
-        f"all the same with --config.data.changed={ACCEPT}."
+        f"{before.get('examples')} there, {now.get('examples')} now, or others by "
+        "name, size or caption. What was trained on might be tested on. Put the files "
+        f"back, or go on all the same with --config.data.changed={ACCEPT}."
     )

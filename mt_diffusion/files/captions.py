@@ -104,6 +104,11 @@ def list_of(said: object) -> list[str]:
     return said
 
 
+def is_list(path: pathlib.Path) -> bool:
+    """Whether its name is that of a file with a text in each line."""
+    return path.suffix.lower() == LIST
+
+
 def lines(path: pathlib.Path) -> list[str]:
     """The lines of a text file; UserError where there is none, or one is empty."""
     found = [line.strip() for line in _text(path).splitlines()]

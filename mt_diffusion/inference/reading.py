@@ -28,7 +28,7 @@ from mt_diffusion.inference import table
 from mt_diffusion.inference.restoring import restore
 from mt_diffusion.inference.sampling import make_folder, read_given, write
 from mt_diffusion.parallel import batches, sharding
-from mt_diffusion.protocol import Modality
+from mt_diffusion.protocol import Modality, Variable
 
 FILE = "reading.json"
 NUM_LEVELS = 24  # candidates, evenly spaced in 1..T
@@ -143,7 +143,9 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, inputs, seed)
-    table.tell(examples, experiment, list(values))
+    # Of given texts the nearest are told below, and not those of the training set.
+    compared = [n for n in means if texts and knows_words(experiment.variables[n])]
+    table.tell(examples, experiment, [*values, *compared])
     files = [inputs[primary.name][i] for i in range(len(examples[primary.name]))]
     for name in means:
         near = experiment.variables[name].nearest(examples[name], texts, NUM_TEXTS)
@@ -161,13 +163,19 @@ def asked(
     """The texts of a file; UserError where nothing would be compared with them."""
     if captions is None:
         return []
-    has_words = any(
-        type(m).nearest is not Modality.nearest for m in experiment.modalities
-    )
-    if not (has_words and given):
+    able = [m for m in experiment.modalities if knows_words(m)]
+    if not (able and given):
         why = "this model reads no words" if given else "no image is given to be read"
         raise UserError(f"--captions={captions} would change nothing: {why}.")
-    return lines(captions)
+    texts = lines(captions)
+    for m in able:  # which encodes them: what lacks for that is said before all else
+        m.nearest(m.postprocess(m.placeholder()[None]), texts)
+    return texts
+
+
+def knows_words(variable: Variable) -> bool:
+    """Whether its values are told by the texts that are nearest to them."""
+    return type(variable).nearest is not Modality.nearest
 
 
 Reader = Callable[[np.ndarray, Sequence[int], int], dict[int, dict[str, np.ndarray]]]

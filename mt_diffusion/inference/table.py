@@ -37,7 +37,7 @@ def _each(name: str, value: str, found: np.ndarray) -> Sequence[str | pathlib.Pa
     if found.ndim == 4 and path.exists():  # words may be called as a folder is
         files = finding.image_files(value)
         return files if len(files) == num else [f"{name}={value}"] * num
-    is_list = path.suffix == captions.LIST and path.is_file()
+    is_list = captions.is_list(path) and path.is_file()
     several = captions.lines(path) if is_list else _listed(value)
     if len(several) == num:
         return [f"{name}={one}" for one in several]
@@ -72,7 +72,7 @@ def tell(
     """Prints the words that were found where an image is given: what was read of it."""
     if experiment.primary.name in given:
         for name, words in words_of(examples, experiment).items():
-            if name not in given:
+            if name not in given and any(words):
                 print(f"{name}: {', '.join(words)}")
 
 

@@ -160,7 +160,7 @@ class Representation(Vector):
         if path.suffix in (".npy", ".npz"):
             found = vectors.read(path, self.name)
             vectors.check_finite(found, path)
-        elif self.clip and path.suffix == captions.LIST:
+        elif self.clip and captions.is_list(path):
             return self.of_words(captions.lines(path))
         elif self.clip and not (
             os.path.exists(path) or path.suffix in finding.SUFFIXES

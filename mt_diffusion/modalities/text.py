@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import pathlib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,9 @@ class Text(Projected):
         if num > most:
             raise UserError(
                 f"config.modalities...num_components is {num}, but {len(known)} "
-                f"captions as vectors of {encoder.size} numbers have 1 to {most}."
+                f"captions as vectors of {encoder.size} numbers have {most} at most: "
+                f"add --config.modalities...num_components={max(most, 1)}, or give "
+                "more captions."
             )
         found = sentences.cached(encoder, known, fields["most_tokens"])
         mean, whitening = words.whiten(found.pooled, num)
@@ -115,7 +117,8 @@ class Text(Projected):
                 f"config.modalities.{self.name}.encoder = {self.encoder!r} makes "
                 f"vectors of {found.size} numbers, and is not the encoder that this "
                 f"model was trained with, of {len(self.vector_mean)} "
-                f"({self.encoder_digest}, not {found.digest}); put that one there."
+                f"({self.encoder_digest}, not {found.digest}); say where that one is "
+                f"with --config.modalities.{self.name}.encoder=FOLDER."
             )
         return found
 
@@ -203,16 +206,23 @@ class Text(Projected):
     def read(self, text):
         if not text.strip():
             return None
-        self._asked[:] = [text]
-        if text.endswith(files.LIST):
-            self._asked[:] = files.lines(pathlib.Path(text).expanduser())
+        path = pathlib.Path(text).expanduser()
+        is_list = files.is_list(path)
+        if not is_list and len(path.parts) > 1 and path.is_file():
+            raise UserError(
+                f"--given={self.name}={shown(text)} is a file, and no words; a list of "
+                f"texts, one in each line, is a file whose name ends in {files.LIST}."
+            )
+        self._asked[:] = files.lines(path) if is_list else [text]
         return self.values_of(self._asked)
 
     def take(self, given):
-        texts = [given] if isinstance(given, str) else list(given)
-        if not any(texts):
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        texts = list(given) if several else [given]
+        are_texts = all(isinstance(text, str) for text in texts)
+        if are_texts and not any(texts):
             return None
-        if not all(isinstance(text, str) and text.strip() for text in texts):
+        if not are_texts or not all(text.strip() for text in texts):
             raise UserError(
                 f"{self.name} is {shown(str(given))[:80]}; give a text, or several, "
                 "none of them empty."

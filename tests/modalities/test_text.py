@@ -114,10 +114,16 @@ def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path):
     assert given.take({"text": ""}, experiment) == {}
     with pytest.raises(UserError, match="none of them empty"):
         text.take(["red heart", ""])
-    with pytest.raises(UserError, match="give a text, or several"):
-        text.take([3])
-    with pytest.raises(UserError, match="missing.txt can't be read as text"):
+    for wrong in ([3], 3, None, ["red heart", None], {1: 2}):
+        with pytest.raises(UserError, match="give a text, or several"):
+            text.take(wrong)
+    with pytest.raises(UserError, match="missing.txt does not exist"):
         text.read("missing.txt")
+    file.rename(tmp_path / "words.TXT")
+    np.testing.assert_array_equal(text.read(str(tmp_path / "words.TXT")), both)
+    other = (tmp_path / "words.TXT").rename(tmp_path / "words.csv")
+    with pytest.raises(UserError, match="words.csv is a file, and no words; a list"):
+        text.read(str(other))
 
 
 def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
@@ -126,7 +132,9 @@ def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
 
     monkeypatch.setattr(sentences, "find", lambda text: Wide())
     (text,) = experiments.build(config).modalities
-    with pytest.raises(UserError, match="vectors of 96 numbers, .* of 64") as told:
+    with pytest.raises(
+        UserError, match="of 96 numbers, .* of 64.*encoder=FOLDER"
+    ) as told:
         text.read("red heart")
     assert "\n" not in str(told.value)
 
@@ -134,8 +142,12 @@ def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
 @pytest.mark.parametrize(
     "captions, fields, words",
     [
-        (CAPTIONS, dict(num_components=65), "is 65, but 96 captions .* 1 to 64"),
-        (CAPTIONS[:3], dict(num_components=6), "is 6, but 6 captions .* 1 to 5"),
+        (CAPTIONS, dict(num_components=65), "is 65, but 96 captions .* 64 at most"),
+        (
+            CAPTIONS[:3],
+            dict(num_components=6),
+            "is 6, but.*text.num_components=5,",
+        ),
         ([[]] * 3, {}, "no 'caption'.*--config.data.captions=FILE.csv"),
         (CAPTIONS, dict(feature="txt"), "no 'txt'.*one that examples have"),
         (CAPTIONS, dict(encoder="nowhere"), "'nowhere' is no folder here"),
@@ -195,7 +207,11 @@ def test_a_new_network_hears_a_text_as_it_hears_a_label(experiment, text):
     assert total == pytest.approx(1.0, abs=4 * (2 / kernel.size) ** 0.5)
 
 
-def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment):
+def gone(text):
+    raise UserError("no encoder here")
+
+
+def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment, monkeypatch):
     found = [[("red heart", 0.9), ("red hat", 0.5)], [("\x1b[2J", 0.25)]]
     table.write_nearest(tmp_path / "text.csv", ["a.png", "b.png"], found)
     with open(tmp_path / "text.csv", newline="") as file:
@@ -206,6 +222,13 @@ def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment):
     path = tmp_path / "list.txt"
     assert reading.asked(path, experiment, ["image=x"]) == ["one", "two"]
     assert reading.asked(None, experiment, []) == []
+    (known,) = experiment.modalities
+    assert reading.knows_words(known) and not reading.knows_words(experiment.primary)
+    with monkeypatch.context() as patch:  # what lacks is said before images are read
+        patch.setattr(type(known), "_encoder", property(gone))
+        path.write_text("three\n")
+        with pytest.raises(UserError, match="no encoder here"):
+            reading.asked(path, experiment, ["image=x"])
     with pytest.raises(UserError, match="no image is given to be read"):
         reading.asked(path, experiment, [])
 
