@@ -21,10 +21,16 @@ def main() -> None:
         help="folder; %(default)s, where configs look, unless it is said",
     )
     parser.add_argument("--registry", default=emoji.REGISTRY, help="of npm packages")
+    parser.add_argument(
+        "--label",
+        choices=emoji.LABELS,
+        default=emoji.LABELS[0],
+        help="what the classes are: 9 groups (the default), or about 100 sub-groups",
+    )
     args = parser.parse_args()
     exits.answer_sigterm()
     with exits.decided(), exits.explained():
-        emoji.prepare(args.out.expanduser(), args.registry)
+        emoji.prepare(args.out.expanduser(), args.registry, args.label)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def rows(path):
 
 def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
     out = tmp_path / "emoji"
-    emoji.prepare(out, registry.url, registry.hands)
+    emoji.prepare(out, registry.url, hands=registry.hands)
     assert [p.name for p in tmp_path.iterdir()] == ["emoji"]
     num = len(TONED + PLAIN)
     assert len(list(out.rglob("*.png"))) == 4 * num
@@ -143,18 +143,27 @@ def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
         "captions": str(out / "captions.csv"),
         "pair_path": config.pair_path,
     }
-    emoji.prepare(out, registry.url, registry.hands)  # again: nothing to do
+    emoji.prepare(out, registry.url, hands=registry.hands)  # again: nothing to do
     assert "is there, and whole; remove it" in capsys.readouterr().out
+
+
+def test_sub_groups_may_be_the_classes(registry, tmp_path):
+    out = tmp_path / "emoji"
+    emoji.prepare(out, registry.url, "subgroup", registry.hands)
+    config = common.get_config("smoke").data
+    config.update(source="folder", path=str(out / "32/twitter"))
+    assert list(sources.open_source(config, "train").class_names) == ["face"]
+    emoji.prepare(out, registry.url, hands=registry.hands)  # it is whole
 
 
 def test_a_download_goes_on_where_it_was_cut_off(registry, tmp_path):
     out, half = tmp_path / "emoji", len(registry.packages["twitter"]) // 2
     registry.cut = half
     with pytest.raises(UserError, match="could not be downloaded|ended after") as told:
-        emoji.prepare(out, registry.url, registry.hands)
+        emoji.prepare(out, registry.url, hands=registry.hands)
     assert "\n" not in str(told.value) and not out.exists()
     registry.cut = None
-    emoji.prepare(out, registry.url, registry.hands)
+    emoji.prepare(out, registry.url, hands=registry.hands)
     assert registry.asked == [("twitter", 0), ("twitter", half), ("google", 0)]
     assert (out / "captions.csv").exists()
 
@@ -163,7 +172,7 @@ def test_a_download_goes_on_where_it_was_cut_off(registry, tmp_path):
 def test_another_file_than_was_published_is_refused(registry, tmp_path, change):
     registry.packages["google"] = change(registry.packages["google"])
     with pytest.raises(UserError, match="google.* not the file that was published"):
-        emoji.prepare(tmp_path / "emoji", registry.url, registry.hands)
+        emoji.prepare(tmp_path / "emoji", registry.url, hands=registry.hands)
     assert not (tmp_path / "emoji").exists()
     assert not list(tmp_path.rglob("*google*"))
 
@@ -236,7 +245,7 @@ def test_bases_of_one_picture_or_one_name_are_of_one_kind():
 
 def test_words_of_one_side_are_not_on_the_other(registry, tmp_path):
     out = tmp_path / "emoji"
-    emoji.prepare(out, registry.url, registry.hands)
+    emoji.prepare(out, registry.url, hands=registry.hands)
     side = {r["file"]: r["split"] for r in rows(out / "emoji.csv")}
     sides = {}
     for row in rows(out / "captions.csv"):
@@ -267,24 +276,24 @@ def test_what_is_no_prepared_folder_is_not_called_one(registry, tmp_path, there)
         out.mkdir()
     if there == "another's":
         (out / "emoji.csv").write_text("file,kind\n1,2\n")
-    with pytest.raises(UserError, match="holds no emoji that this command prepared"):
-        emoji.prepare(out, registry.url, registry.hands)
+    with pytest.raises(UserError, match="holds no emoji as this version"):
+        emoji.prepare(out, registry.url, hands=registry.hands)
     assert registry.asked == [] and out.exists()
 
 
 def test_a_folder_that_lost_files_says_so(registry, tmp_path):
     out = tmp_path / "emoji"
-    emoji.prepare(out, registry.url, registry.hands)
+    emoji.prepare(out, registry.url, hands=registry.hands)
     lost = sorted(out.rglob("*.png"))[:3]
     for path in lost:
         path.unlink()
     with pytest.raises(UserError, match="lacks 3 of its .* move it away"):
-        emoji.prepare(out, registry.url, registry.hands)
+        emoji.prepare(out, registry.url, hands=registry.hands)
     left = tmp_path / "emoji.unfinished"
     for path in lost:
         path.write_bytes(b"")
     left.mkdir()
-    emoji.prepare(out, registry.url, registry.hands)
+    emoji.prepare(out, registry.url, hands=registry.hands)
     assert not left.exists()
 
 
@@ -298,3 +307,4 @@ def test_where_configs_look_nothing_has_to_be_said(tmp_path, monkeypatch):
 def test_the_command_names_its_own_flags():
     text = pathlib.Path("launch/emoji.sh").read_text()
     assert "mt_diffusion.command.emoji" in text and "--registry" in text
+    assert "--label" in text

@@ -6,9 +6,10 @@ reads two npm packages (136 MB), and leaves a folder
 
   32/twitter/train/GROUP/1f600.png    64/...    and test, and the hand google
   captions.csv                        file,caption: several rows for each picture
-  emoji.csv                           file,base,split,group,subgroup,name
+  emoji.csv                           file,base,split,group,subgroup,name,label
   LICENSES/                           whose they are, and under which licences
 
+The label, whose folder a picture is in, is its group, or with --label=subgroup that.
 Pictures are on white; the same name is the same emoji in both hands. No two pictures of
 one kind are in different splits (bases.py).
 """
@@ -49,6 +50,7 @@ HANDS = {  # bytes of the package, and what npm calls its integrity
     ),
 }
 SIZES = (32, 64)
+LABELS = ("group", "subgroup")
 LARGEST = 1 << 20  # bytes of a picture of 64x64, and more than any has
 TEXTS = 1 << 24  # bytes of emoji.json, likewise
 ATTRIBUTION = """# Whose pictures these are
@@ -59,8 +61,9 @@ Cal Henderson's emoji-data (MIT: emoji-data.txt) have collected them.
 - `twitter`: Twemoji, copyright Twitter, Inc and other contributors, and of its
   continuation by jdecked: graphics under CC-BY 4.0,
   https://creativecommons.org/licenses/by/4.0/. Who shows them names Twemoji.
-- `google`: Noto Emoji, copyright Google: images under the Apache License 2.0 (the font
-  under the SIL Open Font License 1.1), https://github.com/googlefonts/noto-emoji.
+- `google`: Noto Emoji, copyright Google: images under the Apache License 2.0,
+  https://www.apache.org/licenses/LICENSE-2.0 (the font, which is not here, under the
+  SIL Open Font License 1.1), https://github.com/googlefonts/noto-emoji.
 - Names, groups and sub-groups: Unicode's, and emoji-data's.
 
 Here they are shrunk, and put on white.
@@ -78,12 +81,16 @@ class Emoji(NamedTuple):
 
 
 def prepare(
-    out: pathlib.Path, registry: str = REGISTRY, hands: Mapping | None = None
+    out: pathlib.Path,
+    registry: str = REGISTRY,
+    label: str = LABELS[0],
+    hands: Mapping | None = None,
 ) -> None:
     """Downloads, converts, and puts the folder `out` in its place once it is whole.
 
-    hands: {hand: (bytes, integrity)} of the packages. Raises UserError for a download
-    that fails, which the same call continues, and for a folder that is there.
+    label: one of LABELS. hands: {hand: (bytes, integrity)} of the packages. Raises
+    UserError for a download that fails, which the same call continues, and for another
+    folder that is there.
     """
     work = out.parent / f"{out.name}.unfinished"
     if out.exists():
@@ -109,7 +116,8 @@ def prepare(
             raise UserError(f"the packages in {work} have no emoji in common.")
         words = {e.file: e.captions for e in emoji}
         splits = bases.split({e.file: e.base for e in emoji}, words, pictures.values())
-        write(draft, emoji, pictures, splits, packages)
+        write(draft, emoji, pictures, splits, label)
+        write_licences(draft / "LICENSES", next(iter(packages.values())))
         draft.replace(out)
     shutil.rmtree(work)
     counts = collections.Counter(splits.values())
@@ -124,17 +132,17 @@ def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
     """Raises UserError for a folder that is not one of ours, with all its files."""
     try:
         with open(out / "emoji.csv", newline="", encoding="utf8") as file:
-            rows = [(r["split"], r["group"], r["file"]) for r in csv.DictReader(file)]
+            rows = [(r["split"], r["label"], r["file"]) for r in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(
-            f"--out={out} is there, and holds no emoji that this command prepared; "
-            "name a folder that is not there yet."
+            f"--out={out} is there, and holds no emoji as this version of the command "
+            "prepares them; move it away, or name a folder that is not there yet."
         ) from error
     wanted = [out / "captions.csv"] + [
-        out / str(size) / hand / split / group / f"{file}.png"
+        out / str(size) / hand / split / label / f"{file}.png"
         for size in SIZES
         for hand in hands
-        for split, group, file in rows
+        for split, label, file in rows
     ]
     if missing := [path for path in wanted if not path.is_file()]:
         raise UserError(
@@ -231,31 +239,35 @@ def write(
     emoji: Sequence[Emoji],
     pictures: Mapping[str, Mapping[str, np.ndarray]],
     splits: Mapping[str, str],
-    packages: Mapping[str, pathlib.Path],
+    label: str,
 ) -> None:
-    """Everything that the folder holds."""
+    """Pictures and tables."""
     for hand, found in pictures.items():
         for e in Progress(emoji, hand, unit="emoji"):
             for size in SIZES:
-                folder = out / str(size) / hand / splits[e.file] / e.group
+                folder = out / str(size) / hand / splits[e.file] / getattr(e, label)
                 folder.mkdir(parents=True, exist_ok=True)
                 pixels = images.resize(found[e.file], (size, size, 3))
                 PIL.Image.fromarray(pixels).save(folder / f"{e.file}.png")
     rows = [("file", "caption")]
     rows += [(e.file, caption) for e in emoji for caption in e.captions]
     write_table(out / "captions.csv", rows)
-    facts = [("file", "base", "split", "group", "subgroup", "name")]
+    facts = [("file", "base", "split", *LABELS, "name", "label")]
     facts += [
         (e.file, e.base, splits[e.file], e.group, e.subgroup, e.captions[0])
+        + (getattr(e, label),)
         for e in emoji
     ]
     write_table(out / "emoji.csv", facts)
-    (out / "LICENSES").mkdir()
-    text = ATTRIBUTION.format(version=VERSION)
-    writing.text(out / "LICENSES" / "README.md", text)
-    with tarfile.open(next(iter(packages.values()))) as tar:
+
+
+def write_licences(folder: pathlib.Path, package: pathlib.Path) -> None:
+    """Whose the pictures are, and under which licences."""
+    folder.mkdir()
+    writing.text(folder / "README.md", ATTRIBUTION.format(version=VERSION))
+    with tarfile.open(package) as tar:
         licence = _member(tar, "package/LICENSE", LARGEST).decode("utf8")
-    writing.text(out / "LICENSES" / "emoji-data.txt", licence)
+    writing.text(folder / "emoji-data.txt", licence)
 
 
 def write_table(path: pathlib.Path, rows: Iterable[Sequence[str]]) -> None:
