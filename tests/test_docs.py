@@ -32,6 +32,7 @@ AFTER = {"launch/tpu_vm.sh": "--", "docker": "mt_diffusion"}
 OF_LAUNCHERS = {"setup", "dry-run", "bucket", "build-arg", "modality", "help"} | {
     "host",
     "port",
+    "label",
 }
 OF_BENCHMARKS = {"lpips_side"}
 # A generator for 8x8 pixels, in the place of a reader's own.
