@@ -72,6 +72,7 @@ def digits() -> ConfigDict:
     )
     config.diffusion = dict(
         schedule="cosine",  # cosine, linear, scaled_linear (Stable Diffusion's)
+        shift=0.0,  # of log SNR at every t: less is noisier, as large images want it
         num_steps=1000,
         prediction="aggregate",  # of the network: aggregate (noise), eps (paper's), v
     )
@@ -117,9 +118,10 @@ def digits() -> ConfigDict:
     )
     config.objective = dict(
         times="uniform",  # of t in a batch: uniform, stratified
-        weighting="none",  # of the network's error by t: none, min_snr, p2
+        weighting="none",  # of the error by t: none, min_snr, p2, sigmoid, edm
         min_snr_gamma=5.0,
         p2_gamma=1.0,
+        sigmoid_bias=0.0,  # more: more weight where there is little noise
         bare_every=2,  # examples: one is looked at again, bare, for heads with evidence
         # Heads of what stays absent while images are drawn (guess="absent") are asked
         # at the end alone: their nll weighs alpha_bar_t to this power; 0: alike at all.

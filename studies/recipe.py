@@ -42,6 +42,12 @@ RATE = "--config.optimizer.learning_rate="
 ADAMW = f"--config.optimizer.kind=adamw {RATE}1e-3"
 DOWN = "--config.optimizer.final_fraction=0"
 TIMES = "--config.objective.times=stratified"
+WEIGHTING, SHIFT = "--config.objective.weighting=", "--config.diffusion.shift="
+# Of 1.00 to 1.12 times the default's arithmetic at 14x14 (one block, 16 and 32 channels).
+UNET = (
+    "--config.unet.num_res_blocks={} --config.unet.model_channels={} "
+    "--config.unet.channel_mult={} --config.unet.num_groups={}"
+)
 ROWS = {  # as parts and multiples of what AdamW had
     "AdamW": Row(ADAMW),
     "AdamW in half the batch": Row(ADAMW, batch=0.5),
@@ -57,10 +63,24 @@ ROWS = {  # as parts and multiples of what AdamW had
     "Muon at four times the rate with twice the average": Row(sees=32_000),
     "Muon at four times the rate for v": Row("--config.diffusion.prediction=v"),
     "Muon at four times the rate at stratified times": Row(TIMES),
-    "Muon at four times the rate by min-SNR": Row(
-        "--config.objective.weighting=min_snr"
+    "Muon at four times the rate by min-SNR": Row(WEIGHTING + "min_snr"),
+    "Muon at four times the rate by P2": Row(WEIGHTING + "p2"),
+    "Muon at four times the rate by a sigmoid": Row(WEIGHTING + "sigmoid"),
+    "Muon at four times the rate by EDM's weights": Row(WEIGHTING + "edm"),
+    "Muon at four times the rate on the linear schedule": Row(
+        "--config.diffusion.schedule=linear"
     ),
-    "Muon at four times the rate by P2": Row("--config.objective.weighting=p2"),
+    "Muon at four times the rate with less noise": Row(SHIFT + "0.7"),
+    "Muon at four times the rate with more noise": Row(SHIFT + "-0.7"),
+    "Muon at four times the rate with two blocks of 14 channels": Row(
+        UNET.format(2, 14, "(1,2)", 7)
+    ),
+    "Muon at four times the rate with 24 channels at both sizes": Row(
+        UNET.format(1, 24, "(1,1)", 8)
+    ),
+    "Muon at four times the rate with 12 and 36 channels": Row(
+        UNET.format(1, 12, "(1,3)", 4)
+    ),
 }
 FIGURES = COLUMNS | {
     "precision": ("joint", "precision_convnet", 1),

@@ -54,8 +54,23 @@ def cosine(num_steps: int) -> Schedule:
 BY_NAME = {"linear": linear, "cosine": cosine, "scaled_linear": scaled_linear}
 
 
-def build(schedule: str, num_steps: int) -> Schedule:
-    """The schedule of that name with T = num_steps. Raises UserError on bad values."""
+def shifted(table: Schedule, shift: float) -> Schedule:
+    """The schedule whose log alpha_bar / (1 - alpha_bar) is larger by `shift` at all t.
+
+    But for t = 0; less is noisier, as large images want it (Hoogeboom et al. 2023).
+    """
+    if not shift:
+        return table
+    alpha_bar = table.alpha_bar
+    alpha_bar[1:] /= alpha_bar[1:] + (1 - alpha_bar[1:]) * np.exp(-shift)
+    return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999))
+
+
+def build(schedule: str, num_steps: int, shift: float = 0.0) -> Schedule:
+    """The schedule of that name with T = num_steps. Raises UserError on bad values.
+
+    shift: as of `shifted`.
+    """
     if schedule not in BY_NAME:
         raise UserError(
             f"config.diffusion.schedule is {schedule!r}; choose one of {list(BY_NAME)}."
@@ -69,4 +84,4 @@ def build(schedule: str, num_steps: int) -> Schedule:
             f"config.diffusion.num_steps = {num_steps}; use at least 21, or the cosine "
             "schedule."
         )
-    return table
+    return shifted(table, shift)

@@ -146,7 +146,8 @@ def build(config: ConfigDict) -> Experiment:
     ]
     modalities = tuple(m.among(alone) for m in alone)
     predicted = prediction.build(config.diffusion.prediction)
-    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    named = config.diffusion
+    table = schedule.build(named.schedule, named.num_steps, named.shift)
     return Experiment(
         shape=shape,
         primary=primary,

@@ -39,6 +39,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "data.image_size": (0, 8192),  # `check` of an experiment says which fit
     "data.channels": (1, 3),
     "diffusion.num_steps": (1, 100_000),
+    "diffusion.shift": (-20, 20),
     "unet.patch": (1, 64),
     "unet.model_channels": (1, 65536),
     "unet.channel_mult": (1, 1024),
@@ -58,6 +59,7 @@ RANGES = {  # where a part of the project says more of a field, it is wider
     "objective.min_snr_gamma": (1e-6, MOST),
     "objective.bare_every": ANY_COUNT,
     "objective.p2_gamma": (0, 1000),
+    "objective.sigmoid_bias": (-20, 20),
     "objective.variance_weight": ANY_COUNT,
     "optimizer.learning_rate": (0, 1000),
     "optimizer.warmup_steps": ANY_COUNT,

@@ -21,7 +21,15 @@ def translated(config: dict[str, Any]) -> dict[str, Any]:
     """
     earlier = with_walk(with_tokens(with_prediction(config)))
     earlier = with_optimizer(with_pictures(with_files(with_primary(earlier))))
-    return with_bare(with_mesh(earlier))
+    return with_levels(with_bare(with_mesh(earlier)))
+
+
+def with_levels(config: dict[str, Any]) -> dict[str, Any]:
+    """One from before schedules could be shifted, and errors weighed by a sigmoid."""
+    return config | {
+        "diffusion": {"shift": 0.0} | config["diffusion"],
+        "objective": {"sigmoid_bias": 0.0} | config["objective"],
+    }
 
 
 def with_bare(config: dict[str, Any]) -> dict[str, Any]:

@@ -244,5 +244,6 @@ def check(config: ConfigDict) -> None:
     variance.check(config.sampling.variance, config.sampling.correction)
     interval = config.sampling.guidance_interval
     guidance.check_interval(interval, "config.sampling.guidance_interval")
-    table = schedule.build(config.diffusion.schedule, config.diffusion.num_steps)
+    named = config.diffusion
+    table = schedule.build(named.schedule, named.num_steps, named.shift)
     walks.build(config.sampling, table)

@@ -1,6 +1,6 @@
 """Weights of errors by noise level, of network and heads: float64 tables [T + 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,6 +10,8 @@ from mt_diffusion.diffusion.schedule import Schedule
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment.presence import ABSENT
 from mt_diffusion.protocol import Modality
+
+Weight = Callable[[np.ndarray], np.ndarray]
 
 
 def signal_to_noise(schedule: Schedule) -> np.ndarray:
@@ -33,6 +35,35 @@ def min_snr(schedule: Schedule, gamma: float) -> np.ndarray:
 def p2(schedule: Schedule, gamma: float) -> np.ndarray:
     """1 / (1 + SNR)^gamma (Choi et al. 2022, with k = 1)."""
     return (1 + signal_to_noise(schedule)) ** -gamma
+
+
+def by_log_snr(schedule: Schedule, weight: Weight) -> np.ndarray:
+    """A weight w(lambda) of log SNR, for t that is uniform: -dlambda/dt w, of mean 1.
+
+    The form that all diffusion losses have (Kingma & Gao 2023, eq. 2).
+    """
+    found = np.ones(schedule.num_steps + 1)
+    log_snr = np.log(signal_to_noise(schedule)[1:])
+    found[1:] = -np.gradient(log_snr) * weight(log_snr)
+    found[1:] /= found[1:].mean()
+    return found
+
+
+def sigmoid(schedule: Schedule, bias: float) -> np.ndarray:
+    """The weight 1 / (1 + e^(lambda - bias)) (Kingma & Gao 2023)."""
+    return by_log_snr(schedule, lambda x: 1 / (1 + np.exp(x - bias)))
+
+
+def edm(schedule: Schedule) -> np.ndarray:
+    """EDM's weight, N(lambda; 2.4, 2.4^2) (e^-lambda + 0.5^2).
+
+    Karras et al. 2022, for images of a deviation of 0.5; so written by Kingma & Gao
+    2023, table 1.
+    """
+    return by_log_snr(
+        schedule,
+        lambda x: np.exp(-(((x - 2.4) / 2.4) ** 2) / 2) * (np.exp(-x) + 0.25),
+    )
 
 
 def of_heads(
@@ -60,6 +91,8 @@ def build(
     of_noise = {
         "min_snr": lambda: min_snr(schedule, settings.min_snr_gamma),
         "p2": lambda: p2(schedule, settings.p2_gamma),
+        "sigmoid": lambda: sigmoid(schedule, settings.sigmoid_bias),
+        "edm": lambda: edm(schedule),
     }
     if settings.weighting == "none":
         return none(schedule)

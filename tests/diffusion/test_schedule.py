@@ -50,6 +50,21 @@ def test_no_other_whole_times_have_a_shorter_longest_step(name):
         np.testing.assert_allclose(np.diff(half[times - 1]).max(), min(longest))
 
 
+@pytest.mark.parametrize("shift", [-2 * np.log(2), 0.0, 1.5])
+def test_a_shift_is_of_log_snr_at_every_time(shift):
+    """-2 log 2 is the cosine schedule of 32 pixels at 64 (simple diffusion, eq. 3)."""
+    plain, moved = (schedule.build("cosine", 1000, x) for x in (0.0, shift))
+    first = slice(1, -5)  # beta is capped in the last ones
+    log_snr = [
+        np.log(table.alpha_bar[first] / (1 - table.alpha_bar[first]))
+        for table in (plain, moved)
+    ]
+    np.testing.assert_allclose(log_snr[1] - log_snr[0], shift, atol=1e-6)
+    assert moved.alpha_bar[0] == 1 and np.all(np.diff(moved.alpha_bar) < 0)
+    if not shift:
+        np.testing.assert_array_equal(moved.alpha, plain.alpha)
+
+
 def test_unknown_schedules_and_bad_lengths_are_refused():
     with pytest.raises(UserError, match="'quadratic'.*linear"):
         schedule.build("quadratic", 1000)

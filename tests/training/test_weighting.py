@@ -49,6 +49,37 @@ def settings(name):
     return config
 
 
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 2.0])
+def test_the_integral_over_log_snr_is_the_sum_over_times(bias):
+    """Of t uniform, E[w_t f(lambda_t)] is the integral of w f over lambda, scaled."""
+    table = schedule.cosine(20_000)
+    log_snr = np.log(signal_to_noise(table))
+    inner = np.abs(log_snr) < 6  # farther out times lie far apart
+    grid = np.linspace(log_snr[inner].min(), log_snr[inner].max(), 20_001)
+    laws = {
+        "sigmoid": (weighting.sigmoid(table, bias), 1 / (1 + np.exp(grid - bias))),
+        "edm": (
+            weighting.edm(table),
+            np.exp(-((grid - 2.4) ** 2) / (2 * 2.4**2)) * (np.exp(-grid) + 0.5**2),
+        ),
+    }
+    for weights, law in laws.values():
+        assert weights[1:].mean() == pytest.approx(1)
+        for f in (np.tanh, np.cos):
+            wanted = np.trapezoid(law * f(grid), grid) / np.trapezoid(law, grid)
+            some = weights[1:][inner]
+            found = np.sum(some * f(log_snr[inner])) / some.sum()
+            assert found == pytest.approx(wanted, abs=5e-3)
+
+
+@pytest.mark.parametrize("of", ["aggregate", "eps"])
+@pytest.mark.parametrize("name", ["sigmoid", "edm"])
+def test_weights_of_log_snr_are_positive_and_finite(name, of):
+    for table in TABLES:
+        found = weighting.build(settings(name), table, prediction.build(of))
+        assert np.all(np.isfinite(found)) and np.all(found >= 0)
+
+
 @pytest.mark.parametrize("of", ["aggregate", "eps"])
 @pytest.mark.parametrize("name", ["none", "min_snr", "p2"])
 @pytest.mark.parametrize("table", TABLES)
