@@ -43,7 +43,7 @@ ADAMW = f"--config.optimizer.kind=adamw {RATE}1e-3"
 DOWN = "--config.optimizer.final_fraction=0"
 TIMES = "--config.objective.times=stratified"
 WEIGHTING, SHIFT = "--config.objective.weighting=", "--config.diffusion.shift="
-# Of 1.00 to 1.12 times the default's arithmetic at 14x14 (one block, 16 and 32 channels).
+# Of 1.00 to 1.12 times the default's arithmetic (one block of 16 and 32 channels).
 UNET = (
     "--config.unet.num_res_blocks={} --config.unet.model_channels={} "
     "--config.unet.channel_mult={} --config.unet.num_groups={}"
