@@ -6,10 +6,10 @@ reads two npm packages (136 MB), and leaves a folder
 
   32/twitter/train/GROUP/1f600.png    64/...    and test, and the hand google
   captions.csv                        file,caption: several rows for each picture
-  emoji.csv                           file,base,split,group,subgroup,name,label
+  emoji.csv                           file,base,split,group,subgroup,name,class
   LICENSES/                           whose they are, and under which licences
 
-The label, whose folder a picture is in, is its group, or with --label=subgroup that.
+The class, whose folder a picture is in, is its group, or with --label=subgroup that.
 Pictures are on white; the same name is the same emoji in both hands. No two pictures of
 one kind are in different splits (bases.py).
 """
@@ -132,7 +132,7 @@ def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
     """Raises UserError for a folder that is not one of ours, with all its files."""
     try:
         with open(out / "emoji.csv", newline="", encoding="utf8") as file:
-            rows = [(r["split"], r["label"], r["file"]) for r in csv.DictReader(file)]
+            rows = [(r["split"], r["class"], r["file"]) for r in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(
             f"--out={out} is there, and holds no emoji as this version of the command "
@@ -252,7 +252,7 @@ def write(
     rows = [("file", "caption")]
     rows += [(e.file, caption) for e in emoji for caption in e.captions]
     write_table(out / "captions.csv", rows)
-    facts = [("file", "base", "split", *LABELS, "name", "label")]
+    facts = [("file", "base", "split", *LABELS, "name", "class")]
     facts += [
         (e.file, e.base, splits[e.file], e.group, e.subgroup, e.captions[0])
         + (getattr(e, label),)

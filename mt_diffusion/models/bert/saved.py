@@ -20,6 +20,7 @@ MODULES, LIMITS = "modules.json", "sentence_bert_config.json"
 PREFIXES = ("bert.", "roberta.")  # of weights that were saved with a head
 PADDING = {"bert": None, "roberta": 1, "xlm-roberta": 1}  # before the first place
 POOLED = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
+DEFAULTS = {"type_vocab_size": 2}  # transformers', for what a config.json leaves out
 SIZES = (
     "num_hidden_layers",
     "num_attention_heads",
@@ -110,7 +111,7 @@ def read(folder: pathlib.Path) -> Saved:
 def config_of(home: pathlib.Path) -> dict[str, Any]:
     """Its config.json; UserError for a network that is not read here."""
     path = home / CONFIG
-    config = weights.read_table(path)
+    config = DEFAULTS | weights.read_table(path)
     kind, act = config.get("model_type"), config.get("hidden_act")
     if kind not in PADDING or act != "gelu":
         raise UserError(
