@@ -46,30 +46,26 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def in_parts(
-    some: Callable[[Sequence[str], int], tuple[Encoded, Sequence[str]]],
+    some: Callable[[Sequence[Sequence[int]], int], Encoded],
+    found: list[list[int]],
     texts: Sequence[str],
     num_tokens: int,
     most: int,
 ) -> Encoded:
-    """What `some` gives of texts, of which it gets AT_ONCE at most.
+    """What `some` gives of the ids of texts, of which it gets AT_ONCE at most.
 
-    Says which were longer than the `most` tokens that the encoder reads.
+    found: of each text its ids, of which all but the last are cut to the `most` that
+    the encoder reads; says of which texts.
     """
-    both = [
-        some(texts[i : i + AT_ONCE], num_tokens) for i in range(0, len(texts), AT_ONCE)
-    ]
-    if long := [text for _, cut_off in both for text in cut_off]:
-        print(
-            f"cut to the {most} tokens that the encoder reads: {len(long):,} of "
-            f"{len(texts):,} texts, as {shown(long[0][:60])!r} ..."
-        )
-    parts = [found for found, _ in both]
-    return Encoded(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def cut(found: list[list[int]], most: int, texts: Sequence[str]) -> list[str]:
-    """Cuts the ids of texts to `most`, but for those that end each; which they were."""
     long = [i for i, ids in enumerate(found) if len(ids) > most]
     for i in long:
         found[i] = found[i][: most - 1] + found[i][-1:]
-    return [texts[i] for i in long]
+    if long:
+        print(
+            f"cut to the {most} tokens that the encoder reads: {len(long):,} of "
+            f"{len(texts):,} texts, as {shown(texts[long[0]][:60])!r} ..."
+        )
+    parts = [
+        some(found[i : i + AT_ONCE], num_tokens) for i in range(0, len(found), AT_ONCE)
+    ]
+    return Encoded(*map(np.concatenate, zip(*parts, strict=True)))

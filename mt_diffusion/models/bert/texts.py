@@ -67,33 +67,30 @@ class Texts:
 
     def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
         """Says of which texts the end is not read."""
-        return encoded.in_parts(self._some, texts, num_tokens, self.most)
-
-    def _some(
-        self, texts: Sequence[str], num_tokens: int
-    ) -> tuple[Encoded, Sequence[str]]:
         read = [text.lower() for text in texts] if self._saved.is_lower else texts
         found = [each.ids for each in self._tokenizer.encode_batch(list(read))]
-        long = encoded.cut(found, self.most, texts)
+        return encoded.in_parts(self._some, found, texts, num_tokens, self.most)
+
+    def _some(self, found: Sequence[Sequence[int]], num_tokens: int) -> Encoded:
         length = max(num_tokens, *map(len, found))
         length = min(-(-length // STEP) * STEP, self.most)
-        rows = AT_ONCE if len(texts) > STEP else len(texts)
+        rows = AT_ONCE if len(found) > STEP else len(found)
         ids = np.zeros((rows, length), np.int32)
         mask = np.zeros(ids.shape, bool)
         for i, row in enumerate(found):
             ids[i, : len(row)], mask[i, : len(row)] = row, True
         both = jnp.asarray(ids), jnp.asarray(mask)
         hidden = network.hidden(self._state, *both, self._saved.form)
-        tokens = np.asarray(hidden)[: len(texts)]
-        mask = mask[: len(texts)]
+        tokens = np.asarray(hidden)[: len(found)]
+        mask = mask[: len(found)]
         if self._saved.is_mean:
             count = np.maximum(mask.sum(1), 1)[:, None]
             pooled = np.sum(tokens * mask[..., None], axis=1) / count
         else:
             pooled = tokens[:, 0]
-        room = np.zeros((len(texts), num_tokens, self.size), np.float32)
+        room = np.zeros((len(found), num_tokens, self.size), np.float32)
         kept = min(num_tokens, length)
         room[:, :kept] = (tokens * mask[..., None])[:, :kept]
-        seen = np.zeros((len(texts), num_tokens), bool)
+        seen = np.zeros((len(found), num_tokens), bool)
         seen[:, :kept] = mask[:, :kept]
-        return Encoded(unit(pooled), room, seen), long
+        return Encoded(unit(pooled), room, seen)

@@ -58,28 +58,26 @@ class Texts:
 
     def __call__(self, texts: Sequence[str], num_tokens: int) -> Encoded:
         """Says of which texts the end is not read."""
-        return encoded.in_parts(self._some, texts, num_tokens, self.most)
+        batch = self._tokenizer.encoder.encode_batch(list(texts))
+        found = [each.ids for each in batch]
+        return encoded.in_parts(self._some, found, texts, num_tokens, self.most)
 
-    def _some(
-        self, texts: Sequence[str], num_tokens: int
-    ) -> tuple[Encoded, Sequence[str]]:
-        encoder, end, padding, _ = self._tokenizer
-        found = [each.ids for each in encoder.encode_batch(list(texts))]
-        long = encoded.cut(found, self.most, texts)
-        rows = AT_ONCE if len(texts) > FEW else len(texts)
+    def _some(self, found: Sequence[Sequence[int]], num_tokens: int) -> Encoded:
+        _, end, padding, _ = self._tokenizer
+        rows = AT_ONCE if len(found) > FEW else len(found)
         ids = np.full((rows, self.most), padding, np.int32)
         ends = np.zeros(rows, np.int32)
         for i, row in enumerate(found):
             ids[i, : len(row)], ends[i] = row, self._last(row, end)
         both = jnp.asarray(ids), jnp.asarray(ends)
         pooled, hidden = towers.text(self._tower.state, *both, self._tower.form)
-        room = np.zeros((len(texts), num_tokens, self.width), np.float32)
-        seen = np.zeros((len(texts), num_tokens), bool)
+        room = np.zeros((len(found), num_tokens, self.width), np.float32)
+        seen = np.zeros((len(found), num_tokens), bool)
         kept = min(num_tokens, self.most)
-        room[:, :kept] = np.asarray(hidden)[: len(texts), :kept]
+        room[:, :kept] = np.asarray(hidden)[: len(found), :kept]
         seen[:, :kept] = True
-        vectors = encoded.unit(np.asarray(pooled)[: len(texts)])
-        return Encoded(vectors, room, seen), long
+        vectors = encoded.unit(np.asarray(pooled)[: len(found)])
+        return Encoded(vectors, room, seen)
 
     def _last(self, ids: Sequence[int], end: int) -> int:
         """Where transformers takes the vector: the first end, which a text may hold.
