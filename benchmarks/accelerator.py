@@ -11,6 +11,7 @@ forward operations, as a share of the chip's in bfloat16.
 import argparse
 import json
 import pathlib
+import signal
 import sys
 import tempfile
 import time
@@ -79,10 +80,13 @@ def compare_attention(size: int) -> dict[str, Any]:
     }
 
 
-def compare_steps(shape: str, torch: str, rounds: int) -> dict[str, dict]:
+def compare_steps(
+    shape: str, torch: str, rounds: int, path: pathlib.Path
+) -> dict[str, dict]:
     """Seconds of training steps of each side, one side after the other.
 
     For a TPU belongs to one process at a time, and most of a GPU's memory as well.
+    Written to path after each, for time may run out in the next.
     """
     found: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as caches:
@@ -96,6 +100,7 @@ def compare_steps(shape: str, torch: str, rounds: int) -> dict[str, dict]:
             found[name]["first_seconds"] = running.first_seconds
             speed.take_turns({name: running}, found, rounds)
             running.close()
+            writing.as_json(path, {"steps": found})
     return found
 
 
@@ -128,11 +133,14 @@ def main() -> None:
     shape, sizes, rounds = (
         ("8x8x1", [4], 2) if args.smoke else ("64x64x3", [16, 32], 30)
     )
+    # An exception, by which the side that is measured ends as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     writing.make_folder(args.out, f"--out={args.out}")
     if args.torch and (problem := speed.lacks(args.torch)):
         print(f"without PyTorch, for {args.torch}: {problem}")
         args.torch = ""
-    steps = compare_steps(shape, args.torch, rounds)
+    path = args.out / "accelerator.json"
+    steps = compare_steps(shape, args.torch, rounds, path)
     device = jax.devices()[0]  # from here on this process has it
     print(f"{jax.device_count()} x {device.device_kind}, JAX {jax.__version__}")
     print(*said(shape, steps), sep="\n")
@@ -145,7 +153,7 @@ def main() -> None:
         )
     report = {"device": device.device_kind, "jax": jax.__version__}
     report |= {"steps": steps, "attention": attended}
-    writing.as_json(args.out / "accelerator.json", report)
+    writing.as_json(path, report)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ for argument in "$@"; do
     *) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit 2 ;;
   esac
 done
-minutes() { timeout --foreground "$@" || echo "not done: $* ($?)"; }
+# Killed where it does not end when it is told to, for the next one needs the chip.
+minutes() { timeout --foreground -k 10 "$@" || echo "not done: $* ($?)"; }
 
 minutes 4m "$python" -m benchmarks.accelerator $smoke "--out=$out" "--torch=$torch"
 
@@ -32,5 +33,5 @@ if [[ -n $smoke ]]; then
 fi
 main=("$python" -m mt_diffusion.main "--workdir=$out/joint")
 minutes 4m "${main[@]}" "${run[@]}"
-minutes 2m "${main[@]}" --mode=evaluate "${judge[@]}"
-minutes 1m "${main[@]}" --mode=read
+minutes 90s "${main[@]}" --mode=evaluate "${judge[@]}"
+minutes 30s "${main[@]}" --mode=read

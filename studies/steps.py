@@ -2,7 +2,8 @@ r"""How good are few steps? FID of every solver and spacing, by the number of ca
 
     . launch/setup.sh
     python -m studies.steps --models=fashion,runs/study/ddpm_1 \
-        --reference=REFERENCE.npz --data_dir=DATA_DIR [--num=512] [--out=runs/steps]
+        --reference=REFERENCE.npz --data_dir=DATA_DIR [--num=512] [--out=runs/steps] \
+        [--variance=measured]
 
 Images are drawn from nothing, seed 0, so that all walks of a model begin at the same
 noise, and judged by the features of the small classifier of `--mode=evaluate`; the
@@ -38,11 +39,15 @@ NEAR = 1.2  # times the best FID
 
 
 class Way(NamedTuple):
-    """A walk: its solver, the spacing of its times, and calls of the network."""
+    """A walk: its solver, the spacing of its times, and calls of the network.
+
+    variance: of ancestral steps.
+    """
 
     sampler: str
     spacing: str
     calls: int
+    variance: str
 
 
 def judge_of(data: ConfigDict, reference: pathlib.Path) -> Any:
@@ -66,14 +71,14 @@ def data_of(model: Any, data_dir: str) -> ConfigDict:
     return data
 
 
-def ways(done: dict[Way, float]) -> Iterator[Way]:
+def ways(done: dict[Way, float], variance: str) -> Iterator[Way]:
     """What is to be drawn, given the FID of what is: first all, then the best."""
     pairs = itertools.product(solvers.STEPS, spacing.SPACINGS)
-    first = [Way(*pair, FIRST) for pair in pairs]
+    first = [Way(*pair, FIRST, variance) for pair in pairs]
     yield from sorted(first, key=lambda w: solvers.SPACING[w.sampler] != w.spacing)
     best = min(done[way] for way in first)
     near = [way for way in first if done[way] <= NEAR * best]
-    usual = Way("ancestral", "even", MOST)
+    usual = Way("ancestral", "even", MOST, variance)
     yield from (w._replace(calls=n) for n in (20, 5) for w in near)
     yield usual
     yield from (usual._replace(calls=n) for n in OTHERS)
@@ -85,7 +90,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
     folder = args.out / pathlib.Path(name).name
     folder.mkdir(parents=True, exist_ok=True)
     model, judge, done = mt_diffusion.load(name), None, read(folder)
-    for way in ways(done):
+    for way in ways(done, args.variance):
         if way in done:
             continue
         judge = judge or judge_of(data_of(model, args.data_dir), args.reference)
@@ -95,6 +100,7 @@ def measure(name: str, args: argparse.Namespace) -> None:
             steps=way.calls,
             sampler=way.sampler,
             spacing=way.spacing,
+            variance=way.variance,
             batch_size=BATCH,
         )["image"]
         seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
@@ -109,19 +115,19 @@ def measure(name: str, args: argparse.Namespace) -> None:
 def read(folder: pathlib.Path) -> dict[Way, float]:
     """The FID of what was drawn."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    return {Way(x["sampler"], x["spacing"], x["calls"]): x["fid"] for x in found}
+    return {Way(*(x[name] for name in Way._fields)): x["fid"] for x in found}
 
 
 def table(folder: pathlib.Path) -> str:
     """FID by solver and calls, in Markdown."""
     done = read(folder)
     calls = sorted({way.calls for way in done})
-    head = [folder.name, "times even in", *map(str, calls)]
+    head = [folder.name, "times even in", "variance", *map(str, calls)]
     rows = [head, ["---"] * len(head)]
-    for sampler, word in dict.fromkeys((w.sampler, w.spacing) for w in done):
-        found = [done.get(Way(sampler, word, n)) for n in calls]
+    for sampler, word, of in dict.fromkeys(w[:2] + w[3:] for w in done):
+        found = [done.get(Way(sampler, word, n, of)) for n in calls]
         said = ["" if x is None else f"{x:.2f}" for x in found]
-        rows.append([f"`{sampler}`", {"even": "t"}.get(word, "log-SNR"), *said])
+        rows.append([f"`{sampler}`", {"even": "t"}.get(word, "log-SNR"), of, *said])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -134,6 +140,9 @@ def main() -> None:
     parser.add_argument("--reference", type=pathlib.Path, help="an .npz")
     parser.add_argument("--data_dir", default="", help="of TFDS, with fashion_mnist")
     parser.add_argument("--num", type=int, default=512, help="images (%(default)s)")
+    parser.add_argument(
+        "--variance", default="beta_tilde", help="of ancestral steps (%(default)s)"
+    )
     parser.add_argument("--out", type=pathlib.Path, default="runs/steps")
     parser.add_argument("--table", action="store_true", help="print what there is")
     args = parser.parse_args()

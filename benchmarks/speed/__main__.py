@@ -74,7 +74,11 @@ class Side:
         self._errors.close()
 
     def _answer(self) -> dict:
-        line = self._process.stdout.readline()
+        try:
+            line = self._process.stdout.readline()
+        except BaseException:  # told to end, and this one may be compiling for minutes
+            self._process.kill()
+            raise
         if not line:
             self._errors.seek(0)
             said = self._errors.read()

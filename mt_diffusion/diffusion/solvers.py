@@ -152,9 +152,11 @@ def stochastic_multistep(here, before, i, v, noise, soft=()):
     """SDE-DPM-Solver++(2M), Lu et al. 2022: an ancestral step to the z_0 of 2M.
 
     That of 2M is eq. 34 of method.md. Were z_0 the same all the way, an ancestral step
-    with variance beta_tilde would solve the reverse SDE, as `exponential` the flow.
+    with variance beta_tilde would solve the reverse SDE, as `exponential` the flow; so
+    that is its variance, whatever is measured or learned.
     """
-    return ancestral(ahead_of(here, before, i, soft), before, i, v, noise)
+    beta_tilde = jnp.full_like(v, -1)
+    return ancestral(ahead_of(here, before, i, soft), before, i, beta_tilde, noise)
 
 
 def singlestep(here, before, i, v, noise, soft=()):

@@ -6,17 +6,15 @@ and lowering it in Python takes as long as all else of a second start together.
 
 import functools
 import hashlib
+import importlib.metadata
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax
 import jax
-import jaxlib
-import numpy as np
-import scipy
 from jax import export
 
 from mt_diffusion.errors import UserError
@@ -24,6 +22,7 @@ from mt_diffusion.files import writing
 
 MOST = 64  # traced programs that are kept, of half a megabyte each: the newest
 DIGEST = 32  # bytes before a traced program, by which damage is seen
+LIBRARIES = ("flax", "jax", "jaxlib", "numpy", "optax", "scipy")
 PACKAGE = pathlib.Path(__file__).parents[1]
 # What JAX makes of the same Python depends on these.
 ASKED = (
@@ -179,7 +178,7 @@ def asked(name: str) -> Any:
 def of_package() -> str:
     """The digest of all code of this package, and the versions of what it calls."""
     code = [path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py"))]
-    versions = [x.__version__ for x in (jax, jaxlib, flax, np, scipy)]
+    versions = [importlib.metadata.version(name) for name in LIBRARIES]
     return digest([sys.version, *versions, *code])
 
 
@@ -187,6 +186,7 @@ def read(path: pathlib.Path) -> bytes | None:
     """What `write` wrote; None where it is not there, or not whole."""
     try:
         found = path.read_bytes()
+        os.utime(path)  # those that nobody reads go first
     except OSError:
         return None
     text = found[DIGEST:]

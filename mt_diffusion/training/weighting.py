@@ -12,6 +12,9 @@ from mt_diffusion.experiment.presence import ABSENT
 from mt_diffusion.protocol import Modality
 
 Weight = Callable[[np.ndarray], np.ndarray]
+# Beyond this log SNR times weigh what those at it do: a cosine's lie so far apart there
+# that by a sigmoid two of 1000, of pure noise, would have 47% of all weight.
+OUTERMOST = 6.0
 
 
 def signal_to_noise(schedule: Schedule) -> np.ndarray:
@@ -40,13 +43,14 @@ def p2(schedule: Schedule, gamma: float) -> np.ndarray:
 def by_log_snr(schedule: Schedule, weight: Weight) -> np.ndarray:
     """A weight w(lambda) of log SNR, for t that is uniform: -dlambda/dt w, of mean 1.
 
-    The form that all diffusion losses have (Kingma & Gao 2023, eq. 2).
+    The form that all diffusion losses have (Kingma & Gao 2023, eq. 2), between log SNRs
+    of -OUTERMOST and OUTERMOST, and the same beyond as there.
     """
-    found = np.ones(schedule.num_steps + 1)
     log_snr = np.log(signal_to_noise(schedule)[1:])
-    found[1:] = -np.gradient(log_snr) * weight(log_snr)
-    found[1:] /= found[1:].mean()
-    return found
+    found = -np.gradient(log_snr) * weight(log_snr)
+    inner = np.flatnonzero(np.abs(log_snr) <= OUTERMOST)
+    found = np.interp(np.arange(len(found)), inner, found[inner])
+    return np.concatenate([[1.0], found / found.mean()])
 
 
 def sigmoid(schedule: Schedule, bias: float) -> np.ndarray:

@@ -79,3 +79,22 @@ def test_its_first_step_is_ancestral_and_so_is_its_last(i):
         for name in ("dpmpp_2m_sde", "ancestral")
     )
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_its_variance_is_beta_tilde_whatever_is_measured(x64):
+    """Of another one its walk would solve no reverse SDE."""
+    transition = next(steps(4))
+    wider = dataclasses.replace(
+        transition, log_variance_max=transition.log_variance_min + 1
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    u, z0, noise = (jax.random.normal(k, (1, 2, 2, 1)) for k in keys)
+    step = solvers.build_step("dpmpp_2m_sde", 0.0)
+    found, wanted = (
+        step(here, here, 0, jnp.full_like(u, v), noise)
+        for here, v in (
+            (solvers.Point(wider, u, z0, {}), 0.7),
+            (solvers.Point(transition, u, z0, {}), 0.0),
+        )
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)

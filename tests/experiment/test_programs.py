@@ -1,8 +1,10 @@
 """Programs that are kept: the same results, and none where they would be others."""
 
-import importlib
+import importlib.metadata
+import os
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,33 @@ def test_a_change_of_the_package_is_another_program(cache, monkeypatch):
     monkeypatch.setattr(programs, "of_package", lambda: "another version")
     kept(counted)
     assert len(list(cache.iterdir())) == 2
+
+
+@pytest.mark.parametrize("library", ["jax", "optax", "scipy"])
+def test_so_is_another_version_of_a_library(library, monkeypatch):
+    now = programs.of_package.__wrapped__()
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata,
+        "version",
+        lambda name: "0" if name == library else version(name),
+    )
+    assert programs.of_package.__wrapped__() != now
+
+
+def test_what_nobody_reads_makes_room_for_what_is_new(cache, monkeypatch):
+    monkeypatch.setattr(programs, "MOST", 2)
+    kept(Counted(), "old but read")
+    (read,) = cache.iterdir()
+    kept(Counted(), "unread")
+    (unread,) = set(cache.iterdir()) - {read}
+    for age, file in ((200, read), (100, unread)):
+        os.utime(file, (time.time() - age,) * 2)
+    again = Counted()
+    kept(again, "old but read")
+    assert again.traces == 0
+    kept(Counted(), "new")
+    assert read.exists() and not unread.exists()
 
 
 def test_what_is_damaged_is_made_again(cache):

@@ -54,7 +54,7 @@ def test_the_integral_over_log_snr_is_the_sum_over_times(bias):
     """Of t uniform, E[w_t f(lambda_t)] is the integral of w f over lambda, scaled."""
     table = schedule.cosine(20_000)
     log_snr = np.log(signal_to_noise(table))
-    inner = np.abs(log_snr) < 6  # farther out times lie far apart
+    inner = np.abs(log_snr) <= weighting.OUTERMOST
     grid = np.linspace(log_snr[inner].min(), log_snr[inner].max(), 20_001)
     laws = {
         "sigmoid": (weighting.sigmoid(table, bias), 1 / (1 + np.exp(grid - bias))),
@@ -70,6 +70,15 @@ def test_the_integral_over_log_snr_is_the_sum_over_times(bias):
             some = weights[1:][inner]
             found = np.sum(some * f(log_snr[inner])) / some.sum()
             assert found == pytest.approx(wanted, abs=5e-3)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "edm"])
+@pytest.mark.parametrize("table", TABLES[:2])
+def test_no_few_times_have_most_of_the_weight_of_log_snr(table, name):
+    """The last two of a cosine's lie as far apart in log SNR as all others together."""
+    weights = weighting.build(settings(name), table, NOISE)[1:]
+    assert weights.sum() ** 2 / (weights**2).sum() > 0.25 * table.num_steps
+    assert weights[-2:].sum() < 0.02 * weights.sum()
 
 
 @pytest.mark.parametrize("of", ["aggregate", "eps"])
