@@ -2,7 +2,7 @@ r"""An image in latents and CLIP's vector of it: the paper's setting, from words
 
 sd64 and sd32 are for TPU pods: Stable Diffusion's latents, 64x64x4 of images of 512
 pixels or 32x32x4 of 256, its U-Net to start from, and the 768 numbers of CLIP ViT-L/14
-(docs/stable_diffusion.md says where the three folders come from). Captions are wanted
+(docs/stable_diffusion.md says where the folders come from). Captions are wanted
 only so that words can be given; the network learns from images alone.
 
   bash launch/local.sh --mode=precompute --out=latents \

@@ -9,7 +9,7 @@ weights, by their digests. `spaces/encoding.py` writes them.
 import functools
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,18 +36,55 @@ UNKNOWN = "unknown"  # the digest of weights that are not here
 AGAIN = "make them with --mode=precompute, the same --config, and --out=FOLDER"
 
 
+class Unread(dict):
+    """An example whose image is read when it is asked for, for it has latents.
+
+    read: gives the image, uint8 [H, W, C]. is_mirrored: whether it is wanted so.
+    """
+
+    def __init__(
+        self, told: dict, read: Callable[[], np.ndarray], is_mirrored: bool = False
+    ):
+        super().__init__(told)
+        self._read, self._is_mirrored = read, is_mirrored
+
+    def __missing__(self, name: str) -> np.ndarray:
+        if name != "image":
+            raise KeyError(name)
+        image = self._read()
+        self[name] = image[:, ::-1] if self._is_mirrored else image
+        return self[name]
+
+    def __or__(self, other: dict) -> "Unread":
+        return Unread(super().__or__(other), self._read, self._is_mirrored)
+
+    def mirrored(self) -> "Unread":
+        """The same with the image's mirror image."""
+        return Unread(self, self._read, not self._is_mirrored)
+
+
 class Encoded(View):
-    """A source whose examples also have their latents' moments."""
+    """A source whose examples also have their latents' moments.
+
+    Their images are read where something asks for them: of a JPEG of 800x600 that takes
+    a hundred times as long as its latents.
+    """
 
     def __init__(self, source: Any, folder: pathlib.Path, split: str, manifest: dict):
         super().__init__(source)
         self._folder, self._split, self._told = folder, split, manifest
 
     def __getitem__(self, i: int) -> dict:
-        told, example = self._told, self._source[i]
+        told = getattr(self._source, "told", None)
+        if told is None:
+            return super().__getitem__(i)
+        return Unread(self._of(told(i), i), lambda: self._source[i]["image"])
+
+    def _of(self, example: dict, i: int) -> dict:
+        told = self._told
         found: dict[str, Any] = {WEIGHTS: told["weights"]}
         for feature in FEATURES:
-            if feature not in example:
+            if feature != "image" and feature not in example:
                 continue
             shard, row = divmod(i, told["per_shard"])
             path = self._folder / shard_name(self._split, feature, shard)
@@ -66,8 +103,8 @@ class Noise(View):
         super().__init__(source)
         self._shape = shape
 
-    def __getitem__(self, i: int) -> dict:
-        example, rng = self._source[i], np.random.default_rng(i)
+    def _of(self, example: dict, i: int) -> dict:
+        rng = np.random.default_rng(i)
         z = rng.standard_normal((1, *self._shape), np.float32)
         means = {MEAN.format(f): z for f in FEATURES if f in example}
         return example | means | {WEIGHTS: UNKNOWN}

@@ -26,6 +26,8 @@ from mt_diffusion.files.names import natural, same, shown, some
 class Paired(View):
     """A source whose examples have a 'pair'; labels and classes stay as they are."""
 
+    told = None
+
     def __init__(self, source: Any, config: ConfigDict):
         super().__init__(source)
         self._shape = (config.image_size, config.image_size, config.channels)

@@ -30,8 +30,7 @@ class Preprocess:
         """Flips the images first, so that every modality sees the same ones."""
         is_flipped = self._random_flip and rng.random() < 0.5
         if is_flipped:
-            images = {n: example[n] for n in ("image", "pair") if n in example}
-            example = example | {n: pixels[:, ::-1] for n, pixels in images.items()}
+            example = mirrored(example)
         example = latents.drawn(example, is_flipped, rng)
         values, available = {}, {}
         for m in self._modalities:
@@ -39,6 +38,14 @@ class Preprocess:
             available[m.name] = np.asarray(value is not None)
             values[m.name] = m.placeholder() if value is None else value
         return Batch(self._primary.preprocess(example, rng), values, available)
+
+
+def mirrored(example: dict) -> dict:
+    """The example with mirror images."""
+    if isinstance(example, latents.Unread):
+        return example.mirrored()
+    images = {n: example[n] for n in latents.FEATURES if n in example}
+    return example | {n: pixels[:, ::-1] for n, pixels in images.items()}
 
 
 def training_batches(

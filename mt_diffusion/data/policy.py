@@ -19,6 +19,8 @@ class Skipping(View):
     that were left out when it was opened.
     """
 
+    told = None  # for an image that is not read can't be seen to be broken
+
     def __init__(self, source: Any, refused: Sequence[UserError]):
         super().__init__(source)
         self.refused = list(refused)

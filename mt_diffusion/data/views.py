@@ -24,7 +24,10 @@ OF_CLASSES = "classes"  # of config.captions: the names of classes
 
 
 class View:
-    """A source whose examples are in some way others; what it says of itself is not."""
+    """A source whose examples are in some way others; what it says of itself is not.
+
+    `_of` makes them.
+    """
 
     def __init__(self, source: Any):
         self.class_names: Sequence[str] = source.class_names
@@ -36,6 +39,22 @@ class View:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        return self._of(self._source[i], i)
+
+    def _of(self, example: dict, i: int) -> dict:
+        """The i-th example, from the source's."""
+        raise NotImplementedError
+
+    @property
+    def told(self) -> Callable[[int], dict] | None:
+        """From i to the example but for its image, which is not read.
+
+        None where the source has none without.
+        """
+        below = getattr(self._source, "told", None)
+        return below and (lambda i: self._of(below(i), i))
 
     @property
     def digest(self) -> str:
@@ -56,8 +75,8 @@ class Attached(View):
         super().__init__(source)
         self._vectors = found
 
-    def __getitem__(self, i: int) -> dict:
-        return self._source[i] | {FEATURE: np.array(self._vectors[i], np.float32)}
+    def _of(self, example: dict, i: int) -> dict:
+        return example | {FEATURE: np.array(self._vectors[i], np.float32)}
 
 
 class Captioned(View):
@@ -69,8 +88,8 @@ class Captioned(View):
         num = sum(map(bool, found))
         self.facts = {**self.facts, CAPTIONS: f"of {num:,} of {len(found):,} examples"}
 
-    def __getitem__(self, i: int) -> dict:
-        return self._source[i] | {CAPTION: list(self._found[i])}
+    def _of(self, example: dict, i: int) -> dict:
+        return example | {CAPTION: list(self._found[i])}
 
 
 class Thinned(View):
@@ -81,8 +100,7 @@ class Thinned(View):
         self._feature = feature
         self._kept = kept
 
-    def __getitem__(self, i: int) -> dict:
-        example = self._source[i]
+    def _of(self, example: dict, i: int) -> dict:
         if self._kept[i]:
             return example
         return {name: x for name, x in example.items() if name != self._feature}

@@ -172,16 +172,15 @@ class Representation(Vector):
 
     def _of_images(self, text: str) -> np.ndarray:
         paths = finding.image_files(text)
+        represent: Callable[[np.ndarray], np.ndarray] = self.representer.represent
         if self.clip:
             sentences.check_named(self.clip, f"{self.name}.clip")
-            encoder = Images(pathlib.Path(self.clip).expanduser())
+            represent = encoder = Images(pathlib.Path(self.clip).expanduser())
             # Of an earlier version, which had none, it is taken as it is.
             self._check_clip(self.clip_images_digest or encoder.digest, encoder.digest)
-            return encoder(
-                np.stack([files.read_image(p, encoder.shape) for p in paths])
-            )
-        images = np.stack([files.read_image(p, self.space.picture) for p in paths])
-        return self.representer.represent(images)
+        # Of the data's size first, as those of training, for any encoder.
+        images = [files.read_image(p, self.space.picture) for p in paths]
+        return represent(np.stack(images))
 
     def of_words(self, texts: Sequence[str]) -> np.ndarray:
         """Values of texts by the CLIP, over the gap to those of images."""

@@ -31,11 +31,14 @@ class GroupNorm(nn.Module):
     """Group normalisation; means go over pixels first, over a group's channels last.
 
     Flax's reduces both at once, in rows as short as a group: on a CPU that takes up to
-    eight times as long. The result is the same but for rounding.
+    eight times as long. The result is the same but for rounding. centred: whether the
+    variance is of x less its mean, which takes longer: else a mean of a hundred
+    deviations leaves it 3 of its 7 digits.
     """
 
     groups: int
     epsilon: float = 1e-5
+    centred: bool = False
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
@@ -53,8 +56,12 @@ class GroupNorm(nn.Module):
             return jnp.repeat(grouped, channels // self.groups, axis=-1)
 
         mean = over_groups(x.mean(axis=(1, 2)))
-        mean_square = over_groups(jnp.square(x).mean(axis=(1, 2)))
-        variance = jnp.maximum(mean_square - jnp.square(mean), 0)
+        if self.centred:
+            off = jnp.square(x - mean[:, None, None])
+            variance = over_groups(off.mean(axis=(1, 2)))
+        else:
+            mean_square = over_groups(jnp.square(x).mean(axis=(1, 2)))
+            variance = jnp.maximum(mean_square - jnp.square(mean), 0)
         factor = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         mean, factor = mean[:, None, None], factor[:, None, None]
         return (x - mean) * factor + bias[None, None, None]

@@ -18,6 +18,7 @@ from mt_diffusion.data import latents
 from mt_diffusion.errors import UserError
 from mt_diffusion.files import writing
 from mt_diffusion.files.names import shown
+from mt_diffusion.models.autoencoder import folder
 from mt_diffusion.parallel import sharding
 from mt_diffusion.parallel.progress import Progress
 from mt_diffusion.spaces.latents import Latents
@@ -25,7 +26,6 @@ from mt_diffusion.spaces.pixels import to_unit
 
 PER_SHARD = 1024  # examples
 LOOKED_AT = 1000  # examples, for a second image
-AT_ONCE = 8  # images on each device
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -119,7 +119,8 @@ def shard(
     """float16 [n, F, h, w, K] of these examples; 0 for those without the feature."""
     mesh = sharding.make_mesh(devices=jax.local_devices())
     place = functools.partial(jax.device_put, device=sharding.over_batch(mesh))
-    at_once, found = AT_ONCE * mesh.size, np.zeros(shape, np.float16)
+    at_once = folder.batch_of(max(space.picture[:2])) * mesh.size
+    found = np.zeros(shape, np.float16)
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
         examples = [source[i] for i in some]

@@ -115,6 +115,15 @@ class Latents:
             return {}
         model = self.model
         scaling = self.scaling or model.scaling
+        if None not in (scaling, model.scaling) and not math.isclose(
+            scaling, model.scaling, rel_tol=1e-3
+        ):
+            raise UserError(
+                f"{FIELD}.scaling is {scaling}, and the autoencoder "
+                f"{shown(self.autoencoder)!r} says {model.scaling} of its latents: "
+                f"with another one these are not of about unit variance. Set --{FIELD}"
+                ".scaling=0, which takes the autoencoder's own."
+            )
         if scaling is None:
             raise UserError(
                 f"the config of the autoencoder {shown(self.autoencoder)!r} has no "

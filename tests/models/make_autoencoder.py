@@ -3,7 +3,7 @@
   pip install torch diffusers
   python tests/models/make_autoencoder.py
 
-(torch 2.13.0+cpu, diffusers 0.42.1.) Small networks of random weights: one as of Stable
+(torch 2.14.1, diffusers 0.42.1.) Small networks of random weights: one as of Stable
 Diffusion 1.x to XL, one of 16 channels, without 1x1 convolutions.
 """
 
@@ -46,9 +46,9 @@ def of_random(options):
         arrays = dict(images=images, mean=found.mean, std=found.std)
         arrays |= dict(latents=latents, decoded=decoded)
         if factor == 8:
-            model.enable_tiling()
             large = torch.rand(1, 3, 32, 56).half().float() * 2 - 1
-            found = model.encode(large).latent_dist
+            found = model.encode(large).latent_dist  # whole, as it is by default
+            model.enable_tiling()
             arrays |= dict(large=large, large_mean=found.mean)
             arrays |= dict(large_decoded=model.decode(found.mean).sample)
     arrays |= {f"param/{name}": x.detach() for name, x in model.state_dict().items()}

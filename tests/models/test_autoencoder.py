@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mt_diffusion.errors import UserError
-from mt_diffusion.models.autoencoder import folder, layout, tiles
+from mt_diffusion.models.autoencoder import folder, kl, layout, tiles
 from tests.models import autoencoders
 
 EQUAL = dict(atol=1e-4, rtol=1e-4)
@@ -33,7 +33,7 @@ def test_it_encodes_and_decodes_as_diffusers(both):
     assert model.shift == (told["shift_factor"] or 0)
 
 
-def test_large_images_go_through_tiles_as_in_diffusers(both):
+def test_large_images_are_encoded_whole_and_decoded_in_tiles_as_in_diffusers(both):
     model, wanted = both
     if "large" not in wanted:
         pytest.skip("of one of them alone")
@@ -43,11 +43,27 @@ def test_large_images_go_through_tiles_as_in_diffusers(both):
     np.testing.assert_allclose(large, wanted["large_decoded"], **EQUAL)
 
 
-def test_batches_change_nothing(both):
+def test_batches_change_nothing(both, monkeypatch):
     model, wanted = both
     five = np.repeat(wanted["latents"], 3, axis=0)[:5]
     apart = np.concatenate([model.decode(one[None]) for one in five])
-    np.testing.assert_allclose(model.decode(five, 2), apart, **EQUAL)
+    monkeypatch.setattr(folder, "AT_ONCE", 2)
+    np.testing.assert_allclose(model.decode(five), apart, **EQUAL)
+
+
+def test_of_large_images_fewer_go_through_together():
+    """So that attention's logits, which grow with the square of the area, don't."""
+    assert [folder.batch_of(side) for side in (32, 512, 768, 1024)] == [8, 8, 3, 2]
+    assert folder.batch_of(4096) == 1
+
+
+def test_means_that_are_large_cost_no_digits():
+    x = np.random.default_rng(0).normal(300, 1, (1, 8, 8, 4)).astype(np.float32)
+    found = kl.Norm(2).apply({"params": {"scale": np.ones(4), "bias": np.zeros(4)}}, x)
+    groups = x.astype(np.float64).reshape(1, 64, 2, 2)
+    mean, variance = (f(groups, axis=(1, 3), keepdims=True) for f in (np.mean, np.var))
+    wanted = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape)
+    np.testing.assert_allclose(found, wanted, atol=2e-4)
 
 
 def test_tiles_of_what_is_local_have_no_seam():
@@ -109,6 +125,13 @@ def test_every_key_is_accounted_for(tmp_path, changes, words):
         (dict(block_out_channels="4"), "no whole config"),
         (dict(block_out_channels=[]), "no whole config"),
         (dict(norm_num_groups=None), "norm_num_groups"),
+        (dict(scaling_factor=0), "scaling_factor = 0"),
+        (dict(scaling_factor="0.18"), "scaling_factor = '0.18'"),
+        (dict(shift_factor=[0.1]), r"shift_factor = \[0.1\]"),
+        (dict(shift_factor=True), "shift_factor = True"),
+        (dict(sample_size=0), "sample_size = 0"),
+        (dict(sample_size="512"), "sample_size = '512'"),
+        (dict(sample_size=[]), r"sample_size = \[\]"),
     ],
 )
 def test_another_architecture_is_a_paragraph(tmp_path, changes, words):

@@ -8,6 +8,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.stats
 
@@ -16,6 +17,7 @@ from mt_diffusion.data import latents, pipeline, sources
 from mt_diffusion.diffusion import sampler
 from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.files import images
 from mt_diffusion.inference import bounding, precompute, restoring
 from mt_diffusion.inference.generation import Generator
 from mt_diffusion.models.autoencoder import folder, kl
@@ -131,6 +133,44 @@ def test_a_masked_image_is_masked_in_its_latents(place):
     assert (value[:, :2, :2] == 0).all() and (value[:, 2:, :, -1] == 1).all()
     assert float(masked.mean(jnp.full((1, 4, 4, 2), 9.0)).max()) == 3.0
     assert masked.postprocess(value).shape == (2, 8, 8, 1)
+
+
+def test_images_with_latents_are_not_read_until_they_are_wanted(
+    place, tmp_path, monkeypatch
+):
+    """What is made of an example is the same, mirrored or not, read or not."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images/a").mkdir(parents=True)
+    for i in range(40):
+        pixels = rng.integers(0, 256, (8, 8), np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"images/a/{i}.png")
+    config = of_digits(place).unlock()
+    config.data.update(source="folder", path=str(tmp_path / "images"))
+    precompute.precompute_latents(config, tmp_path / "made")
+    config.data.latents = str(tmp_path / "made")
+    config.data.keep.update(label=0.5)
+    source = sources.open_source(config.data, "train")
+    resolved = experiments.resolve(with_a_masked_image(config), source)
+    experiment = experiments.build(resolved)
+    masked = experiment.of("masked_image")
+    reads, read_image = [], images.read_image
+    paths = sources.open_source(precompute.images_alone(config.data), "train").paths
+    monkeypatch.setattr(
+        images, "read_image", lambda *args: reads.append(args) or read_image(*args)
+    )
+    for names, num in (([], 0), ([masked], len(source))):
+        preprocess = pipeline.Preprocess(experiment.primary, names, True)
+        for i in range(len(source)):
+            example = source[i]
+            plain = dict(example) | {"image": read_image(paths[i], (8, 8, 1))}
+            found, wanted = (
+                preprocess(x, np.random.default_rng(i)) for x in (example, plain)
+            )
+            jax.tree.map(np.testing.assert_array_equal, found, wanted)
+        assert len(reads) == num
+    assert sum("label" in source[i] for i in range(len(source))) == len(source) // 2
+    with pytest.raises(KeyError, match="pair"):
+        source[0]["pair"]
 
 
 @pytest.mark.parametrize("is_flipped", [False, True])
@@ -343,6 +383,15 @@ def test_a_space_that_can_not_be_is_a_paragraph(place, made, changes, words):
     with pytest.raises(UserError, match=words) as error:
         experiments.resolve(config, source)
     assert "\n" not in str(error.value)
+
+
+def test_another_scaling_than_the_autoencoders_is_refused(place, made):
+    config = of_digits(place, made, scaling=0.18215)
+    source = sources.open_source(config.data, "train")
+    with pytest.raises(UserError, match=r"scaling is 0\.18215.* says 0\.5 .*scaling=0"):
+        experiments.resolve(config, source)
+    same = experiments.resolve(of_digits(place, made, scaling=0.5), source)
+    assert same.primary.space.found.scaling == 0.5
 
 
 def test_a_missing_scaling_is_asked_for(place, made, tmp_path):

@@ -87,8 +87,11 @@ class Listed:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> dict:
-        image = files.read_image(self.paths[i], self._shape)
-        return self.others(i) | {"image": image, classes.CLASS: self.labels[i]}
+        return self.told(i) | {"image": files.read_image(self.paths[i], self._shape)}
+
+    def told(self, i: int) -> dict:
+        """An example but for its image, which is not read."""
+        return self.others(i) | {classes.CLASS: self.labels[i]}
 
     def others(self, i: int) -> dict[str, Any]:
         """What else an example has, beside its image and its class."""

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ USUAL = {
     "mid_block_add_attention": True,
 }
 HUB = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)?")
-AT_ONCE = 8  # images
+AT_ONCE = 8  # images of SIDE; of larger ones fewer, for attention's logits grow
 SIDE = 512  # of a tile, where the config has none
 
 
@@ -55,11 +56,11 @@ class Autoencoder:
         self._file = folder / WEIGHTS
         config = read_config(folder)
         self.form = form_of(config, folder)
-        self.scaling: float | None = config.get("scaling_factor")
-        self.shift: float = config.get("shift_factor") or 0.0
-        side, whole = config.get("sample_size", SIDE), 4 * self.form.factor
-        side = min(side) if isinstance(side, list) else side
-        self._tile = -(-side // whole) * whole  # so that what fades is whole cells
+        numbers = numbers_of(config, folder)
+        self.scaling: float | None = numbers["scaling_factor"]
+        self.shift: float = numbers["shift_factor"] or 0.0
+        side, whole = numbers["sample_size"] or SIDE, 4 * self.form.factor
+        self._tile = int(-(-side // whole) * whole)  # so that what fades is whole cells
         self._module = AutoencoderKL(self.form)
 
     @functools.cached_property
@@ -89,37 +90,54 @@ class Autoencoder:
     def encode(
         self,
         images: np.ndarray,
-        at_once: int = AT_ONCE,
+        at_once: int = 0,
         place: Callable[[np.ndarray], Any] = np.asarray,
     ) -> Moments:
         """The Gaussian of the latents of images [N, H, W, C] in [-1, 1], unscaled.
 
-        at_once: how many go through together. place: puts these where they are to be.
+        Of whole images, whatever their size, as diffusers has it. at_once: how many go
+        through together, 0 for what is usual. place: puts these where they are to be.
         """
 
         def both(x):
             return np.concatenate(self._encode(self.params, place(x)), axis=-1)
 
-        out = self._tile // self.form.factor
-        found = self._in_batches(both, images, at_once, self._tile, out)
+        usual = batch_of(max(images.shape[1:3]))
+        found = in_batches(both, images, at_once or usual)
         halves: Any = np.split(found, 2, axis=-1)
         return Moments(*halves)
 
-    def decode(self, latents: np.ndarray, at_once: int = AT_ONCE) -> np.ndarray:
-        """The images [N, H, W, C] of unscaled latents, about in [-1, 1]."""
-        size = self._tile // self.form.factor
-        decode = functools.partial(self._decode, self.params)
-        return self._in_batches(decode, latents, at_once, size, self._tile)
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """The images [N, H, W, C] of unscaled latents, about in [-1, 1].
 
-    def _in_batches(self, convert, x, at_once, size, out):
-        """In batches of one size, so that there is one program for each tile's."""
-        rows = -(-len(x) // at_once) * at_once if len(x) > at_once else len(x)
-        filled = np.asarray(x, np.float32)[np.arange(rows) % len(x)]
-        parts = [
-            tiles.through(convert, filled[i : i + at_once], size, out)
-            for i in range(0, rows, at_once)
-        ]
-        return np.concatenate(parts)[: len(x)]
+        In tiles where they are larger than those that the autoencoder was trained on.
+        """
+
+        def decode(z):
+            return tiles.through(
+                functools.partial(self._decode, self.params),
+                z,
+                self._tile // self.form.factor,
+                self._tile,
+            )
+
+        side = min(self._tile, self.form.factor * max(latents.shape[1:3]))
+        return in_batches(decode, latents, batch_of(side))
+
+
+def batch_of(side: int) -> int:
+    """How many images of so many pixels on a side go through together."""
+    return min(max(AT_ONCE * SIDE**2 // side**2, 1), AT_ONCE)
+
+
+def in_batches(
+    convert: Callable[[np.ndarray], np.ndarray], x: np.ndarray, at_once: int
+) -> np.ndarray:
+    """What `convert` makes of x [N, ...], in batches of one size: one program."""
+    rows = -(-len(x) // at_once) * at_once if len(x) > at_once else len(x)
+    filled = np.asarray(x, np.float32)[np.arange(rows) % len(x)]
+    parts = [convert(filled[i : i + at_once]) for i in range(0, rows, at_once)]
+    return np.concatenate(parts)[: len(x)]
 
 
 @functools.lru_cache(4)
@@ -167,8 +185,8 @@ def in_cache(text: str) -> pathlib.Path:
     raise UserError(
         f"there is no folder {shown(text)}, and the hub's cache has no autoencoder of "
         f"that name, and nothing is downloaded unasked. Download it first, `hf "
-        f"download {user}/{name} --include 'vae/*' '*.json' '{WEIGHTS}'` (pip install "
-        f"huggingface_hub), or {remedy}."
+        f"download {user}/{name} --include 'vae/*' --include '*.json' --include "
+        f"'{WEIGHTS}'` (pip install huggingface_hub), or {remedy}."
     )
 
 
@@ -196,6 +214,29 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
             f"autoencoders, 1.x to XL and those of 16 channels)."
         )
     return config
+
+
+def numbers_of(
+    config: Mapping[str, Any], folder: pathlib.Path
+) -> dict[str, float | None]:
+    """scaling_factor, shift_factor and the smaller sample_size, None where not told.
+
+    Raises UserError for what is no number, or none that can be one.
+    """
+    found = {n: config.get(n) for n in ("scaling_factor", "shift_factor")}
+    side = config.get("sample_size")
+    found["sample_size"] = min(side) if isinstance(side, list) and side else side
+    for name, x in found.items():
+        if x is None:
+            continue
+        is_number = type(x) in (int, float) and math.isfinite(x)
+        if not is_number or (x <= 0 and name != "shift_factor"):
+            raise UserError(
+                f"{shown(folder / CONFIG)} has {name} = {shown(repr(config[name]))}; "
+                "scaling_factor and sample_size are numbers above 0, shift_factor is a "
+                "number. Put there what the autoencoder was saved with."
+            )
+    return found
 
 
 def form_of(config: Mapping[str, Any], folder: pathlib.Path) -> Form:

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 
 from mt_diffusion.models.layers import Features, GroupNorm, upsample
 
-EPSILON = 1e-6  # of its norms
 PRECISION = jax.lax.Precision.HIGHEST  # for a TPU's single pass of bfloat16 is coarse
 LOG_VARIANCES = (-30.0, 20.0)  # to which diffusers clips
 
 Conv = functools.partial(nn.Conv, precision=PRECISION)
 Dense = functools.partial(nn.Dense, precision=PRECISION)
+Norm = functools.partial(GroupNorm, epsilon=1e-6, centred=True)
 
 
 class Form(NamedTuple):
@@ -56,9 +56,9 @@ class Resnet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Features:
-        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm1")(x))
+        h = nn.silu(Norm(self.groups, name="norm1")(x))
         h = Conv(self.features, (3, 3), padding=1, name="conv1")(h)
-        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm2")(h))
+        h = nn.silu(Norm(self.groups, name="norm2")(h))
         h = Conv(self.features, (3, 3), padding=1, name="conv2")(h)
         if x.shape[-1] != self.features:
             x = Conv(self.features, (1, 1), name="conv_shortcut")(x)
@@ -73,7 +73,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Features) -> Features:
         b, height, width, c = x.shape
-        h = GroupNorm(self.groups, EPSILON, name="group_norm")(x)
+        h = Norm(self.groups, name="group_norm")(x)
         h = h.reshape(b, height * width, c)
         q, k, v = (Dense(c, name=name)(h) for name in ("to_q", "to_k", "to_v"))
         logits = jnp.einsum("bqc,bkc->bqk", q, k, precision=PRECISION)
@@ -165,7 +165,7 @@ class Encoder(nn.Module):
             x = Down(width, groups, f.layers_per_block, i == last, name=name)(x)
         has_attention = f.mid_block_add_attention
         x = Middle(widths[-1], groups, has_attention, name="mid_block")(x)
-        x = nn.silu(GroupNorm(groups, EPSILON, name="conv_norm_out")(x))
+        x = nn.silu(Norm(groups, name="conv_norm_out")(x))
         return Conv(2 * f.latent_channels, (3, 3), padding=1, name="conv_out")(x)
 
 
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         for i, width in enumerate(widths):
             name = f"up_blocks_{i}"
             x = Up(width, groups, f.layers_per_block + 1, i == last, name=name)(x)
-        x = nn.silu(GroupNorm(groups, EPSILON, name="conv_norm_out")(x))
+        x = nn.silu(Norm(groups, name="conv_norm_out")(x))
         return Conv(f.out_channels, (3, 3), padding=1, name="conv_out")(x)
 
 

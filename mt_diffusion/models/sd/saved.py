@@ -95,6 +95,7 @@ def fields_of(folder: pathlib.Path) -> dict[str, Any]:
     strange = {n: told[n] for n in FIXED if told[n] != FIXED[n]}
     known = FIXED.keys() | DEFAULTS.keys() | IGNORED
     strange |= {n: x for n, x in config.items() if n not in known and x}
+    check_shapes(folder, told)
     widths, blocks = told["block_out_channels"], told["down_block_types"]
     attends = [ATTENDS.get(kind) for kind in blocks]
     back = [ATTENDS.get(kind) for kind in told["up_block_types"]]
@@ -122,6 +123,34 @@ def fields_of(folder: pathlib.Path) -> dict[str, Any]:
         "resblock_updown": False,
         **heads_of(folder, told["attention_head_dim"], widths),
     }
+
+
+def check_shapes(folder: pathlib.Path, told: Mapping[str, Any]) -> None:
+    """Raises UserError for lists that are none, and for widths and heads below 1."""
+
+    def is_count(x):
+        return type(x) is int and x > 0
+
+    def are(kind, xs):
+        return isinstance(xs, list | tuple) and len(xs) > 0 and all(map(kind, xs))
+
+    heads, widths = told["attention_head_dim"], told["block_out_channels"]
+    fits = {
+        "block_out_channels": are(is_count, widths),
+        "attention_head_dim": is_count(heads)
+        or (are(is_count, heads) and len(heads) == len(widths)),
+        "norm_num_groups": is_count(told["norm_num_groups"]),
+    }
+    for name in ("down_block_types", "up_block_types"):
+        fits[name] = are(lambda x: isinstance(x, str), told[name])
+        fits[name] &= len(told[name] or ()) == len(widths or ())
+    if wrong := [name for name, does in fits.items() if not does]:
+        raise UserError(
+            f"{shown(folder / 'config.json')} has {wrong[0]} = "
+            f"{shown(repr(told[wrong[0]]))}, which is none of a U-Net: widths, groups "
+            "and heads are whole numbers above 0, and there is a block, and where they "
+            "are a list a number of heads, for each width. Download it once more."
+        )
 
 
 def heads_of(folder: pathlib.Path, told: Any, widths: list[int]) -> dict[str, int]:

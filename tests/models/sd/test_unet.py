@@ -152,6 +152,14 @@ def test_stable_diffusions_own_widths_are_the_defaults_of_a_config(tmp_path):
         (dict(block_out_channels=[4, 6, 8]), r"block_out_channels = \[4, 6, 8\]"),
         (dict(flip_sin_to_cos=False), "flip_sin_to_cos = False"),
         (dict(attention_head_dim=[1, 1, 4]), "heads of several widths"),
+        (dict(attention_head_dim=None), "attention_head_dim = None"),
+        (dict(attention_head_dim=[1, 0, 1]), r"attention_head_dim = \[1, 0, 1\]"),
+        (dict(attention_head_dim=[1, 1]), r"attention_head_dim = \[1, 1\]"),
+        (dict(block_out_channels=None), "block_out_channels = None"),
+        (dict(block_out_channels=[0, 0, 0]), "block_out_channels"),
+        (dict(down_block_types=[["DownBlock2D"]] * 3), "down_block_types"),
+        (dict(up_block_types="UpBlock2D"), "up_block_types = 'UpBlock2D'"),
+        (dict(norm_num_groups="4"), "norm_num_groups = '4'"),
     ],
 )
 def test_other_architectures_are_refused(tmp_path, changes, words):
