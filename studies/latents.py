@@ -4,10 +4,11 @@ bash launch/emoji.sh
 python -m studies.latents --out=runs/study_latents [--seed=0] [--only=pixels,...]
 
 The small autoencoder is trained (64x64x3 to 8x8x4) and the data encoded; then a model
-of latents and one of pixels at 64 are trained, each for --seconds of processor time, in
-as many steps as these are by the speed of a start of --probe steps. Both read the words
-by the same encoder and draw the held-out emoji, from nothing and from their words. The
-judge is that of studies/emoji.py, which looks at 32x32 pixels.
+of latents is trained for --seconds of processor time, and one of pixels at 64 for these
+and all that the autoencoder and its latents took, in as many steps as these are by the
+speed of a start of --probe steps. Both read the words by the same encoder and draw the
+held-out emoji, from nothing and from their words. The judge is that of
+studies/emoji.py, which looks at 32x32 pixels.
 
 What has been done is not done again; results/latents/NAME_SEED.json holds what was
 measured, table.md all of it. Processor seconds and memory are those of the calls that
@@ -41,6 +42,7 @@ HAND, SIDE = HANDS[0], 64
 EVERY = 4  # looks at the speed of the start, the first of which is not counted
 STEPS = ("--batch_size=128", "--correction=none", "--variance=beta_tilde")
 GIVEN = ("nothing", "text")
+FIRST = ("autoencoder", "precompute")
 # The widths of the network in latents. Of a patch's 48 numbers all must find room in
 # its first channels: with the preset's 24 the noise within patches can't be taken away.
 PIXELS = {"data.image_size": SIDE, "unet.patch": 4, "unet.model_channels": 64}
@@ -118,13 +120,17 @@ def train_model(
     args: argparse.Namespace,
     judge: Judge,
 ) -> dict:
-    """Trains for so many seconds, draws, and judges."""
+    """Trains for its seconds, draws, and judges."""
     changes = changes | {"seed": args.seed}
     plan = args.out / f"{name}_{args.seed}.json"
     if not plan.exists():
-        each = seconds_of_a_step(make(), changes, args)
-        steps = max(round(args.seconds / each), 1)
-        writing.as_json(plan, {"seconds_of_a_step": each, "steps": steps})
+        each, seconds = (
+            seconds_of_a_step(make(), changes, args),
+            seconds_for(name, args),
+        )
+        steps = max(round(seconds / each), 1)
+        told = {"seconds": seconds, "seconds_of_a_step": each, "steps": steps}
+        writing.as_json(plan, told)
     planned = json.loads(plan.read_text())
     workdir = args.out / f"{name}_{args.seed}"
     steps = [f"--config.train.num_steps={planned['steps']}"]
@@ -143,6 +149,17 @@ def train_model(
         has_truth = given == "text" and len(made) == len(judge.held.captions)
         figures[given] = judged(judge, made, has_truth)
     return {"took": took, "planned": planned, "figures": figures}
+
+
+def seconds_for(name: str, args: argparse.Namespace) -> float:
+    """Of a model's training: of pixels also what the other one had before its own."""
+    if name == "latents":
+        return args.seconds
+    paths = [args.results / f"{first}_{args.seed}.json" for first in FIRST]
+    if missing := [path.stem for path in paths if not path.exists()]:
+        sys.exit(f"{name} has the seconds of these, which come first: {missing}")
+    before = [json.loads(path.read_text())["took"] for path in paths]
+    return args.seconds + sum(took["processor_seconds"] for took in before)
 
 
 def changed(config: ConfigDict, changes: dict[str, object]) -> ConfigDict:
@@ -237,7 +254,7 @@ def main() -> None:
     add("--results", type=pathlib.Path, default=RESULTS)
     add("--seed", type=int, default=0)
     add("--only", default="", help="stages, as latents,pixels; all of them without")
-    add("--seconds", type=float, default=900, help="of each model's training (900)")
+    add("--seconds", type=float, default=900, help="of training in latents (900)")
     add("--autoencoder_steps", type=int, default=0, help="0: the preset's own")
     add("--probe", type=int, default=200, help="steps by which speed is known (200)")
     add("--num", type=int, default=0, help="pictures that are drawn; 0: of all words")

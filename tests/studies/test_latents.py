@@ -43,6 +43,17 @@ def test_the_autoencoder_is_the_one_that_latents_are_of(args):
     assert space.channels == config.autoencoder.latent_channels
 
 
+def test_pixels_have_the_seconds_of_all_that_latents_had(args, tmp_path):
+    args.results = tmp_path
+    with pytest.raises(SystemExit, match=r"come first: \['autoencoder_3', 'pre"):
+        latents.seconds_for("pixels", args)
+    for name, seconds in (("autoencoder", 20.0), ("precompute", 3.0)):
+        took = {"took": {"processor_seconds": seconds}}
+        latents.writing.as_json(tmp_path / f"{name}_3.json", took)
+    assert latents.seconds_for("pixels", args) == 33
+    assert latents.seconds_for("latents", args) == 10
+
+
 def test_steps_are_as_many_as_the_seconds_hold(args, monkeypatch):
     """By the speed after the first look, which waits for the program."""
     used = iter([100.0, 101.0, 103.0, 105.0])
