@@ -14,6 +14,7 @@ from mt_diffusion.evaluation.reference import Reference
 from mt_diffusion.experiment.experiment import Experiment
 
 MAX_TRAIN = 100_000  # training images that a neighbour is looked for among
+LOOKED_AT = 8  # images, to see whether a space loses anything
 MAX_SETS = 4  # of test images, each as many as a draw has
 
 
@@ -56,6 +57,19 @@ class Real:
     def test_features(self) -> Features:
         """Of the test images."""
         return self.features(self.test_images, "test images")
+
+    @functools.cached_property
+    def returned_features(self) -> Features | None:
+        """Of the test images, into the diffusion's space and back.
+
+        None where that changes none of the first ones, as with pixels.
+        """
+        space = self.experiment.space
+        first = self.test_images[:LOOKED_AT]
+        if np.array_equal(space.decode(space.encode(first)), first):
+            return None
+        returned = space.decode(space.encode(self.test_images))
+        return self.features(returned, "test images, there and back")
 
     @functools.cached_property
     def test_sets(self) -> list[Features]:

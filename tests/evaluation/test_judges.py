@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -128,6 +129,21 @@ def test_real_images_are_better_than_noise_by_every_measure(real, perfect):
     for m in found:  # the samples are the test images themselves
         assert m.value == pytest.approx(m.ceiling.value), m
         assert m.ceiling.of == "300 test images"
+
+
+def test_what_a_space_loses_has_a_figure_of_its_own(real, perfect):
+    """Of pixels there is none (above); here a space that keeps 2 bits of each."""
+    coarse = types.SimpleNamespace(encode=lambda x: x // 64, decode=lambda z: z * 64)
+    coarse.picture = real.experiment.space.picture
+    experiment = types.SimpleNamespace(space=coarse, primary=real.experiment.primary)
+    other = dataclasses.replace(real, experiment=experiment)
+    found = by_name(image.judge_quality(experiment.primary, perfect(), other))
+    returned = found["fid_there_and_back_toy"]
+    seen = real.features(real.test_images // 64 * 64, "coarse").pooled
+    wanted = quality.frechet_distance(quality.statistics(seen), real.reference.pooled)
+    assert returned.value == pytest.approx(wanted)
+    assert wanted > 1.2 * found["fid_toy"].value
+    assert returned.ceiling == found["fid_toy"].ceiling
 
 
 def test_the_reference_against_itself_is_perfect(real, perfect):

@@ -22,6 +22,7 @@ LIKENESS = {  # name: better
     "precision": "higher",
     "recall": "higher",
 }
+RETURNED = "fid_there_and_back"
 CLOSE = 0.01  # share of test images that are closer to a training image
 Estimates = dict[str, Estimate]
 
@@ -30,11 +31,15 @@ def judge_quality(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
     """FID, sFID, KID, Inception Score, precision and recall against the reference.
 
     fid_inf: FID as endless examples would have it, so without the bias of their number.
+    fid_there_and_back: of test images as the diffusion's space has them, where that
+    loses something; no model of latents can be expected below.
     """
     if variable.name in drawn.draw.given:
         return []
     made = compare(features_of(variable, drawn, real), real, drawn.groups)
+    made |= there_and_back(real)
     noise, test = noise_marks(real), test_marks(real)
+    noise, test = (marks | {RETURNED: marks["fid"]} for marks in (noise, test))
     return [
         Metric(
             f"{name}_{real.network.name}",
@@ -44,7 +49,7 @@ def judge_quality(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
             test.get(name),
             made[name].error,
         )
-        for name, better in LIKENESS.items()
+        for name, better in (LIKENESS | {RETURNED: "lower"}).items()
         if name in made
     ]
 
@@ -86,6 +91,15 @@ def test_marks(real: Real) -> dict[str, Mark]:
             value = max(line.at(real.num), 0.0)  # no distance is below
             marks[name] = Mark(value, f"{of}, extrapolated to {real.num:,}", spread)
     return marks
+
+
+@functools.lru_cache(maxsize=1)
+def there_and_back(real: Real) -> Estimates:
+    """FID of test images that went into the space and back; {} where none changed."""
+    found = real.returned_features
+    if found is None:
+        return {}
+    return {RETURNED: frechet(found, real, np.arange(len(found.pooled)))["fid"]}
 
 
 def frechet_pairs(
