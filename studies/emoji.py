@@ -75,11 +75,11 @@ def trained(config: str, options: str, seed: int) -> list[str]:
 SWAPPED = {"image": "google", "image_b": "twitter"}
 RUNS = {
     "ddpm": Run("image_transition", (NOTHING,), ALONE, judged=("image",)),
-    "transition": Run("image_transition", (NOTHING, "image", "image_b")),
-    "to_a": Run("image_transition", ("image_b",), PLAIN),
+    "transition": Run("image_transition", (NOTHING, "image", "image_b", "image_b x2")),
+    "to_a": Run("image_transition", ("image_b", "image_b x2"), PLAIN),
     "to_b": Run(
         "image_transition",
-        ("image_b",),
+        ("image_b", "image_b x2"),
         f"{PLAIN} --config.data.swap_pair=true",
         **SWAPPED,
     ),

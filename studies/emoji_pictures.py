@@ -22,13 +22,13 @@ from studies.emoji_judge import HANDS, Held
 NAMES = {"twitter": "Twemoji", "google": "Noto Emoji"}
 COLUMNS, WORDS = 14, 24
 MARGIN, LABEL = 4, 150  # pixels
-WAYS = {  # what is given to `anything`: how that is told
+WAYS = {  # what is given to `anything`: how that is told; words with a guidance of 2
     "nothing": "from nothing",
     "label": "from the group",
-    "text": "from the words",
+    "text x2": "from the words",
     "label text": "from group and words",
     "image_b": "from Noto's",
-    "image_b text": "from Noto's and words",
+    "image_b text x2": "from Noto's and words",
 }
 
 
@@ -98,7 +98,7 @@ def six_ways(out: pathlib.Path, seed: int, held: Held) -> PIL.Image.Image:
 
 def words(out: pathlib.Path, seed: int, held: Held) -> PIL.Image.Image:
     """Pictures of words, beside the true ones."""
-    made = drawn(out, "anything", seed, "text")["image"]
+    made = drawn(out, "text", seed, "text x2")["image"]
     tiles = [
         pictures.tile(
             {
@@ -110,7 +110,7 @@ def words(out: pathlib.Path, seed: int, held: Held) -> PIL.Image.Image:
         )
         for i in spread(held, WORDS)
     ]
-    return pictures.page(tiles, "made | true | text (given)", columns=8)
+    return pictures.page(tiles, "made | true | text (given, guided by 2)", columns=8)
 
 
 def drawn(out: pathlib.Path, run: str, seed: int, given: str) -> dict[str, np.ndarray]:

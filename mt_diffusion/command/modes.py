@@ -223,7 +223,8 @@ def preflight() -> None:
 
     sizes, quick = parsing.numbers(options.MICROBATCHES), options.QUICK.value
     name = options.TOPOLOGY.value
-    preflight.preflight(options.CONFIG.value, name, sizes, out(), quick)
+    every = options.ALL_REMAT.value
+    preflight.preflight(options.CONFIG.value, name, sizes, out(), quick, every)
 
 
 def check() -> None:

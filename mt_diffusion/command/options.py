@@ -27,7 +27,7 @@ FLAGS_OF = {
     "reference": {"out", "features", "weights", "split", "num_examples", "trust"} | JOB,
     "precompute": {"out", "encoder", "trust"} | JOB,
     "check": {"trust"},
-    "preflight": {"topology", "microbatches", "quick", "out", "trust"},
+    "preflight": {"topology", "microbatches", "quick", "all_remat", "out", "trust"},
     "report": {"workdir", "trust"},
     "export": {"workdir", "out", "format", "dtype", "license", "push", "trust"}
     | {"with_captions"},
@@ -253,6 +253,12 @@ MICROBATCHES = flags.DEFINE_list(
     [],
     "preflight: two numbers of images per device at which memory is measured, as "
     "8,16 (the config's own, at most 8, and twice that).",
+)
+ALL_REMAT = flags.DEFINE_bool(
+    "all_remat",
+    False,
+    "preflight: look at every --config.unet.remat, and go on with the one that is "
+    "fastest at best of those that fit.",
 )
 QUICK = flags.DEFINE_bool(
     "quick",

@@ -7,7 +7,7 @@ nowhere near, and the compiler is asked. Nothing is run, and no data need be her
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -16,10 +16,11 @@ from mt_diffusion.errors import UserError
 from mt_diffusion.experiment import experiment as experiments
 from mt_diffusion.experiment.experiment import shapes_of
 from mt_diffusion.files import writing
+from mt_diffusion.models.unet import REMAT
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology, units
 from mt_diffusion.preflight.measure import Measurement, measure
-from mt_diffusion.preflight.report import Report
+from mt_diffusion.preflight.report import Report, roofline
 from mt_diffusion.preflight.topology import Target
 from mt_diffusion.training.step import images_per_device
 
@@ -32,15 +33,19 @@ def preflight(
     microbatches: Sequence[float],
     out: pathlib.Path | None,
     quick: bool = False,
+    all_remat: bool = False,
 ) -> None:
     """Prints what the config's step and sampler need; `out`: the same as JSON.
 
     slice_name: a TPU slice, as v5e-256; '' for the devices here. microbatches: two
     numbers of images per device at which memory is measured; empty for the config's
     own, or 8 where that has more, and twice that. quick: compile with little effort.
+    all_remat: look at every config.unet.remat, and go on with the fastest that fits.
     Raises UserError where the programs do not fit, naming what helps.
     """
     target = dataclasses.replace(topology.find(slice_name), quick=quick)
+    if all_remat:
+        config = recomputing(config, target, microbatches)
     report = look(config, target, microbatches)
     print(tables.text(report))
     if out:
@@ -48,6 +53,37 @@ def preflight(
         writing.as_json(out, report.summary())
     if report.fits is False:
         raise UserError(tables.advice(report, config))
+
+
+def recomputing(
+    config: ConfigDict, target: Target, microbatches: Sequence[float]
+) -> ConfigDict:
+    """The config with the config.unet.remat that is fastest of those that fit.
+
+    With that of least memory where none does. Prints a table of all.
+    """
+    configs = {name: config.copy_and_resolve_references() for name in REMAT}
+    for name, one in configs.items():
+        one.unet.remat = name
+    found = {n: look(one, target, microbatches) for n, one in configs.items()}
+    chosen = fastest(found)
+    print(tables.policies(found, chosen), end="\n\n")
+    return configs[chosen]
+
+
+def fastest(found: Mapping[str, Report]) -> str:
+    """Whose step takes least at best of those that fit, or, if none, has least memory.
+
+    By its slowest limit, where the chip's are known, else by its operations.
+    """
+
+    def takes(report: Report) -> float:
+        work, chip = report.work, report.target.chip
+        return -roofline(work, chip)["images_per_second"] if chip else work.flops
+
+    fitting = {n: takes(r) for n, r in found.items() if r.fits is not False}
+    costs = fitting or {n: r.total for n, r in found.items()}
+    return min(costs, key=lambda n: costs[n])
 
 
 def look(config: ConfigDict, target: Target, microbatches: Sequence[float]) -> Report:

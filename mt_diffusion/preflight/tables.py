@@ -1,6 +1,6 @@
 """What a preflight has found, for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from ml_collections import ConfigDict
@@ -48,6 +48,19 @@ def text(report: Report) -> str:
         if target.chip:
             lines.append(at_best(roofline(work, target.chip)))
     return "\n".join(lines)
+
+
+def policies(found: Mapping[str, Report], chosen: str) -> str:
+    """What each way of config.unet.remat needs, and which one is taken."""
+    lines = ["config.unet.remat   memory per device   largest microbatch   at best"]
+    for name, report in found.items():
+        chip, most = report.target.chip, report.largest
+        speed = roofline(report.work, chip)["images_per_second"] if chip else None
+        cells = [f"{gib(report.total):>17}", f"{'' if most is None else most:>18}"]
+        cells.append("" if speed is None else f"{speed:.3g} images/s per device")
+        fits = ", does not fit" if report.fits is False else ""
+        lines.append("   ".join([f"  {name:<15}", *cells]) + fits)
+    return "\n".join([*lines, f"taken: --config.unet.remat={chosen}"])
 
 
 def memory(report: Report) -> list[str]:

@@ -1,5 +1,6 @@
 """Preflight: counts of compiled programs against closed forms, and the verdicts."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -475,6 +476,45 @@ def test_a_step_that_does_not_fit_ends_with_the_knob_that_helps(stand_ins, tmp_p
     config.train.num_microbatches = 4
     preflight.preflight(config, "v5e-16", (2, 4), None)
     assert stand_ins == [1, 1, 1, 1, 4]
+
+
+@pytest.mark.parametrize(
+    "memory, taken", [(64, "none"), (17, "pointwise"), (11, "blocks"), (3, "blocks")]
+)
+def test_the_fastest_way_that_fits_is_taken(
+    memory, taken, cache, monkeypatch, tmp_path, capsys
+):
+    """Ways that keep 1, 3/4 and 1/4 MiB of an image, at 1, 2 and 3 operations."""
+    ways = {"none": (1.0, 1.0), "pointwise": (0.75, 2.0), "blocks": (0.25, 3.0)}
+
+    def lower_training(config, mesh, images, parts):
+        text = f"{config.unet.remat} {images} {parts}"
+        return program.Program("step", StandIn(text), images, {})
+
+    def look(lowered, num_devices, options):
+        way, images, parts = lowered.lowered.text.split()
+        kept, flops = ways[way]
+        each = int(images) / num_devices / int(parts)
+        fields = dict(held={}, flops=flops * each, traffic=0.0)
+        total = (2 + kept * each) * 2**20
+        return Measurement(lowered.name, int(images), True, total, **fields)
+
+    monkeypatch.setattr(program, "lower_training", lower_training)
+    sampler = program.Program("sampler", StandIn("none 8 8"), 8, {})
+    monkeypatch.setattr(program, "lower_sampling", lambda *_: sampler)
+    monkeypatch.setattr(measure, "compile_and_look", look)
+    found = target(memory=memory * 2**20, links=1.0)
+    monkeypatch.setattr(topology, "find", lambda name: found)
+    config, out = get_config(), tmp_path / "found.json"
+    ends = pytest.raises(UserError) if memory == 3 else contextlib.nullcontext()
+    with ends:
+        preflight.preflight(config, "v5e-16", (), out, all_remat=True)
+    told = json.loads(out.read_text())
+    assert told["total"] == (2 + 16 * ways[taken][0]) * 2**20
+    said = capsys.readouterr().out
+    assert f"taken: --config.unet.remat={taken}" in said
+    assert said.count("does not fit") == {64: 0, 17: 1, 11: 2, 3: 3}[memory]
+    assert config.unet.remat == "none"
 
 
 def test_what_can_not_be_looked_at_is_refused(stand_ins):
