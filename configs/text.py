@@ -11,8 +11,9 @@ a fixed projection for its code, as those of `image_representation.py`.
   bash launch/local.sh --mode=read --workdir=runs/text     # chooses levels, once
   bash launch/local.sh --mode=read --workdir=runs/text --given=image=FOLDER
 
-How good it is by itself was not measured since its network reads patches: see
-results/emoji/README.md for `anything.py`, whose words are the same.
+176,000 pictures, 45 minutes of one core; with --guidance=2, 61% of the pictures for
+words of held-out emoji are nearest to one of the right group, of real ones 71%
+(results/emoji/README.md).
 
 On digits the words are their names, by an encoder that knows spelling alone: for a look
 at all parts.

@@ -71,10 +71,10 @@ def sheet(rows: Sequence[tuple[str, np.ndarray]]) -> PIL.Image.Image:
 
 
 def hands(out: pathlib.Path, seed: int, held: Held) -> PIL.Image.Image:
-    """Each hand from the other."""
+    """Each hand from the other; the primary one guided by 2."""
     some = spread(held, COLUMNS)
     rows: list[tuple[str, np.ndarray]] = []
-    ways = {"image": ("image_b", *HANDS), "image_b": ("image", *HANDS[::-1])}
+    ways = {"image": ("image_b", *HANDS), "image_b x2": ("image", *HANDS[::-1])}
     for given, (made, source, wanted) in ways.items():
         rows += [("", np.zeros((0, 1, 1, 3), np.uint8))] if rows else []
         rows += [
