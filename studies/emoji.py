@@ -183,9 +183,9 @@ def table(judge: Judge) -> str:
     """All that was measured, as Markdown: means over seeds, and what to beat."""
     rows = []
     for name in RUNS:
-        kept = [
-            json.loads(p.read_text()) for p in sorted(RESULTS.glob(f"{name}_[0-9]*"))
-        ]
+        paths = sorted(RESULTS.glob(f"{name}_*.json"))
+        seeds = [p for p in paths if p.stem.removeprefix(f"{name}_").isdigit()]
+        kept = [json.loads(p.read_text()) for p in seeds]
         for draw in RUNS[name].draws if kept else ():
             some = [one["figures"][draw] for one in kept]
             for figure in some[0]:

@@ -1,6 +1,8 @@
 """The study of emoji: what it trains can be trained, and its figures are right."""
 
 import importlib
+import json
+import types
 
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_pictures_are_of_what_was_drawn(tmp_path):
     some = emoji_pictures.spread(Held, 14)
     assert len(some) == 14 and {Held.groups[i] for i in some} == set(Held.groups)
     made = np.full((40, 32, 32, 3), 200, np.uint8)
-    for run, given in [("anything", "text"), ("transition", "image")]:
+    for run, given in [("text", "text-x2"), ("transition", "image")]:
         folder = tmp_path / "draws" / f"{run}_0" / given
         folder.mkdir(parents=True)
         np.savez(folder / "samples.npz", image=made, image_b=made)
@@ -68,3 +70,16 @@ def test_pictures_are_of_what_was_drawn(tmp_path):
     assert shown == emoji_pictures.WORDS * 64**2  # as large as can be looked at
     with pytest.raises(FileNotFoundError, match="image_b"):
         emoji_pictures.hands(tmp_path, 0, Held)
+    assert set(emoji_pictures.WAYS) <= set(emoji.RUNS["anything"].draws)
+
+
+def test_the_table_is_of_runs_and_passes_their_curves_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(emoji, "RESULTS", tmp_path)
+    for seed, value in ((0, 0.25), (1, 0.75)):
+        figures = {"nothing": {"image_frechet": value}}
+        told = json.dumps({"run": "ddpm", "seed": seed, "figures": figures})
+        (tmp_path / f"ddpm_{seed}.json").write_text(told)
+    (tmp_path / "ddpm_0_curve.json").write_text(json.dumps({"curve": {}}))
+    found = emoji.table(types.SimpleNamespace(marks=lambda: {"chance": 0.5}))
+    assert "| ddpm | nothing | image_frechet | 0.500 +- 0.354 | 2 |" in found
+    assert "| chance | 0.500 |" in found
