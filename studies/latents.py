@@ -124,10 +124,8 @@ def train_model(
     changes = changes | {"seed": args.seed}
     plan = args.out / f"{name}_{args.seed}.json"
     if not plan.exists():
-        each, seconds = (
-            seconds_of_a_step(make(), changes, args),
-            seconds_for(name, args),
-        )
+        seconds = seconds_for(name, args)
+        each = seconds_of_a_step(make(), changes, args)
         steps = max(round(seconds / each), 1)
         told = {"seconds": seconds, "seconds_of_a_step": each, "steps": steps}
         writing.as_json(plan, told)

@@ -60,7 +60,10 @@ class Unread(dict):
 
     def mirrored(self) -> "Unread":
         """The same with the image's mirror image."""
-        return Unread(self, self._read, not self._is_mirrored)
+        found = Unread(self, self._read, not self._is_mirrored)
+        if "image" in found:  # it has been read
+            found["image"] = found["image"][:, ::-1]
+        return found
 
 
 class Encoded(View):

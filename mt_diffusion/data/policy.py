@@ -19,7 +19,7 @@ class Skipping(View):
     that were left out when it was opened.
     """
 
-    told = None  # for an image that is not read can't be seen to be broken
+    told = None
 
     def __init__(self, source: Any, refused: Sequence[UserError]):
         super().__init__(source)
@@ -30,7 +30,9 @@ class Skipping(View):
         for row in range(i, i + TRIES):
             row %= len(self)
             try:
-                return self._source[row]
+                example = self._source[row]
+                example["image"]  # where it is put off it is read now: is it broken?
+                return example
             except UserError as error:
                 last = error
                 self._tell(row, error)

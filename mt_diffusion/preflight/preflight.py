@@ -7,7 +7,7 @@ nowhere near, and the compiler is asked. Nothing is run, and no data need be her
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ from mt_diffusion.models.unet import REMAT
 from mt_diffusion.parallel import sharding
 from mt_diffusion.preflight import program, tables, topology, units
 from mt_diffusion.preflight.measure import Measurement, measure
-from mt_diffusion.preflight.report import Report, roofline
+from mt_diffusion.preflight.report import Report
 from mt_diffusion.preflight.topology import Target
 from mt_diffusion.training.step import images_per_device
 
@@ -44,9 +44,12 @@ def preflight(
     Raises UserError where the programs do not fit, naming what helps.
     """
     target = dataclasses.replace(topology.find(slice_name), quick=quick)
+    configs = with_remat(config, REMAT if all_remat else [config.unet.remat])
+    found = {n: look(one, target, microbatches) for n, one in configs.items()}
+    chosen = fastest(found)
+    config, report = configs[chosen], found[chosen]
     if all_remat:
-        config = recomputing(config, target, microbatches)
-    report = look(config, target, microbatches)
+        print(tables.policies(found, chosen), end="\n\n")
     print(tables.text(report))
     if out:
         writing.make_folder(out.parent, f"--out={out}")
@@ -55,20 +58,12 @@ def preflight(
         raise UserError(tables.advice(report, config))
 
 
-def recomputing(
-    config: ConfigDict, target: Target, microbatches: Sequence[float]
-) -> ConfigDict:
-    """The config with the config.unet.remat that is fastest of those that fit.
-
-    With that of least memory where none does. Prints a table of all.
-    """
-    configs = {name: config.copy_and_resolve_references() for name in REMAT}
-    for name, one in configs.items():
+def with_remat(config: ConfigDict, names: Iterable[str]) -> dict[str, ConfigDict]:
+    """{name: the config with that config.unet.remat}."""
+    found = {name: config.copy_and_resolve_references() for name in names}
+    for name, one in found.items():
         one.unet.remat = name
-    found = {n: look(one, target, microbatches) for n, one in configs.items()}
-    chosen = fastest(found)
-    print(tables.policies(found, chosen), end="\n\n")
-    return configs[chosen]
+    return found
 
 
 def fastest(found: Mapping[str, Report]) -> str:
@@ -78,8 +73,8 @@ def fastest(found: Mapping[str, Report]) -> str:
     """
 
     def takes(report: Report) -> float:
-        work, chip = report.work, report.target.chip
-        return -roofline(work, chip)["images_per_second"] if chip else work.flops
+        speed = report.images_per_second
+        return report.work.flops if speed is None else -speed
 
     fitting = {n: takes(r) for n, r in found.items() if r.fits is not False}
     costs = fitting or {n: r.total for n, r in found.items()}

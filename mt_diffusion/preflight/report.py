@@ -99,6 +99,12 @@ class Report:
         return Work(self.per_device, times * found.flops, times * found.traffic, sent)
 
     @property
+    def images_per_second(self) -> float | None:
+        """Of training, at best, on each device; None where its chip is not known."""
+        chip = self.target.chip
+        return roofline(self.work, chip)["images_per_second"] if chip else None
+
+    @property
     def sampler_work(self) -> Work:
         """Of a run of the sampler, of whose loop the compiler counts one step."""
         found, steps = self.sampler, self.steps

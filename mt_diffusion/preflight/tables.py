@@ -54,8 +54,7 @@ def policies(found: Mapping[str, Report], chosen: str) -> str:
     """What each way of config.unet.remat needs, and which one is taken."""
     lines = ["config.unet.remat   memory per device   largest microbatch   at best"]
     for name, report in found.items():
-        chip, most = report.target.chip, report.largest
-        speed = roofline(report.work, chip)["images_per_second"] if chip else None
+        most, speed = report.largest, report.images_per_second
         cells = [f"{gib(report.total):>17}", f"{'' if most is None else most:>18}"]
         cells.append("" if speed is None else f"{speed:.3g} images/s per device")
         fits = ", does not fit" if report.fits is False else ""

@@ -173,6 +173,33 @@ def test_images_with_latents_are_not_read_until_they_are_wanted(
         source[0]["pair"]
 
 
+def test_an_image_is_mirrored_whether_it_was_read_before_or_not():
+    image = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
+    for is_read in (False, True):
+        example = latents.Unread({"label": 3}, lambda: image)
+        assert not is_read or example["image"] is image
+        turned = example.mirrored()
+        np.testing.assert_array_equal(turned["image"], image[:, ::-1])
+        np.testing.assert_array_equal(turned.mirrored()["image"], image)
+        assert (turned | {"vector": 1})["label"] == 3
+
+
+def test_a_broken_image_is_skipped_though_it_has_latents(place, tmp_path):
+    (tmp_path / "images/a").mkdir(parents=True)
+    for i in range(40):
+        pixels = np.full((8, 8), i, np.uint8)
+        PIL.Image.fromarray(pixels).save(tmp_path / f"images/a/{i:02}.png")
+    config = of_digits(place).unlock()
+    config.data.update(source="folder", path=str(tmp_path / "images"), broken="skip")
+    precompute.precompute_latents(config, tmp_path / "made")
+    config.data.latents = str(tmp_path / "made")
+    source = sources.open_source(config.data, "train")
+    before = [int(source[i]["image"][0, 0, 0]) for i in (0, 1)]
+    path = tmp_path / f"images/a/{before[0]:02}.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert int(source[0]["image"][0, 0, 0]) == before[1]
+
+
 @pytest.mark.parametrize("is_flipped", [False, True])
 def test_training_and_evaluation_hide_pixels_before_they_encode(
     place, made, resolved, is_flipped

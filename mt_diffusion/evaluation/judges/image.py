@@ -22,7 +22,6 @@ LIKENESS = {  # name: better
     "precision": "higher",
     "recall": "higher",
 }
-RETURNED = "fid_there_and_back"
 CLOSE = 0.01  # share of test images that are closer to a training image
 Estimates = dict[str, Estimate]
 
@@ -37,9 +36,7 @@ def judge_quality(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
     if variable.name in drawn.draw.given:
         return []
     made = compare(features_of(variable, drawn, real), real, drawn.groups)
-    made |= there_and_back(real)
     noise, test = noise_marks(real), test_marks(real)
-    noise, test = (marks | {RETURNED: marks["fid"]} for marks in (noise, test))
     return [
         Metric(
             f"{name}_{real.network.name}",
@@ -49,9 +46,9 @@ def judge_quality(variable: Variable, drawn: Drawn, real: Real) -> list[Metric]:
             test.get(name),
             made[name].error,
         )
-        for name, better in (LIKENESS | {RETURNED: "lower"}).items()
+        for name, better in LIKENESS.items()
         if name in made
-    ]
+    ] + there_and_back(real)
 
 
 # Two judges ask for the features of a draw, and every draw for the marks.
@@ -94,12 +91,14 @@ def test_marks(real: Real) -> dict[str, Mark]:
 
 
 @functools.lru_cache(maxsize=1)
-def there_and_back(real: Real) -> Estimates:
-    """FID of test images that went into the space and back; {} where none changed."""
-    found = real.returned_features
+def there_and_back(real: Real) -> list[Metric]:
+    """FID of test images that went into the space and back; none where none changed."""
+    found, name = real.returned_features, f"fid_there_and_back_{real.network.name}"
     if found is None:
-        return {}
-    return {RETURNED: frechet(found, real, np.arange(len(found.pooled)))["fid"]}
+        return []
+    fid = frechet(found, real, np.arange(len(found.pooled)))["fid"]
+    marks = noise_marks(real)["fid"], test_marks(real)["fid"]
+    return [Metric(name, fid.value, "lower", *marks, fid.error)]
 
 
 def frechet_pairs(

@@ -131,19 +131,22 @@ def check_shapes(folder: pathlib.Path, told: Mapping[str, Any]) -> None:
     def is_count(x):
         return type(x) is int and x > 0
 
-    def are(kind, xs):
-        return isinstance(xs, list | tuple) and len(xs) > 0 and all(map(kind, xs))
+    def is_name(x):
+        return isinstance(x, str)
+
+    def are(kind, xs, num=None):
+        is_list = isinstance(xs, list | tuple) and len(xs) > 0
+        return is_list and all(map(kind, xs)) and num in (None, len(xs))
 
     heads, widths = told["attention_head_dim"], told["block_out_channels"]
+    num = len(widths) if are(is_count, widths) else None
     fits = {
-        "block_out_channels": are(is_count, widths),
-        "attention_head_dim": is_count(heads)
-        or (are(is_count, heads) and len(heads) == len(widths)),
+        "block_out_channels": num is not None,
+        "attention_head_dim": is_count(heads) or are(is_count, heads, num),
         "norm_num_groups": is_count(told["norm_num_groups"]),
+        "down_block_types": are(is_name, told["down_block_types"], num),
+        "up_block_types": are(is_name, told["up_block_types"], num),
     }
-    for name in ("down_block_types", "up_block_types"):
-        fits[name] = are(lambda x: isinstance(x, str), told[name])
-        fits[name] &= len(told[name] or ()) == len(widths or ())
     if wrong := [name for name, does in fits.items() if not does]:
         raise UserError(
             f"{shown(folder / 'config.json')} has {wrong[0]} = "

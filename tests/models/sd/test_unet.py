@@ -156,6 +156,8 @@ def test_stable_diffusions_own_widths_are_the_defaults_of_a_config(tmp_path):
         (dict(attention_head_dim=[1, 0, 1]), r"attention_head_dim = \[1, 0, 1\]"),
         (dict(attention_head_dim=[1, 1]), r"attention_head_dim = \[1, 1\]"),
         (dict(block_out_channels=None), "block_out_channels = None"),
+        (dict(block_out_channels=4), "block_out_channels = 4"),
+        (dict(down_block_types=3), "down_block_types = 3"),
         (dict(block_out_channels=[0, 0, 0]), "block_out_channels"),
         (dict(down_block_types=[["DownBlock2D"]] * 3), "down_block_types"),
         (dict(up_block_types="UpBlock2D"), "up_block_types = 'UpBlock2D'"),
