@@ -19,6 +19,8 @@ One checkpoint goes both ways, and makes pairs from nothing:
 Emoji in two hands (launch/emoji.sh); figures are in results/emoji/README.md:
 
   bash launch/local.sh --config=configs/image_transition.py:emoji --workdir=runs/hands
+  bash launch/local.sh --mode=sample --workdir=runs/hands --guidance=2 \
+      --given=image_b=FOLDER   # Noto's: ~/.cache/mt_diffusion/emoji/32/google/test
 
 The paper's data, files with both images side by side, as pix2pix released them:
 

@@ -149,13 +149,13 @@ class Variable:
         return np.stack([(1 - share) * a + share * b for share in shares])
 
     def nearest(
-        self, items: np.ndarray, texts: Sequence[str] = (), num: int = 1
+        self, items: np.ndarray, num: int = 1
     ) -> list[list[tuple[str, float]]] | None:
-        """[(text, cosine)] of the nearest to each postprocessed value; None: no words.
-
-        texts: that are compared; all that it knows where empty.
-        """
+        """[(text, cosine)] of the nearest to each postprocessed value; or no words."""
         return None
+
+    def compare_with(self, texts: Sequence[str]) -> None:
+        """From here on these texts are those that `nearest` knows, if it knows any."""
 
     def known(self, value: Array) -> Known | None:
         """Pixels of z_0 that these values fix; None for those that fix no pixel."""

@@ -188,7 +188,8 @@ class Judge:
         """How often the right caption is the nearest, and among the ten nearest."""
         text = mt_diffusion.load(workdir).experiment.variables["text"]
         texts = self.held.captions
-        ranked = text.nearest(vectors[: len(texts)], texts, len(texts))
+        text.compare_with(texts)
+        ranked = text.nearest(vectors[: len(texts)], len(texts))
         return recall([[name for name, _ in row] for row in ranked], texts)
 
     def marks(self) -> dict[str, float]:

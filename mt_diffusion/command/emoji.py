@@ -25,7 +25,7 @@ def main() -> None:
         "--label",
         choices=emoji.LABELS,
         default=emoji.LABELS[0],
-        help="what the classes are: 9 groups (the default), or about 100 sub-groups",
+        help="what the classes are: 10 groups (the default), or 99 sub-groups",
     )
     args = parser.parse_args()
     exits.answer_sigterm()

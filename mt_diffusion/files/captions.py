@@ -13,6 +13,9 @@ from mt_diffusion.files.names import same, shown
 FILES = ("file", "file_name", "image")  # what the column of pictures may be called
 TEXTS = ("caption", "text")
 LIST = ".txt"  # ends the name of a file with a text in each line
+TABLE = "a .csv with the columns file and caption, or a .json of {file: caption}"
+LINES = f"a {LIST} with a text in each line"
+OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")  # that are no words
 
 
 def table(path: pathlib.Path) -> dict[str, list[str]]:
@@ -43,11 +46,13 @@ def without_suffix(path: pathlib.PurePath) -> str:
     return (path.with_suffix("") if is_image else path).as_posix()
 
 
-def _text(path: pathlib.Path) -> str:
+def _text(path: pathlib.Path, what: str) -> str:
     try:
         return path.read_text("utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"{shown(path)} does not exist; give a file's path.") from error
+        raise UserError(
+            f"{shown(path)} does not exist; give the path of {what}."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(
             f"{shown(path)} can't be read as text ({shown(str(error))}); give a file "
@@ -57,7 +62,7 @@ def _text(path: pathlib.Path) -> str:
 
 def _csv(path: pathlib.Path) -> list[tuple[str, str]]:
     try:
-        rows = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+        rows = csv.DictReader(io.StringIO(_text(path, TABLE), newline=""), strict=True)
         return list(_rows(rows, path))
     except csv.Error as error:
         raise UserError(
@@ -83,7 +88,7 @@ def _rows(rows: csv.DictReader, path: pathlib.Path) -> Iterator[tuple[str, str]]
 
 def _json(path: pathlib.Path) -> list[tuple[str, str]]:
     try:
-        content = json.loads(_text(path))
+        content = json.loads(_text(path, TABLE))
         both = [
             (file, caption)
             for file, said in content.items()
@@ -109,9 +114,15 @@ def is_list(path: pathlib.Path) -> bool:
     return path.suffix.lower() == LIST
 
 
+def is_other(path: pathlib.Path) -> bool:
+    """Whether it is another file, or its name, which is a word, is that of one."""
+    is_named = path.suffix.lower() in OTHERS and not any(map(str.isspace, path.name))
+    return not is_list(path) and (is_named or len(path.parts) > 1 and path.is_file())
+
+
 def lines(path: pathlib.Path) -> list[str]:
     """The lines of a text file; UserError where there is none, or one is empty."""
-    found = [line.strip() for line in _text(path).splitlines()]
+    found = [line.strip() for line in _text(path, LINES).splitlines()]
     while found and not found[-1]:
         found.pop()
     if not found or not all(found):

@@ -49,16 +49,16 @@ def read(
 
     given: one text NAME=FILES of the primary image, or none. captions: a file with a
     text in each line, to compare what is read with; None for those that the model
-    knows. overrides: of the
-    checkpoint's config.sampling, whose batch_size is used. Writes what it reads as
-    sampling does, and the levels to workdir/reading.json. Raises UserError where images
-    are given before levels were chosen for this checkpoint.
+    knows. overrides: of the checkpoint's config.sampling, whose batch_size is used.
+    Writes what it reads as sampling does, and the levels to workdir/reading.json.
+    Raises UserError where images are given before levels were chosen for this
+    checkpoint.
     """
     mesh = sharding.make_mesh()
     step, config, experiment, params = restore(workdir, overrides, use_ema, mesh)
     if not experiment.modalities:
         raise UserError(f"the model of --workdir={workdir} has no head to read.")
-    texts = asked(captions, experiment, given)
+    compare_with(captions, experiment, given)
     reader = build_reader(
         experiment, params, config.sampling.batch_size, mesh, "reading"
     )
@@ -74,7 +74,7 @@ def read(
         levels = load_levels(workdir, facts)
         out = make_folder(out, workdir)
         inputs = table.inputs_of(given, values)
-        read_images(experiment, reader, values, levels, out, seed, inputs, texts)
+        read_images(experiment, reader, values, levels, out, seed, inputs)
         return
     file = exported.home(workdir) / FILE
     if out is not None:
@@ -130,12 +130,10 @@ def read_images(
     out: pathlib.Path,
     seed: int,
     inputs: Mapping[str, Sequence[str]],
-    texts: Sequence[str] = (),
 ) -> None:
     """Writes what the heads say of the images in `values`, the primary variable's.
 
-    inputs: the texts that say which these are, as of `inputs_of`. texts: what is read
-    as words is one of these.
+    inputs: the texts that say which these are, as of `inputs_of`.
     """
     primary = experiment.primary
     means = averaged(reader, values[primary.name], levels, seed)
@@ -143,12 +141,11 @@ def read_images(
         n: experiment.variables[n].postprocess(v) for n, v in (values | means).items()
     }
     write(out, examples, experiment, inputs, seed)
-    # Of given texts the nearest are told below, and not those of the training set.
-    compared = [n for n in means if texts and knows_words(experiment.variables[n])]
-    table.tell(examples, experiment, [*values, *compared])
+    told_below = [n for n in means if knows_words(experiment.variables[n])]
+    table.tell(examples, experiment, [*values, *told_below])
     files = [inputs[primary.name][i] for i in range(len(examples[primary.name]))]
     for name in means:
-        near = experiment.variables[name].nearest(examples[name], texts, NUM_TEXTS)
+        near = experiment.variables[name].nearest(examples[name], NUM_TEXTS)
         if near is not None and all(near):  # else it knows no words
             table.write_nearest(out / f"{name}.csv", files, near)
             for file, ((text, cosine), *_) in zip(files, near, strict=True):
@@ -157,20 +154,22 @@ def read_images(
     print(f"wrote {out}/samples.npz, {out}/{table.FILE} and {out}/grid.png")
 
 
-def asked(
+def compare_with(
     captions: pathlib.Path | None, experiment: Experiment, given: Sequence[str]
-) -> list[str]:
-    """The texts of a file; UserError where nothing would be compared with them."""
+) -> None:
+    """What is read as words will be one of this file, if there is one.
+
+    Raises UserError where nothing would be compared with its texts.
+    """
     if captions is None:
-        return []
+        return
     able = [m for m in experiment.modalities if knows_words(m)]
     if not (able and given):
         why = "this model reads no words" if given else "no image is given to be read"
         raise UserError(f"--captions={captions} would change nothing: {why}.")
     texts = lines(captions)
     for m in able:  # which encodes them: what lacks for that is said before all else
-        m.nearest(m.postprocess(m.placeholder()[None]), texts)
-    return texts
+        m.compare_with(texts)
 
 
 def knows_words(variable: Variable) -> bool:

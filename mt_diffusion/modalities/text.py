@@ -71,16 +71,10 @@ class Text(Projected):
             return fields
         known = words.known(source, fields["feature"])
         encoder = sentences.find(fields["encoder"])
-        num, most = fields["num_components"], min(encoder.size, len(known) - 1)
-        if num > most:
-            raise UserError(
-                f"config.modalities...num_components is {num}, but {len(known)} "
-                f"captions as vectors of {encoder.size} numbers have {most} at most: "
-                f"add --config.modalities...num_components={max(most, 1)}, or give "
-                "more captions."
-            )
         found = sentences.cached(encoder, known, fields["most_tokens"])
-        mean, whitening = words.whiten(found.pooled, num)
+        if fields["conditions"]:
+            found.tell_unread(known)
+        mean, whitening = words.whiten(found.pooled, fields["num_components"])
         return fields | {
             "encoder_digest": encoder.digest,
             "vector_mean": mean,
@@ -132,14 +126,18 @@ class Text(Projected):
 
     @functools.cached_property
     def _told(self) -> tuple[list[str], np.ndarray]:
-        """Captions of the training set, and their vectors of length 1, [K, D].
+        """Captions of the training set, or what `compare_with` has put in their place.
+
+        And their vectors of length 1, [K, D].
 
         Without the encoder it is none, which is said.
         """
-        names = list(self.captions)
-        if not names or not self._is_here():
+        if not self.captions or not self._is_here():
             return [], np.zeros((0, self.size))
-        return names, sentences.unit(self.values_of(names)[:, : self.size])
+        return list(self.captions), self._units(self.captions)
+
+    def _units(self, texts: Sequence[str]) -> np.ndarray:
+        return sentences.unit(self.values_of(texts)[:, : self.size])
 
     def _is_here(self) -> bool:
         try:
@@ -189,8 +187,10 @@ class Text(Projected):
         known = self._values
         made = {}
         if new := [text for text in dict.fromkeys(texts) if text not in known]:
-            values = self._as_values(self._encoder(new, self.most_tokens))
-            made = dict(zip(new, values, strict=True))
+            found = self._encoder(new, self.most_tokens)
+            if self._num_read:
+                found.tell_unread(new)
+            made = dict(zip(new, self._as_values(found), strict=True))
             if len(known) + len(new) <= MOST_KEPT:
                 known.update(made)
         return np.stack([made[t] if t in made else known[t] for t in texts])
@@ -207,13 +207,12 @@ class Text(Projected):
         if not text.strip():
             return None
         path = pathlib.Path(text).expanduser()
-        is_list = files.is_list(path)
-        if not is_list and len(path.parts) > 1 and path.is_file():
+        if files.is_other(path):
             raise UserError(
                 f"--given={self.name}={shown(text)} is a file, and no words; a list of "
                 f"texts, one in each line, is a file whose name ends in {files.LIST}."
             )
-        self._asked[:] = files.lines(path) if is_list else [text]
+        self._asked[:] = files.lines(path) if files.is_list(path) else [text]
         return self.values_of(self._asked)
 
     def take(self, given):
@@ -240,12 +239,12 @@ class Text(Projected):
         (found,) = self.nearest(item[None])
         return shown(found[0][0]) if found else ""
 
-    def nearest(self, items, texts=(), num=1):
-        names, there = ([], np.zeros((0, self.size))) if texts else self._told
+    def nearest(self, items, num=1):
+        names, there = self._told
         known = set(names)
-        if more := [t for t in dict.fromkeys(texts or self._asked) if t not in known]:
-            units = sentences.unit(self.values_of(more)[:, : self.size])
-            names, there = [*names, *more], np.concatenate([there, units])
+        if more := [t for t in dict.fromkeys(self._asked) if t not in known]:
+            names = [*names, *more]
+            there = np.concatenate([there, self._units(more)])
         mean, whitening = self._whitening
         wanted = sentences.unit((np.asarray(items) - mean) @ whitening.T)
         cosines = wanted @ there.T
@@ -254,6 +253,11 @@ class Text(Projected):
             [(names[j], float(row[j])) for j in places]
             for row, places in zip(cosines, best, strict=True)
         ]
+
+    def compare_with(self, texts):
+        texts = list(dict.fromkeys(texts))
+        self._asked.clear()
+        self.__dict__["_told"] = texts, self._units(texts)
 
     @property
     def token_shape(self):

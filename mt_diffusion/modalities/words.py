@@ -57,11 +57,13 @@ def whiten(
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
-    if variances[-num] < 1e-9 * variances[-1]:
-        have = int(np.sum(variances > 1e-9 * variances[-1]))
+    most = min(len(vectors) - 1, int(np.sum(variances > 1e-9 * variances[-1])))
+    if num > most:
+        mend = f"add --config.modalities...num_components={most}, or " if most else ""
         raise UserError(
-            f"config.modalities...num_components is {num}, but the captions differ in "
-            f"{have} directions alone; use {have} or less."
+            f"config.modalities...num_components is {num}, but the {len(vectors)} "
+            f"different captions, vectors of {vectors.shape[1]} numbers, differ in "
+            f"{most} directions: {mend}give others that say different things."
         )
     rows = (axes[:, -num:] / np.sqrt(variances[-num:])).T[::-1]
     rounded = lambda row: tuple(float(f"{x:.{DIGITS}g}") for x in row)  # noqa: E731

@@ -14,12 +14,23 @@ class Encoded(NamedTuple):
     """Texts as an encoder has them.
 
     pooled: float32 [N, D], of length 1. tokens: float32 [N, L, E], E mostly D. mask:
-    bool [N, L].
+    bool [N, L]. lengths: int32 [N], of the tokens that a text has, which may be more.
     """
 
     pooled: np.ndarray
     tokens: np.ndarray
     mask: np.ndarray
+    lengths: np.ndarray
+
+    def tell_unread(self, texts: Sequence[str]) -> None:
+        """Says of which texts some tokens are not among the L."""
+        room = self.mask.shape[1]
+        long = np.flatnonzero(self.lengths > room)
+        if len(long):
+            print(
+                f"the network reads {room} tokens of each text (most_tokens): not all "
+                f"of {len(long):,} of {len(texts):,}, as {told(texts[long[0]])} ..."
+            )
 
 
 @runtime_checkable
@@ -45,6 +56,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.maximum(length, 1e-12)).astype(np.float32)
 
 
+def told(text: str) -> str:
+    """The beginning of a text, for a line of the terminal."""
+    return repr(shown(text[:60]))
+
+
 def in_parts(
     some: Callable[[Sequence[Sequence[int]], int], Encoded],
     found: list[list[int]],
@@ -63,7 +79,7 @@ def in_parts(
     if long:
         print(
             f"cut to the {most} tokens that the encoder reads: {len(long):,} of "
-            f"{len(texts):,} texts, as {shown(texts[long[0]][:60])!r} ..."
+            f"{len(texts):,} texts, as {told(texts[long[0]])} ..."
         )
     parts = [
         some(found[i : i + AT_ONCE], num_tokens) for i in range(0, len(found), AT_ONCE)

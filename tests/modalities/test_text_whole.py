@@ -46,4 +46,7 @@ def test_words_are_trained_drawn_and_read(tmp_path, monkeypatch, capsys):
     with open(tmp_path / "read" / "text.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["text"] for row in rows} == set(captions.read_text().split("\n")[:3])
+    with open(tmp_path / "read" / "samples.csv", newline="") as file:
+        told = [row["text"] for row in csv.DictReader(file)]
+    assert told == [row["text"] for row in rows if row["rank"] == "1"]
     assert "text: " not in capsys.readouterr().out

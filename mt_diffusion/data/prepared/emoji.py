@@ -125,7 +125,9 @@ def prepare(
         f"wrote {out}: {counts['train']:,} emoji to train on, {counts['test']:,} to "
         f"test on, each in the hands {' and '.join(pictures)}"
     )
-    print(f"train with --config=configs/text.py:emoji{' '.join(['', *flags(out)])}")
+    of_one, of_both = flags(out)
+    print(f"train with --config=configs/text.py:emoji{of_one}")
+    print(f"in both hands --config=configs/image_transition.py:emoji{of_one}{of_both}")
 
 
 def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
@@ -151,14 +153,17 @@ def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
         )
 
 
-def flags(out: pathlib.Path) -> list[str]:
-    """What says to a config where the emoji are; none where it looks itself."""
+def flags(out: pathlib.Path) -> tuple[str, str]:
+    """What says to a config where the emoji are, and besides where the second hand is.
+
+    Each with a space before it; none where configs look themselves.
+    """
     if out.resolve() == writing.user_cache(NAME).resolve():
-        return []
+        return "", ""
     places = {"path": out / "32" / "twitter", "captions": out / "captions.csv"}
-    found = [shlex.quote(f"--config.data.{n}={p}") for n, p in places.items()]
-    pair = shlex.quote(f"--config.data.pair_path={out / '32' / 'google'}")
-    return [*found, f"({pair} for those of two hands)"]
+    places["pair_path"] = out / "32" / "google"
+    *first, pair = (f" {shlex.quote(f'--config.data.{n}={places[n]}')}" for n in places)
+    return "".join(first), pair
 
 
 def fetch(

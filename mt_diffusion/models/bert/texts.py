@@ -93,4 +93,5 @@ class Texts:
         room[:, :kept] = (tokens * mask[..., None])[:, :kept]
         seen = np.zeros((len(found), num_tokens), bool)
         seen[:, :kept] = mask[:, :kept]
-        return Encoded(unit(pooled), room, seen)
+        lengths = np.asarray(list(map(len, found)), np.int32)
+        return Encoded(unit(pooled), room, seen, lengths)

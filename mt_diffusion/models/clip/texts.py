@@ -77,7 +77,8 @@ class Texts:
         room[:, :kept] = np.asarray(hidden)[: len(found), :kept]
         seen[:, :kept] = True
         vectors = encoded.unit(np.asarray(pooled)[: len(found)])
-        return Encoded(vectors, room, seen)
+        lengths = np.asarray(list(map(len, found)), np.int32)
+        return Encoded(vectors, room, seen, lengths)
 
     def _last(self, ids: Sequence[int], end: int) -> int:
         """Where transformers takes the vector: the first end, which a text may hold.
