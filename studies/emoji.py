@@ -159,7 +159,8 @@ def measure(name: str, seed: int, out: pathlib.Path, judge: Judge) -> None:
         if "text" in made and "image" in given:
             figures[draw] |= judge.captions(made["text"], out / f"{name}_{seed}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing.as_json(path, {"run": name, "seed": seed, "figures": figures})
+    told = {"run": name, "seed": seed, "figures": figures, "marks": judge.marks()}
+    writing.as_json(path, told)
 
 
 def of_draw(judge: Judge, run: Run, given: set[str], made: dict) -> dict[str, float]:
@@ -179,13 +180,17 @@ def of_draw(judge: Judge, run: Run, given: set[str], made: dict) -> dict[str, fl
     return found
 
 
-def table(judge: Judge) -> str:
-    """All that was measured, as Markdown: means over seeds, and what to beat."""
-    rows = []
+def table() -> str:
+    """All that was measured, as Markdown: means over seeds, and what to beat.
+
+    That is of the judges of these runs: one is trained anew on each machine.
+    """
+    rows, marks = [], []
     for name in RUNS:
         paths = sorted(RESULTS.glob(f"{name}_*.json"))
         seeds = [p for p in paths if p.stem.removeprefix(f"{name}_").isdigit()]
         kept = [json.loads(p.read_text()) for p in seeds]
+        marks += [one["marks"] for one in kept]
         for draw in RUNS[name].draws if kept else ():
             some = [one["figures"][draw] for one in kept]
             for figure in some[0]:
@@ -193,7 +198,10 @@ def table(judge: Judge) -> str:
                 spread = f" +- {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
                 what = f"{name} | {draw} | {figure}"
                 rows.append(f"| {what} | {np.mean(values):.3f}{spread} | {len(some)} |")
-    beside = [f"| {n} | {x:.3f} |" for n, x in judge.marks().items()]
+    beside = []
+    for name in marks[0] if marks else ():
+        values = dict.fromkeys(f"{of_judge[name]:.3f}" for of_judge in marks)
+        beside.append(f"| {name} | {', '.join(values)} |")
     lines = ["# Emoji: what was measured", "", "python -m studies.emoji", ""]
     lines += [
         "| run | given | figure | value | seeds |",
@@ -225,8 +233,8 @@ def main() -> None:
     seeds = map(int, args.seeds.split(","))
     for seed, name in itertools.product(seeds, args.only.split(",")):
         measure(name, seed, args.out, judge)
-        writing.text(RESULTS / "table.md", table(judge))
-    print(table(judge))
+        writing.text(RESULTS / "table.md", table())
+    print(table())
 
 
 if __name__ == "__main__":
