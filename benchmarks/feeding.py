@@ -3,7 +3,8 @@
     . launch/setup.sh
     python -m benchmarks.feeding [--data_dir=DATA_DIR] [--size=64] [--workers=0,1,2,4]
 
-`folder`: JPEGs of 500x375 pixels, made for this, decoded and resized; `tfds`:
+`folder`: JPEGs of 500x375 pixels, made for this, decoded and resized; `latents`: the
+same once they are encoded, by a small autoencoder that has learnt nothing; `tfds`:
 Fashion-MNIST below DATA_DIR; `digits`: arrays in memory. Batches come as those of
 `configs/image_label.py` do, and nothing is computed from them. `cpu` counts seconds of
 processors, of all processes, per 1,000 images: what a busy machine changes little, and
@@ -18,15 +19,20 @@ import time
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 from ml_collections import ConfigDict
 
-from configs import image_label
+from configs import autoencoder, image_label, latent_label
 from mt_diffusion.data import pipeline, sources
 from mt_diffusion.experiment import experiment as experiments
+from mt_diffusion.inference import precompute
+from mt_diffusion.models.autoencoder import folder as autoencoders
+from mt_diffusion.models.autoencoder.kl import AutoencoderKL
 from mt_diffusion.parallel import sharding
 from mt_diffusion.training import loop
+from mt_diffusion.training.autoencoder import fit
 
 NUM_JPEGS, CLASSES = 256, 4
 FIRST = 4  # batches until all that is begun once has begun
@@ -37,7 +43,7 @@ def jpegs(folder: pathlib.Path) -> None:
     rng = np.random.default_rng(0)
     for i in range(NUM_JPEGS):
         path = folder / str(i % CLASSES) / f"{i}.jpg"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         small = rng.integers(0, 256, (47, 63, 3), np.uint8)
         image = PIL.Image.fromarray(small).resize(
             (500, 375), PIL.Image.Resampling.BICUBIC
@@ -45,19 +51,40 @@ def jpegs(folder: pathlib.Path) -> None:
         image.save(path, quality=90)
 
 
-def configs_of(args: argparse.Namespace, folder: pathlib.Path) -> Iterator[ConfigDict]:
-    """A config for each source that is here."""
+def of_latents(images: pathlib.Path, made: pathlib.Path, size: int) -> ConfigDict:
+    """A config of these images in latents, which it makes, with their autoencoder."""
+    trained = autoencoder.get_config("emoji")
+    trained.data.image_size = size
+    form = fit.check(trained)
+    image = jnp.zeros((1, size, size, 3))
+    params = jax.jit(AutoencoderKL(form).init)(jax.random.key(0), image)["params"]
+    (made / "autoencoder").mkdir(parents=True)
+    autoencoders.write(made / "autoencoder", form, jax.device_get(params), size, 1.0)
+    config = latent_label.get_config("emoji")
+    config.data.update(source="folder", path=str(images), captions="")
+    config.data.update(image_size=size, channels=3)
+    config.primary.space.autoencoder = str(made / "autoencoder")
+    precompute.precompute_latents(config, made / "latents")
+    config.data.latents = str(made / "latents")
+    return config
+
+
+def configs_of(
+    args: argparse.Namespace, folder: pathlib.Path
+) -> Iterator[tuple[str, ConfigDict]]:
+    """The name and a config of each source that is here."""
     config = image_label.get_config("digits")
     config.data.update(image_size=args.size, channels=3)
-    yield config
+    yield "digits", config
     config = image_label.get_config("digits")
-    config.data.update(source="folder", path=str(folder))
+    config.data.update(source="folder", path=str(folder / "images"))
     config.data.update(image_size=args.size, channels=3)
-    yield config
+    yield "folder", config
+    yield "latents", of_latents(folder / "images", folder / "encoded", args.size)
     if args.data_dir:
         config = image_label.get_config("fashion_small")
         config.data.update(data_dir=args.data_dir)
-        yield config
+        yield "tfds", config
 
 
 def processors() -> float:
@@ -95,13 +122,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=64, help="(%(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        jpegs(pathlib.Path(name))
-        for config in configs_of(args, pathlib.Path(name)):
+        jpegs(pathlib.Path(name) / "images")
+        for source, config in configs_of(args, pathlib.Path(name)):
             for workers in map(int, args.workers.split(",")):
                 speed, used = measure(config, workers, args)
                 images = (FIRST + args.batches) * args.batch
                 print(
-                    f"{config.data.source}, {config.data.image_size} pixels, "
+                    f"{source}, {config.data.image_size} pixels, "
                     f"{workers} processes: {speed:.0f} images/s, cpu "
                     f"{1000 * used / images:.2f} s per 1,000",
                     flush=True,
