@@ -14,13 +14,14 @@ import jax
 
 from mt_diffusion.files import writing
 from mt_diffusion.parallel.progress import clock
-from mt_diffusion.preflight import collectives
+from mt_diffusion.preflight import collectives, kernels
 from mt_diffusion.preflight.collectives import Collective
 from mt_diffusion.preflight.program import Program
 from mt_diffusion.preflight.topology import Target
 
 PACKAGES = ("jax", "jaxlib", "libtpu")
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+COUNTED = "kernels"  # is another word, once something else is looked for
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 # Of the least work in search of fast code; memory and operations are nearly the same.
 QUICK = {"exec_time_optimization_effort": -1.0}
@@ -87,6 +88,7 @@ def compile_and_look(
     seconds = time.monotonic() - start
     memory: Any = compiled.memory_analysis()
     cost: Any = compiled.cost_analysis()
+    text = compiled.as_text() or ""
     return Measurement(
         compiled=True,
         total=memory.argument_size_in_bytes
@@ -95,9 +97,9 @@ def compile_and_look(
         + memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes,
         temporary=memory.temp_size_in_bytes,
-        flops=cost.get("flops", 0.0),
+        flops=cost.get("flops", 0.0) + kernels.flops(text),
         traffic=cost.get("bytes accessed", 0.0),
-        collectives=tuple(collectives.find(compiled.as_text() or "", num_devices)),
+        collectives=tuple(collectives.find(text, num_devices)),
         seconds=seconds,
         **common,
     )
@@ -113,7 +115,7 @@ def parse_refusal(message: str) -> float | None:
 
 def fingerprint(program: Program, target: Target, options: dict[str, float]) -> str:
     """A hash of all that decides what the compiler makes of a program."""
-    parts = [program.lowered.as_text(), target.name, str(len(target.devices))]
+    parts = [program.lowered.as_text(), target.name, str(len(target.devices)), COUNTED]
     parts += [f"{name}={os.environ.get(name, '')}" for name in VARIABLES]
     parts += [f"{name}={value}" for name, value in (versions() | options).items()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
