@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--label",
         choices=emoji.LABELS,
-        default=emoji.LABELS[0],
+        default="",
         help="what the classes are: 10 groups (the default), or 99 sub-groups",
     )
     args = parser.parse_args()

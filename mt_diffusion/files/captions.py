@@ -114,10 +114,15 @@ def is_list(path: pathlib.Path) -> bool:
     return path.suffix.lower() == LIST
 
 
-def is_other(path: pathlib.Path) -> bool:
-    """Whether it is another file, or its name, which is a word, is that of one."""
+def is_other(text: str) -> bool:
+    """Whether a text is called as another file is, or is the path of one.
+
+    One word without a suffix may be both a word and a file: it is a word.
+    """
+    path = pathlib.Path(text).expanduser()
+    is_path = "/" in text or path.suffix != ""
     is_named = path.suffix.lower() in OTHERS and not any(map(str.isspace, path.name))
-    return not is_list(path) and (is_named or len(path.parts) > 1 and path.is_file())
+    return not is_list(path) and (is_named or is_path and path.is_file())
 
 
 def lines(path: pathlib.Path) -> list[str]:

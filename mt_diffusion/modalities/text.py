@@ -207,10 +207,10 @@ class Text(Projected):
         if not text.strip():
             return None
         path = pathlib.Path(text).expanduser()
-        if files.is_other(path):
+        if files.is_other(text):
             raise UserError(
-                f"--given={self.name}={shown(text)} is a file, and no words; a list of "
-                f"texts, one in each line, is a file whose name ends in {files.LIST}."
+                f"--given={self.name}={shown(text)} is called as a file is, and is no "
+                f"words; a list of texts is {files.LINES}."
             )
         self._asked[:] = files.lines(path) if files.is_list(path) else [text]
         return self.values_of(self._asked)

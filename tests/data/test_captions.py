@@ -111,14 +111,14 @@ def test_a_table_needs_files(folder):
     digits.captions = str(folder / "a.csv")
     with pytest.raises(UserError, match="'digits' has none; use a folder, or 'classes"):
         sources.open_source(digits, "train")
-    with pytest.raises(UserError, match="'missing.csv' is no file"):
+    with pytest.raises(UserError, match="'missing.csv' is no file. Give the path"):
         sources.open_source(config_of(folder, captions="missing.csv"), "train")
 
 
 def test_what_is_not_prepared_names_its_command(tmp_path):
     config = common.get_config("emoji").data
     config.path = str(tmp_path / "emoji")
-    command = "bash launch/emoji.sh, or python -m mt_diffusion.command.emoji, makes it"
+    command = "bash launch/emoji.sh, or python -m mt_diffusion.command.emoji, makes the"
     with pytest.raises(UserError, match=f"is no folder. {command}"):
         sources.open_source(config, "train")
 

@@ -145,7 +145,11 @@ def test_what_is_prepared_is_pairs_with_captions(registry, tmp_path, capsys):
         "pair_path": config.pair_path,
     }
     emoji.prepare(out, registry.url, hands=registry.hands)  # again: nothing to do
-    assert "is there, and whole; remove it" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is there, and whole; remove it" in said
+    assert f"--config.data.path={out}/32/twitter" in said
+    with pytest.raises(UserError, match="classes are not by --label=subgroup; move"):
+        emoji.prepare(out, registry.url, "subgroup", registry.hands)
 
 
 def test_sub_groups_may_be_the_classes(registry, tmp_path):

