@@ -182,13 +182,18 @@ class Text(Projected):
             parts += [told.reshape(len(told), -1), found.mask]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
-    def values_of(self, texts: Sequence[str]) -> np.ndarray:
-        """The values of texts; each is encoded once."""
+    def _given(self, texts: Sequence[str]) -> np.ndarray:
+        """The values of texts that somebody gave: who is told what is not read."""
+        self._asked[:] = texts
+        return self.values_of(texts, tells=True)
+
+    def values_of(self, texts: Sequence[str], tells: bool = False) -> np.ndarray:
+        """Of texts, each encoded once; tells: what of new ones is not read."""
         known = self._values
         made = {}
         if new := [text for text in dict.fromkeys(texts) if text not in known]:
             found = self._encoder(new, self.most_tokens)
-            if self._num_read:
+            if tells and self._num_read:
                 found.tell_unread(new)
             made = dict(zip(new, self._as_values(found), strict=True))
             if len(known) + len(new) <= MOST_KEPT:
@@ -212,8 +217,7 @@ class Text(Projected):
                 f"--given={self.name}={shown(text)} is called as a file is, and is no "
                 f"words; a list of texts is {files.LINES}."
             )
-        self._asked[:] = files.lines(path) if files.is_list(path) else [text]
-        return self.values_of(self._asked)
+        return self._given(files.lines(path) if files.is_list(path) else [text])
 
     def take(self, given):
         several = isinstance(given, Iterable) and not isinstance(given, str)
@@ -226,8 +230,7 @@ class Text(Projected):
                 f"{self.name} is {shown(str(given))[:80]}; give a text, or several, "
                 "none of them empty."
             )
-        self._asked[:] = texts
-        return self.values_of(texts)
+        return self._given(texts)
 
     def postprocess(self, value):
         """[N, E], as the encoder has it, but in D dimensions alone."""
