@@ -41,8 +41,8 @@ def explained() -> Iterator[None]:
     except KeyboardInterrupt:
         leave(
             CTRL_C,
-            "stopped; the same command goes on: a training from its last checkpoint, "
-            "anything else with what is on disk.",
+            "stopped; the same command goes on: a training continues from its last "
+            "checkpoint, anything else with what is on disk.",
         )
 
 
