@@ -28,8 +28,8 @@ pixels, and the words of `text.py` by a small sentence encoder.
   bash launch/local.sh --mode=sample --workdir=runs/latent_emoji \
       --given=text="a red heart"
 
-How good it is beside a model of pixels was not measured yet (studies/latents.py does,
-results/latents/README.md has a part). Other presets are those of
+After an hour of a core, the autoencoder's training included, it is about as good as a
+model of pixels (results/latents/README.md). Other presets are those of
 configs/autoencoder.py: its latents and principal components, as `smoke` for a look at
 all parts.
 """
