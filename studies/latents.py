@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import PIL.Image
 from ml_collections import ConfigDict
 
 import mt_diffusion
@@ -35,6 +36,7 @@ from configs import latent_representation, text
 from mt_diffusion.files import images, writing
 from mt_diffusion.models.autoencoder import folder
 from mt_diffusion.spaces.pixels import to_uint8, to_unit
+from studies import emoji_pictures
 from studies.emoji_judge import HANDS, SIZE, Held, Judge
 
 RESULTS = pathlib.Path("results/latents")
@@ -201,6 +203,20 @@ def large(data: pathlib.Path, split: str) -> np.ndarray:
     return Held(data, split, SIDE).images[HAND]
 
 
+def picture(args: argparse.Namespace) -> PIL.Image.Image:
+    """Held-out emoji: true, there and back, and from their words by each model."""
+    held = Held(args.data, "test", SIDE)
+    some = emoji_pictures.spread(held, emoji_pictures.COLUMNS)
+    true = held.images[HAND][some]
+    model = folder.find(str(latents_of(args)["primary.space.autoencoder"]))
+    back = to_uint8(model.decode(model.encode(to_unit(true)).mean))
+    rows = [("true", true), ("there and back", back)]
+    for name in ("latents", "pixels"):
+        made = emoji_pictures.drawn(args.out, name, args.seed, "text")["image"]
+        rows.append((f"words, in {name}", made[some]))
+    return emoji_pictures.sheet(rows)
+
+
 def stages(args: argparse.Namespace) -> dict[str, Callable[[Judge], dict]]:
     """What is done, by name."""
     latent = latents_of(args) | {"data.latents": args.out / f"encoded_{args.seed}"}
@@ -257,6 +273,7 @@ def main() -> None:
     add("--probe", type=int, default=200, help="steps by which speed is known (200)")
     add("--num", type=int, default=0, help="pictures that are drawn; 0: of all words")
     add("--steps", type=int, default=25, help="of a draw (25)")
+    add("--picture", type=pathlib.Path, help="a .webp of all words' pictures, to write")
     args = parser.parse_args()
     if not args.data.is_dir():
         parser.error(f"{args.data} is not there: bash launch/emoji.sh makes it")
@@ -277,6 +294,8 @@ def main() -> None:
     marks = args.results / "marks.json"
     if not marks.exists():
         writing.as_json(marks, judge.marks())
+    if args.picture:
+        picture(args).save(args.picture, quality=80)
 
 
 if __name__ == "__main__":
