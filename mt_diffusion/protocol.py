@@ -151,7 +151,7 @@ class Variable:
     def nearest(
         self, items: np.ndarray, num: int = 1
     ) -> list[list[tuple[str, float]]] | None:
-        """[(text, cosine)] of the nearest to each postprocessed value; or no words."""
+        """[(text, cosine)] nearest to each postprocessed value; None: no words."""
         return None
 
     def compare_with(self, texts: Sequence[str]) -> None:
