@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 import PIL.Image
 from ml_collections import ConfigDict
 
@@ -56,8 +56,7 @@ def of_latents(images: pathlib.Path, made: pathlib.Path, size: int) -> ConfigDic
     trained = autoencoder.get_config("emoji")
     trained.data.image_size = size
     form = fit.check(trained)
-    image = jnp.zeros((1, size, size, 3))
-    params = jax.jit(AutoencoderKL(form).init)(jax.random.key(0), image)["params"]
+    params = fit.begin(AutoencoderKL(form), optax.identity(), trained).params
     (made / "autoencoder").mkdir(parents=True)
     autoencoders.write(made / "autoencoder", form, jax.device_get(params), size, 1.0)
     config = latent_label.get_config("emoji")

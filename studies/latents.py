@@ -94,12 +94,17 @@ def train_autoencoder(args: argparse.Namespace, judge: Judge) -> dict:
     preset = "--config=configs/autoencoder.py:emoji"
     took = call(preset, f"--workdir={workdir}", *flags_of(changes))
     true = large(args.data, "test")
-    model = folder.find(str(workdir / "autoencoder"))
-    made = to_uint8(model.decode(model.encode(to_unit(true)).mean))
+    made = there_and_back(args, true)
     error = np.mean((made.astype(float) - true) ** 2)
     found = {"psnr": float(10 * np.log10(255**2 / error))} | judged(judge, made, True)
     told = json.loads((workdir / "reconstruction.json").read_text())
     return {"took": took, "figures": {"there and back": found}, "told": told}
+
+
+def there_and_back(args: argparse.Namespace, true: np.ndarray) -> np.ndarray:
+    """True images, uint8 [N, H, W, 3], as the autoencoder has them."""
+    model = folder.find(str(latents_of(args)["primary.space.autoencoder"]))
+    return to_uint8(model.decode(model.encode(to_unit(true)).mean))
 
 
 def precompute(args: argparse.Namespace, judge: Judge) -> dict:
@@ -208,9 +213,7 @@ def picture(args: argparse.Namespace) -> PIL.Image.Image:
     held = Held(args.data, "test", SIDE)
     some = emoji_pictures.spread(held, emoji_pictures.COLUMNS)
     true = held.images[HAND][some]
-    model = folder.find(str(latents_of(args)["primary.space.autoencoder"]))
-    back = to_uint8(model.decode(model.encode(to_unit(true)).mean))
-    rows = [("true", true), ("there and back", back)]
+    rows = [("true", true), ("there and back", there_and_back(args, true))]
     for name in ("latents", "pixels"):
         made = emoji_pictures.drawn(args.out, name, args.seed, "text")["image"]
         rows.append((f"words, in {name}", made[some]))

@@ -19,7 +19,7 @@ class Skipping(View):
     that were left out when it was opened.
     """
 
-    told = None
+    told = None  # an example whose image nobody reads can't be seen to be broken
 
     def __init__(self, source: Any, refused: Sequence[UserError]):
         super().__init__(source)

@@ -174,12 +174,14 @@ def flags(out: pathlib.Path) -> tuple[str, str]:
 
     Each with a space before it; none where configs look themselves.
     """
+
+    def flag(name: str, *parts: str) -> str:
+        return f" {shlex.quote(f'--config.data.{name}={out.joinpath(*parts)}')}"
+
     if out.resolve() == writing.user_cache(NAME).resolve():
         return "", ""
-    places = {"path": out / "32" / "twitter", "captions": out / "captions.csv"}
-    places["pair_path"] = out / "32" / "google"
-    *first, pair = (f" {shlex.quote(f'--config.data.{n}={places[n]}')}" for n in places)
-    return "".join(first), pair
+    of_one = flag("path", "32", "twitter") + flag("captions", "captions.csv")
+    return of_one, flag("pair_path", "32", "google")
 
 
 def fetch(
